@@ -61,7 +61,7 @@ int ruv_file_read(char **data, size_t *size, const char *path, size_t max_bytes,
 	struct stat st;
 	char *bytes = NULL;
 	size_t n = 0;
-	int fd, rc;
+	int fd = -1, rc;
 
 	rc = open_regular(&fd, &st, path, err);
 	if (rc)
