@@ -1,0 +1,23 @@
+/* commands.h - the subcommands of the ruvllm program, one row each.
+ *
+ * A subcommand NAME is one file tools/cmd_NAME.c with `int cmd_NAME(int argc, char **argv)`; argv[0] is NAME, and the result is the
+ * exit code (cli.h). Its row here makes it known to the program and to the help; its file is added in tools/CMakeLists.txt. */
+#ifndef RUV_TOOLS_COMMANDS_H
+#define RUV_TOOLS_COMMANDS_H
+
+/* Groups of the help text, in its order: id, heading. */
+#define CLI_GROUP_LIST(X)                                                                                                      \
+	X(GROUP_USE, "Ask and remember")                                                                                       \
+	X(GROUP_MODELS, "Model files")                                                                                         \
+	X(GROUP_MEASURE, "Measure")                                                                                            \
+	X(GROUP_SYSTEM, "This installation")
+
+/* name, group, one line of help. */
+#define CLI_COMMAND_LIST(X)                                                                                                    \
+	X(version, GROUP_SYSTEM, "Print the version and how it was built")
+
+#define X(name, group, help) int cmd_##name(int argc, char **argv);
+CLI_COMMAND_LIST(X)
+#undef X
+
+#endif
