@@ -1,0 +1,234 @@
+/* runtime.h - the whole of RuvLLM behind a few calls: configuration, remembering files, and answering questions from memory.
+ *
+ * A runtime opens what its configuration names when it is first needed (models, encoder, memory), owns it, and closes it:
+ *
+ *     ruv_config *config;   ruv_config_create(&config, &err);   ruv_config_load(config, NULL, &err);
+ *     ruv_runtime *runtime; ruv_runtime_open(&runtime, config, &err);
+ *     ruv_remember_params what = {.path = "docs/"};
+ *     ruv_remember(runtime, &what, NULL, &err);
+ *     ruv_ask_params ask = {.question = "When does the backup start?"};
+ *     ruv_answer answer = {0};
+ *     ruv_ask(runtime, &ask, &answer, &err);      answer.text, answer.sources, ...
+ *
+ * Usable from C11 and C++.
+ * Threads: a runtime and what it hands out belong to one thread at a time; several runtimes may share one data directory, also from
+ * several processes (memory.h says how). ruv_cancel_set may come from anywhere. */
+#ifndef RUVLLM_RUNTIME_H
+#define RUVLLM_RUNTIME_H
+
+#include "ruvllm/memory.h"
+#include "ruvllm/model.h"
+#include "ruvllm/session.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ---- configuration ----------------------------------------------------------------------------------------------------- */
+
+/* Named values. Each key is one row of a table (src/runtime/config.h) that makes its flag (--top-k), its name in the environment
+ * (RUVLLM_TOP_K), its key in the file (top-k = 40) and its help. A flag beats the environment, that beats the file, that beats the
+ * preset, that beats the default. */
+typedef struct ruv_config ruv_config;
+
+typedef enum ruv_config_origin {
+	RUV_CONFIG_DEFAULT,
+	RUV_CONFIG_PRESET,
+	RUV_CONFIG_FILE,
+	RUV_CONFIG_ENV,
+	RUV_CONFIG_FLAG,
+	RUV_N_CONFIG_ORIGINS
+} ruv_config_origin;
+
+typedef struct ruv_config_key {
+	const char *name;	   /* "max-tokens" */
+	const char *env;	   /* "RUVLLM_MAX_TOKENS" */
+	const char *arg;	   /* what a value looks like: "N", "FILE", "hybrid|vector|lexical" */
+	const char *default_value; /* "" : none */
+	const char *help;	   /* one line */
+	bool is_switch;		   /* as a flag it may stand without a value: --key is --key yes, --no-key is --key no */
+} ruv_config_key;
+
+/* The i-th key, NULL past the end. */
+RUV_API const ruv_config_key *ruv_config_key_at(int i);
+/* Its index, or -1. */
+RUV_API int ruv_config_key_find(const char *name);
+
+/* All keys at their defaults. */
+RUV_API int ruv_config_create(ruv_config **out, ruv_error *err);
+RUV_API void ruv_config_free(ruv_config *config); /* NULL is fine */
+/* Sets one key as a flag does. RUV_ENOTFOUND (the nearest key is named), RUV_EINVAL (what would be right is named). */
+RUV_API int ruv_config_set(ruv_config *config, const char *name, const char *value, ruv_error *err);
+/* Reads the file (NULL: $RUVLLM_CONFIG, or $XDG_CONFIG_HOME/ruvllm/config.ini, ~/.config/ruvllm/config.ini, if there is one), then
+ * the environment, then the preset that they name; flags may be set before or after. Unknown keys and wrong values are errors that
+ * name file and line. */
+RUV_API int ruv_config_load(ruv_config *config, const char *path, ruv_error *err);
+/* The file that was read, "" when there was none; valid while the config is. */
+RUV_API const char *ruv_config_file(const ruv_config *config);
+/* The value of the i-th key and where it comes from: `where` (NULL is fine) is "default", "preset edge", "FILE:LINE",
+ * "RUVLLM_..." or "--...". Valid until the config changes. */
+RUV_API const char *ruv_config_value(const ruv_config *config, int i, ruv_config_origin *origin, const char **where);
+
+/* ---- runtime ----------------------------------------------------------------------------------------------------------- */
+
+typedef struct ruv_runtime ruv_runtime;
+
+/* Keeps a copy of what it needs of the config; opens nothing yet. RUV_EUNSUPPORTED for preset server-gpu: this build has no GPU. */
+RUV_API int ruv_runtime_open(ruv_runtime **out, const ruv_config *config, ruv_error *err);
+RUV_API void ruv_runtime_free(ruv_runtime *runtime); /* NULL is fine */
+
+/* The following open at the first call and stay the runtime's. */
+RUV_API int ruv_runtime_engine(ruv_runtime *runtime, ruv_engine **out, ruv_error *err);
+/* The generator: `which` is a tier ("s", "m", "l"), a file, or NULL for the configured one. */
+RUV_API int ruv_runtime_model(ruv_runtime *runtime, const char *which, ruv_model **out, ruv_error *err);
+RUV_API int ruv_runtime_embedder(ruv_runtime *runtime, ruv_embedder **out, ruv_error *err);
+/* The memory in the data directory, made if absent, bound to the configured encoder (RUV_EMISMATCH: filled by another one). */
+RUV_API int ruv_runtime_memory(ruv_runtime *runtime, ruv_memory **out, ruv_error *err);
+/* Opens the memory only if it is there (RUV_ENOTFOUND) and without looking at the encoder. */
+RUV_API int ruv_runtime_memory_if_any(ruv_runtime *runtime, ruv_memory **out, ruv_error *err);
+/* Whose memory the configuration says. The strings live as long as the runtime. */
+RUV_API ruv_memory_scope ruv_runtime_scope(const ruv_runtime *runtime);
+RUV_API const char *ruv_runtime_data_dir(const ruv_runtime *runtime);
+
+/* Where a model would be loaded from: which is "s", "m", "l", "encoder" or a file; path gets a file that exists. RUV_ENOTFOUND lists the
+ * places that were looked at. */
+RUV_API int ruv_runtime_find_model(const ruv_runtime *runtime, const char *which, char *path, size_t cap, ruv_error *err);
+
+/* Was the model trained on docs/prompt-format.md, so that it answers with the sentence it used? */
+RUV_API bool ruv_model_cites(const ruv_model *model);
+
+/* ---- remembering ------------------------------------------------------------------------------------------------------- */
+
+typedef struct ruv_remember_progress {
+	int n_files, n_files_done; /* known in advance */
+	const char *path;	   /* the one being read */
+	int n_chunks, n_chunks_done; /* of that file: passages to embed */
+	int64_t n_bytes, n_bytes_done; /* of all files */
+} ruv_remember_progress;
+
+typedef enum ruv_remember_outcome {
+	RUV_REMEMBER_ADDED,
+	RUV_REMEMBER_UPDATED,
+	RUV_REMEMBER_UNCHANGED,
+	RUV_REMEMBER_SKIPPED, /* binary, too large, or without text; why says which */
+	RUV_REMEMBER_FAILED   /* could not be read; why */
+} ruv_remember_outcome;
+
+typedef struct ruv_remember_file {
+	const char *path;
+	ruv_remember_outcome outcome;
+	const char *why;
+	ruv_memory_replaced nodes;
+} ruv_remember_file;
+
+/* One of path, text. */
+typedef struct ruv_remember_params {
+	const char *path;  /* a file or a directory (read recursively; hidden entries, symbolic links and binary files are left out) */
+	const char *text;  /* [n_bytes] instead of a path, e.g. standard input */
+	size_t n_bytes;
+	const char *name;  /* the source's name for text; NULL: "text:" and the beginning of its SHA-256 */
+	const char *kind;  /* "text", "markdown", "html"; NULL: by the name's ending */
+	const char *const *tags; /* [n_tags] put on every passage */
+	int n_tags;
+	const char *domain;
+	bool again; /* also what is unchanged */
+	const ruv_cancel *cancel;
+	void (*on_progress)(void *user, const ruv_remember_progress *progress);
+	void (*on_file)(void *user, const ruv_remember_file *file); /* a file is finished */
+	void *user;
+} ruv_remember_params;
+
+typedef struct ruv_remember_result {
+	int n_files; /* looked at */
+	int n_added, n_updated, n_unchanged, n_skipped, n_failed; /* files */
+	int n_passages_added, n_passages_kept, n_passages_removed;
+	int n_embedded; /* passages that the encoder had to read */
+	int64_t n_bytes;
+	double seconds;
+} ruv_remember_result;
+
+/* Reads files into passages with their place (file, lines), embeds what is new, and stores each file in one transaction: interrupted
+ * at any point, what is finished stays and a second call goes on from there. A single unreadable file of a directory is reported in
+ * on_file and counted; a path that is no file or directory is an error. RUV_ECANCELLED: *result says how far it came. */
+RUV_API int ruv_remember(ruv_runtime *runtime, const ruv_remember_params *params, ruv_remember_result *result, ruv_error *err);
+
+/* ---- asking ------------------------------------------------------------------------------------------------------------ */
+
+/* A passage that was found. Strings belong to the answer. */
+typedef struct ruv_source {
+	int number;	    /* its [number] in the prompt, 0: found, but did not fit the context */
+	char id[RUV_ID_SIZE];
+	const char *text, *title, *source; /* source: the file */
+	int first_line, last_line;
+	double score;	    /* fused */
+	float cosine, bm25; /* 0 where it was not in that list */
+	int vector_rank, lexical_rank;
+	int n_tokens;	    /* in the prompt */
+	bool cited;	    /* the model quoted it, and the quote stands in it */
+} ruv_source;
+
+typedef struct ruv_citation {
+	int source;	   /* index into sources */
+	const char *quote; /* the sentence as the model wrote it */
+	int line;	   /* the line of the file on which the quote begins; 0 when it cannot be told */
+	bool verbatim;	   /* the quote stands in the source, white space apart */
+} ruv_citation;
+
+/* One stage of the loop and what it took. */
+typedef struct ruv_stage {
+	const char *name; /* "embed", "retrieve", "assemble", "prefill", "generate", "cite" */
+	double ms;
+} ruv_stage;
+
+enum { RUV_ANSWER_MAX_STAGES = 8, RUV_ANSWER_MAX_CITATIONS = 16 };
+
+/* Zeroed is empty; release it with ruv_answer_release. */
+typedef struct ruv_answer {
+	char *text;   /* all that the model wrote */
+	const char *answer; /* the short answer in it; all of it where the model gave none */
+	bool unknown; /* the model says that the sources do not hold the answer */
+	ruv_citation citations[RUV_ANSWER_MAX_CITATIONS];
+	int n_citations;
+	ruv_source *sources; /* [n_sources] best first */
+	int n_sources, n_in_prompt; /* the rest was dropped: it did not fit */
+	int n_prompt, n_kept, n_tokens, n_ctx; /* tokens: of the prompt, of it already there, generated, of the context window */
+	ruv_finish finish;
+	ruv_stage stages[RUV_ANSWER_MAX_STAGES];
+	int n_stages;
+	double total_ms, prefill_ms, decode_ms;
+	const char *model; /* name of the generator; valid while the runtime is */
+	void *owner;
+} ruv_answer;
+
+RUV_API void ruv_answer_release(ruv_answer *answer);
+
+/* Zeroed except for the question is the default. */
+typedef struct ruv_ask_params {
+	const char *question;
+	const ruv_message *history; /* [n_history] earlier user and assistant messages, oldest first; without their sources */
+	int n_history;
+	ruv_session *session; /* to go on in, so that what it holds need not run again; NULL: one of its own */
+	bool no_memory;	      /* chat: no sources */
+	bool chat;	      /* without any source found, talk freely; otherwise the model is told that there are none */
+	const ruv_cancel *cancel;
+	void (*on_sources)(void *user, const ruv_answer *so_far); /* after retrieval, before the first token */
+	ruv_on_piece *on_piece;	/* the text as it is generated; NULL is fine */
+	void *user;
+} ruv_ask_params;
+
+/* The loop: embed the question, retrieve, assemble the context, generate, find what was cited.
+ *
+ *   RUV_EINVAL      no question
+ *   RUV_ENOTFOUND   a model file
+ *   RUV_ECONTEXT    question and history alone do not fit
+ *   RUV_EMISMATCH   the memory was filled by another encoder
+ *   RUV_ECANCELLED  before the first token; later it is no failure and finish says so */
+RUV_API int ruv_ask(ruv_runtime *runtime, const ruv_ask_params *params, ruv_answer *answer, ruv_error *err);
+
+/* Only the first half: what memory has for a question. As ruv_ask fills it, without text. */
+RUV_API int ruv_retrieve(ruv_runtime *runtime, const ruv_ask_params *params, ruv_answer *answer, ruv_error *err);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
