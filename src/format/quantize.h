@@ -2,7 +2,9 @@
  *
  * Recipes are named as llama.cpp's file types, and a tensor gets the type that llama.cpp would give it:
  *   F32, F16, BF16   every matrix in that type
- *   Q8_0, Q4_0       every matrix; the head (or tied embedding) is Q8_0 / Q6_K
+ *   Q8_0             every matrix
+ *   Q4_0             every matrix, but the head (or the tied embedding) Q6_K; with an importance matrix ffn_down of the first
+ *                    eighth of the layers Q4_1
  *   Q6_K             every matrix
  *   Q4_K_M, Q5_K_M   Q4_K / Q5_K; attn_v and ffn_down are Q6_K in the layers where more(i, n) says so; the head (or the tied
  *                    embedding) is Q6_K
@@ -29,7 +31,7 @@
 	X(RUV_RECIPE_Q5_K_M, "Q5_K_M", 17, RUV_Q5_K)                                                                           \
 	X(RUV_RECIPE_Q4_K_M, "Q4_K_M", 15, RUV_Q4_K)                                                                           \
 	X(RUV_RECIPE_Q4_0, "Q4_0", 2, RUV_Q4_0)                                                                                \
-	X(RUV_RECIPE_MIXED, "MIXED", 1024, RUV_Q4_K)
+	X(RUV_RECIPE_MIXED, "MIXED", 15, RUV_Q4_K)
 
 typedef enum ruv_recipe {
 #define X(c, text, file_type, dtype) c,
@@ -43,7 +45,8 @@ const char *ruv_recipe_name(ruv_recipe recipe);
 int ruv_recipe_parse(const char *name);
 /* "F32, F16, BF16, ..." for messages. */
 const char *ruv_recipe_names(void);
-/* The name of a general.file_type value ("Q4_K_M"), NULL when we know none. */
+/* The name of a general.file_type value ("Q4_K_M"), NULL when we know none. MIXED shares Q4_K_M's number, for llama.cpp knows no
+ * such type; the key ruvllm.recipe names the recipe of every file that we write. */
 const char *ruv_recipe_of_file_type(uint32_t file_type);
 
 /* What a recipe needs to know of a model to choose types. */
@@ -53,9 +56,10 @@ typedef struct ruv_recipe_model {
 	bool tied;	 /* no output.weight */
 } ruv_recipe_model;
 
-/* The type of one tensor. i_attention: for attn_v, how many attn_v come before it (else ignored). */
+/* The type of one tensor. i_attention: for attn_v, how many attn_v come before it (else ignored). *is_fallback (NULL is fine) says
+ * whether the row length forced another type than the recipe's. */
 ruv_dtype ruv_recipe_dtype(ruv_recipe recipe, const ruv_recipe_model *model, const char *name, int n_dims, const int64_t *ne,
-			   int i_attention);
+			   int i_attention, bool has_importance, bool *is_fallback);
 
 /* ---- importance matrices ---- */
 
@@ -93,6 +97,7 @@ typedef struct ruv_write_options {
 	ruv_write_progress *progress;
 	void *user;
 	bool allow_requantize; /* accept a source that is quantized already */
+	bool no_tokenizer;     /* convert a directory that has no tokenizer (tokenizer.ggml.model = "no_vocab") */
 	const char *name;      /* general.name, or NULL to keep or derive it */
 } ruv_write_options;
 
