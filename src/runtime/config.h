@@ -1,0 +1,71 @@
+/* config.h - the configuration's table and the values that the runtime works with.
+ *
+ * One row a key: field of ruv_settings, kind, name, what a value looks like (for CHOICE the words), least and greatest number,
+ * default, preset edge, preset server-cpu (NULL: the preset leaves it), help. The row makes the flag --NAME, the environment's
+ * RUVLLM_NAME, the file's key, the help text and the field.
+ *
+ * Kinds: TEXT and PATH (a leading ~/ is the home directory) are const char *, INT is int64_t, REAL is double and may be "auto" (NaN:
+ * what the model asks for), SWITCH is bool, CHOICE is const char *.
+ * Layer: runtime. */
+#ifndef RUV_RUNTIME_CONFIG_H
+#define RUV_RUNTIME_CONFIG_H
+
+#include "ruvllm/runtime.h"
+
+/* clang-format off */
+#define RUV_CONFIG_LIST(X)                                                                                                     \
+	/* field           kind    name              arg                      min  max      default    edge       server-cpu   help */ \
+	X(preset,         CHOICE, "preset",         "none|edge|server-cpu|server-gpu", 0, 0, "none",   NULL,      NULL,        "defaults for a kind of machine") \
+	X(data_dir,       PATH,   "data-dir",       "DIR",                    0,   0,       "",        NULL,      NULL,        "where memory and chats are kept (default: $XDG_DATA_HOME/ruvllm, else ~/.local/share/ruvllm)") \
+	X(models_dir,     PATH,   "models-dir",     "DIR",                    0,   0,       "",        NULL,      NULL,        "where model files are looked for first") \
+	X(model,          TEXT,   "model",          "s|m|l|FILE",             0,   0,       "l",       "m",       "l",         "the generator: a tier or a GGUF file") \
+	X(model_s,        PATH,   "model-s",        "FILE",                   0,   0,       "",        NULL,      NULL,        "GGUF file of tier s (default: the bundled one)") \
+	X(model_m,        PATH,   "model-m",        "FILE",                   0,   0,       "",        NULL,      NULL,        "GGUF file of tier m (default: the bundled one)") \
+	X(model_l,        PATH,   "model-l",        "FILE",                   0,   0,       "",        NULL,      NULL,        "GGUF file of tier l (default: the bundled one)") \
+	X(encoder,        PATH,   "encoder",        "FILE",                   0,   0,       "",        NULL,      NULL,        "GGUF file of the text encoder (default: the bundled one)") \
+	X(variant,        CHOICE, "variant",        "none|base|coder|agent",  0,   0,       "none",    NULL,      NULL,        "RuvLTRA-Medium variant of a Qwen2.5-class model") \
+	X(threads,        INT,    "threads",        "N",                      0,   256,     "0",       NULL,      NULL,        "threads that compute; 0: one per core") \
+	X(batch,          INT,    "batch",          "N",                      0,   8192,    "0",       "128",     "512",       "most tokens of one forward pass; 0: 256") \
+	X(context,        INT,    "context",        "N",                      0,   1048576, "0",       "1024",    "4096",      "tokens of context; 0: what the model was trained for, at most 4096") \
+	X(kv_type,        CHOICE, "kv-type",        "f16|f32|q8_0",           0,   0,       "f16",     "q8_0",    "f16",       "element type of keys and values") \
+	X(max_tokens,     INT,    "max-tokens",     "N",                      1,   1048576, "256",     NULL,      NULL,        "most tokens of one answer") \
+	X(temperature,    REAL,   "temperature",    "NUMBER",                 0,   10,      "auto",    NULL,      NULL,        "0: always the likeliest token; auto: 0 for bundled models, else what the model asks for") \
+	X(top_k,          INT,    "top-k",          "N",                      -1,  1048576, "-1",      NULL,      NULL,        "sample among the N likeliest tokens; 0: all, -1: what the model asks for") \
+	X(top_p,          REAL,   "top-p",          "NUMBER",                 0,   1,       "auto",    NULL,      NULL,        "sample within this share of probability") \
+	X(min_p,          REAL,   "min-p",          "NUMBER",                 0,   1,       "auto",    NULL,      NULL,        "leave out tokens below this share of the likeliest one's probability") \
+	X(typical_p,      REAL,   "typical-p",      "NUMBER",                 0,   1,       "auto",    NULL,      NULL,        "locally typical sampling; 1: off") \
+	X(repeat_penalty, REAL,   "repeat-penalty", "NUMBER",                 0,   10,      "auto",    NULL,      NULL,        "makes tokens that were just used less likely; 1: off") \
+	X(seed,           INT,    "seed",           "N",                      0,   INT64_MAX, "0",     NULL,      NULL,        "of sampling; 0: a different one each time") \
+	X(sources,        INT,    "sources",        "N",                      0,   50,      "3",       "2",       "3",         "passages given to the model") \
+	X(search,         CHOICE, "search",         "hybrid|vector|lexical",  0,   0,       "hybrid",  NULL,      NULL,        "find passages by meaning and words, or by one of them") \
+	X(fusion,         CHOICE, "fusion",         "rrf|zscore",             0,   0,       "rrf",     NULL,      NULL,        "how both lists are fused: reciprocal ranks or standardised scores") \
+	X(min_cosine,     REAL,   "min-cosine",     "NUMBER",                 -1,  1,       "auto",    NULL,      NULL,        "passages less similar than this are not found by meaning; auto: all are") \
+	X(chunk_tokens,   INT,    "chunk-tokens",   "N",                      16,  4096,    "160",     NULL,      NULL,        "most tokens of a remembered passage") \
+	X(chunk_overlap,  INT,    "chunk-overlap",  "N",                      0,   3,       "0",       NULL,      NULL,        "sentences that a passage repeats from the one before") \
+	X(max_file_bytes, INT,    "max-file-bytes", "N",                      1,   268435456, "33554432", NULL,  NULL,        "larger files are not remembered") \
+	X(user,           TEXT,   "user",           "NAME",                   0,   0,       "",        NULL,      NULL,        "whose memory: passages belong to this user, and only this user's and common ones are found") \
+	X(agent,          TEXT,   "agent",          "NAME",                   0,   0,       "",        NULL,      NULL,        "the same for an agent") \
+	X(session,        TEXT,   "session",        "NAME",                   0,   0,       "",        NULL,      NULL,        "the same for a session")
+/* clang-format on */
+
+#define RUV_CONFIG_C_TEXT const char *
+#define RUV_CONFIG_C_PATH const char *
+#define RUV_CONFIG_C_CHOICE const char *
+#define RUV_CONFIG_C_INT int64_t
+#define RUV_CONFIG_C_REAL double
+#define RUV_CONFIG_C_SWITCH bool
+
+typedef struct ruv_settings {
+#define X(field, kind, name, arg, min, max, def, edge, server, help) RUV_CONFIG_C_##kind field;
+	RUV_CONFIG_LIST(X)
+#undef X
+} ruv_settings;
+
+/* The effective values, typed; strings belong to the config. RUV_EUNSUPPORTED for preset server-gpu. Paths are expanded, data_dir
+ * is never empty. */
+int ruv_config_settings(ruv_config *config, ruv_settings *settings, ruv_error *err);
+
+/* A second config with the same values. */
+int ruv_config_copy(ruv_config **out, const ruv_config *config, ruv_error *err);
+
+#endif
