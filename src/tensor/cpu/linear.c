@@ -1,0 +1,169 @@
+/* linear.c - matrix products: every weight of a group multiplied with the same rows of activations, and table look-ups.
+ *
+ * For one or two rows of activations the product is bound by reading the weights: tasks are runs of weight rows of about equal bytes,
+ * each read once where it lies (gemv). For more rows a task unpacks one panel of weight rows and multiplies it with all rows of
+ * activations (gemm), so that the cost of unpacking is shared by all of them. */
+#include <string.h>
+
+#include "tensor/cpu/backend.h"
+#include "tensor/quant.h"
+
+enum { MAX_GROUP = 16, GEMV_ROWS_MAX = 2, GEMV_CHUNK = 64 };
+
+struct job {
+	ruv_backend *backend;
+	const ruv_linear *group;
+	ruv_act x;
+	int n_group, n;
+	int first_task[MAX_GROUP + 1]; /* of each weight */
+	int64_t rows_per_task[MAX_GROUP];
+};
+
+static const ruv_linear *task_linear(const struct job *job, int task, int *index)
+{
+	int g = 0;
+	while (task >= job->first_task[g + 1])
+		g++;
+	*index = g;
+	return &job->group[g];
+}
+
+static void quantize_task(void *arg, int task, int thread)
+{
+	struct job *job = arg;
+	(void)thread;
+	job->backend->k->quantize_act(&job->x, task);
+}
+
+static void gemv_task(void *arg, int task, int thread)
+{
+	struct job *job = arg;
+	int g;
+	const ruv_linear *l = task_linear(job, task, &g);
+	const ruv_tensor *w = l->w;
+	const float *bias = l->bias ? l->bias->data : NULL;
+	size_t row_bytes = ruv_dtype_row_bytes(w->dtype, w->n_in);
+	int64_t from = (task - job->first_task[g]) * job->rows_per_task[g], to = from + job->rows_per_task[g];
+	ruv_gemv_fn *gemv = job->backend->k->gemv[w->dtype];
+
+	(void)thread;
+	if (to > w->n_out)
+		to = w->n_out;
+	for (int64_t r = from; r < to; r += GEMV_CHUNK) {
+		int n_rows = (int)(to - r < GEMV_CHUNK ? to - r : GEMV_CHUNK);
+		for (int t = 0; t < job->n; t++) {
+			ruv_act_row x = ruv_act_get_row(&job->x, t);
+			float out[GEMV_CHUNK], *y = l->y + t * l->ld_y + r;
+			gemv(out, (const uint8_t *)w->data + (size_t)r * row_bytes, row_bytes, n_rows, &x, w->n_in);
+			for (int i = 0; i < n_rows; i++)
+				y[i] = (l->accumulate ? y[i] : 0) + out[i] + (bias ? bias[r + i] : 0);
+		}
+	}
+}
+
+static void gemm_task(void *arg, int task, int thread)
+{
+	struct job *job = arg;
+	const ruv_kernels *k = job->backend->k;
+	int g;
+	const ruv_linear *l = task_linear(job, task, &g);
+	const ruv_tensor *w = l->w;
+	size_t row_bytes = ruv_dtype_row_bytes(w->dtype, w->n_in);
+	int64_t r = (int64_t)(task - job->first_task[g]) * k->panel_rows;
+	int n_rows = (int)(w->n_out - r < k->panel_rows ? w->n_out - r : k->panel_rows);
+	const float *bias = l->bias ? (const float *)l->bias->data + r : NULL;
+	ruv_panel panel;
+
+	ruv_panel_place(&panel, ruv_backend_scratch(job->backend, thread), k->panel_rows, w->n_in);
+	k->unpack[w->dtype](&panel, (const uint8_t *)w->data + (size_t)r * row_bytes, row_bytes, n_rows, w->n_in);
+	(ruv_dtype_wants_q8(w->dtype) ? k->gemm_q8 : k->gemm_f32)(l->y + r, l->ld_y, &panel, &job->x, 0, job->n, bias, l->accumulate);
+}
+
+void ruv_op_linear(ruv_backend *b, const ruv_linear *group, int n_group, const float *x, int n)
+{
+	struct job job = {.backend = b, .group = group, .n_group = n_group, .n = n};
+	bool q8 = false;
+	size_t total = 0;
+	int64_t n_in;
+
+	if (n <= 0 || n_group <= 0)
+		return;
+	if (n_group > MAX_GROUP) {
+		ruv_backend_fail(b, RUV_ELIMIT, "linear", "a group of %d matrices, at most %d are possible", n_group, MAX_GROUP);
+		return;
+	}
+	n_in = group[0].w->n_in;
+	for (int g = 0; g < n_group; g++) {
+		const ruv_linear *l = &group[g];
+		if (l->w->n_in != n_in || !b->k->gemv[l->w->dtype] || l->ld_y < l->w->n_out ||
+		    (l->bias && (l->bias->dtype != RUV_F32 || l->bias->n_in < l->w->n_out))) {
+			ruv_backend_fail(b, RUV_EINVAL, "linear", "matrix %d of a group (%s, %lld rows of %lld) does not fit its input of %lld",
+					 g, ruv_dtype_name((int)l->w->dtype), (long long)l->w->n_out, (long long)l->w->n_in,
+					 (long long)n_in);
+			return;
+		}
+		q8 |= ruv_dtype_wants_q8(l->w->dtype);
+		total += (size_t)l->w->n_out * ruv_dtype_row_bytes(l->w->dtype, n_in);
+	}
+	if (n_in > b->max_elements || (q8 && ruv_act_bytes(n, n_in) > b->act_bytes)) {
+		ruv_backend_fail(b, RUV_ELIMIT, "linear", "%d rows of %lld elements exceed what was reserved (%lld rows of %lld)", n,
+				 (long long)n_in, (long long)b->max_rows, (long long)b->max_elements);
+		return;
+	}
+	job.x = (ruv_act){.k = n_in};
+	if (q8) {
+		ruv_act_place(&job.x, b->act, n, n_in);
+		job.x.f = (float *)x;
+		ruv_backend_run(b, quantize_task, &job, n, (size_t)n * (size_t)n_in * 4);
+	}
+	job.x.f = (float *)x; /* only read */
+
+	for (int g = 0; g < n_group; g++) {
+		const ruv_tensor *w = group[g].w;
+		int64_t rows = b->k->panel_rows;
+		if (n <= GEMV_ROWS_MAX) {
+			size_t bytes = total / (8 * (size_t)b->n_threads);
+			bytes = bytes < 16384 ? 16384 : bytes > 262144 ? 262144 : bytes;
+			rows = (int64_t)(bytes / ruv_dtype_row_bytes(w->dtype, n_in)) & ~(int64_t)3;
+			rows = rows < 4 ? 4 : rows;
+		}
+		job.rows_per_task[g] = rows;
+		job.first_task[g + 1] = job.first_task[g] + (int)((w->n_out + rows - 1) / rows);
+	}
+	ruv_backend_run(b, n <= GEMV_ROWS_MAX ? gemv_task : gemm_task, &job, job.first_task[n_group], total * (size_t)n);
+}
+
+struct rows_job {
+	float *y;
+	const ruv_tensor *table;
+	const int32_t *ids;
+};
+
+static void get_row_task(void *arg, int task, int thread)
+{
+	struct rows_job *job = arg;
+	const ruv_tensor *t = job->table;
+	(void)thread;
+	ruv_dequantize_row(job->y + task * t->n_in, t->dtype,
+			   (const uint8_t *)t->data + (size_t)job->ids[task] * ruv_dtype_row_bytes(t->dtype, t->n_in), t->n_in);
+}
+
+void ruv_op_get_rows(ruv_backend *b, float *y, const ruv_tensor *table, const int32_t *ids, int n)
+{
+	struct rows_job job = {y, table, ids};
+
+	for (int i = 0; i < n; i++)
+		if (ids[i] < 0 || ids[i] >= table->n_out) {
+			ruv_backend_fail(b, RUV_EINVAL, "get_rows", "row %d asked for, the table has %lld", ids[i],
+					 (long long)table->n_out);
+			return;
+		}
+	ruv_backend_run(b, get_row_task, &job, n, (size_t)n * (size_t)table->n_in * 4);
+}
+
+void ruv_op_take_rows(ruv_backend *b, float *y, const float *x, const int32_t *rows, int n, int64_t dim)
+{
+	(void)b;
+	for (int i = 0; i < n; i++)
+		memmove(y + i * dim, x + rows[i] * dim, (size_t)dim * sizeof *y);
+}
