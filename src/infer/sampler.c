@@ -1,0 +1,357 @@
+/* sampler.c - choosing a token.
+ *
+ * top-k, top-p and min-p each keep a beginning of the order by probability, so that sorting the whole vocabulary is rarely needed:
+ * what min-p cuts never enters the list, and for top-p the tokens within a few nats of the best one are sorted first and the rest
+ * only if their mass does not suffice. typical-p (Meister et al. 2022, arXiv 2202.00666) orders by |-log p - entropy| and needs all.
+ * Repetition penalty as in CTRL (Keskar et al. 2019), frequency and presence penalties as OpenAI's API defines them; all three look
+ * at the last tokens of the sequence, prompt included. */
+#include "infer/sampler.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/status.h"
+
+static const char where[] = "sampler";
+
+enum { DEFAULT_LAST_N = 64 };
+static const float NEAR = 14.0f; /* nats below the best: sorted first for top-p */
+
+struct ruv_sampler {
+	ruv_sampling p;
+	ruv_logit_bias *bias; /* [p.n_bias] copy */
+	const bool *may_sample;
+	int n_vocab;
+	ruv_rng rng;
+	uint64_t seed;
+	float *work;	     /* [n_vocab] logits after bias and penalties; -inf: banned */
+	int32_t *counts;     /* [n_vocab] zero between calls */
+	ruv_candidate *list; /* [n_vocab] */
+};
+
+static int check_range(const char *name, float value, double low, double high, ruv_error *err)
+{
+	if (!(value >= low && value <= high))
+		return ruv_fail(err, RUV_EINVAL, where, "%s is %g, which is outside %g..%g", name, (double)value, low, high);
+	return RUV_OK;
+}
+
+static int check_params(const ruv_sampling *p, int n_vocab, ruv_error *err)
+{
+	int rc;
+	if ((rc = check_range("temperature", p->temperature, 0, 100, err)) || (rc = check_range("top_p", p->top_p, 0, 1, err)) ||
+	    (rc = check_range("min_p", p->min_p, 0, 1, err)) || (rc = check_range("typical_p", p->typical_p, 0, 1, err)) ||
+	    (rc = check_range("repetition_penalty", p->repetition_penalty, 0, 100, err)) ||
+	    (rc = check_range("frequency_penalty", p->frequency_penalty, -100, 100, err)) ||
+	    (rc = check_range("presence_penalty", p->presence_penalty, -100, 100, err)))
+		return rc;
+	if (p->top_k < 0)
+		return ruv_fail(err, RUV_EINVAL, where, "top_k is %d, must not be negative", p->top_k);
+	if (p->penalty_last_n < -1)
+		return ruv_fail(err, RUV_EINVAL, where, "penalty_last_n is %d, must be -1 or more", p->penalty_last_n);
+	for (int i = 0; i < p->n_bias; i++) {
+		if (p->bias[i].token < 0 || p->bias[i].token >= n_vocab)
+			return ruv_fail(err, RUV_EINVAL, where, "logit bias for token %d, which is outside the vocabulary of %d",
+					p->bias[i].token, n_vocab);
+		if (isnan(p->bias[i].bias) || p->bias[i].bias == INFINITY)
+			return ruv_fail(err, RUV_EINVAL, where, "logit bias %g for token %d is no finite number or -infinity",
+					(double)p->bias[i].bias, p->bias[i].token);
+	}
+	return RUV_OK;
+}
+
+int ruv_sampler_open(ruv_sampler **out, const ruv_sampling *sampling, const bool *may_sample, int n_vocab, ruv_error *err)
+{
+	*out = NULL;
+	int rc = check_params(sampling, n_vocab, err);
+	if (rc)
+		return rc;
+	ruv_sampler *s = calloc(1, sizeof *s);
+	if (!s)
+		return ruv_fail_memory(err, where, sizeof *s);
+	s->p = *sampling;
+	s->may_sample = may_sample;
+	s->n_vocab = n_vocab;
+	const size_t n = (size_t)n_vocab, n_bias = sampling->n_bias > 0 ? (size_t)sampling->n_bias : 0;
+	s->work = malloc(n * sizeof *s->work);
+	s->counts = calloc(n, sizeof *s->counts);
+	s->list = malloc(n * sizeof *s->list);
+	s->bias = malloc((n_bias + 1) * sizeof *s->bias);
+	if (!s->work || !s->counts || !s->list || !s->bias) {
+		ruv_sampler_free(s);
+		return ruv_fail_memory(err, where, n * 20);
+	}
+	if (n_bias)
+		memcpy(s->bias, sampling->bias, n_bias * sizeof *s->bias);
+	s->p.bias = s->bias;
+	s->seed = sampling->seed ? sampling->seed : ruv_rng_entropy();
+	ruv_rng_init(&s->rng, s->seed);
+	*out = s;
+	return RUV_OK;
+}
+
+void ruv_sampler_free(ruv_sampler *s)
+{
+	if (!s)
+		return;
+	free(s->work);
+	free(s->counts);
+	free(s->list);
+	free(s->bias);
+	free(s);
+}
+
+uint64_t ruv_sampler_seed(const ruv_sampler *s)
+{
+	return s->seed;
+}
+
+static void penalize(ruv_sampler *s, const ruv_token *history, int n_history)
+{
+	const ruv_sampling *p = &s->p;
+	const float repetition = p->repetition_penalty > 0 ? p->repetition_penalty : 1;
+	if (repetition == 1 && p->frequency_penalty == 0 && p->presence_penalty == 0)
+		return;
+	int last_n = p->penalty_last_n == 0 ? DEFAULT_LAST_N : p->penalty_last_n < 0 ? n_history : p->penalty_last_n;
+	const ruv_token *recent = history + (n_history > last_n ? n_history - last_n : 0);
+	const int n = n_history > last_n ? last_n : n_history;
+	for (int i = 0; i < n; i++)
+		s->counts[recent[i]]++;
+	for (int i = 0; i < n; i++) {
+		float *x = &s->work[recent[i]];
+		const int count = s->counts[recent[i]];
+		if (count == 0)
+			continue; /* this token was done before */
+		*x = *x > 0 ? *x / repetition : *x * repetition;
+		*x -= (float)count * p->frequency_penalty + p->presence_penalty;
+		s->counts[recent[i]] = 0;
+	}
+}
+
+/* Fills work; the best token in *best. */
+static int prepare(ruv_sampler *s, const float *logits, const ruv_token *history, int n_history, ruv_token *best, ruv_error *err)
+{
+	memcpy(s->work, logits, (size_t)s->n_vocab * sizeof *s->work);
+	for (int i = 0; i < s->p.n_bias; i++)
+		s->work[s->bias[i].token] += s->bias[i].bias;
+	penalize(s, history, n_history);
+	int at = -1;
+	for (int i = 0; i < s->n_vocab; i++) {
+		if (!s->may_sample[i])
+			s->work[i] = -INFINITY;
+		else if (isnan(s->work[i]) || s->work[i] == INFINITY)
+			return ruv_fail(err, RUV_EINTERNAL, where, "the logit of token %d is %g", i, (double)s->work[i]);
+		else if (s->work[i] != -INFINITY && (at < 0 || s->work[i] > s->work[at]))
+			at = i;
+	}
+	if (at < 0)
+		return ruv_fail(err, RUV_EINVAL, where, "the logit bias bans every token");
+	*best = at;
+	return RUV_OK;
+}
+
+static int by_logit(const void *a, const void *b)
+{
+	const ruv_candidate *x = a, *y = b;
+	if (x->logit != y->logit)
+		return x->logit > y->logit ? -1 : 1;
+	return (x->token > y->token) - (x->token < y->token);
+}
+
+static int gather(ruv_sampler *s, float at_least)
+{
+	int n = 0;
+	for (int i = 0; i < s->n_vocab; i++)
+		if (s->work[i] >= at_least && s->work[i] != -INFINITY)
+			s->list[n++] = (ruv_candidate){.token = i, .logit = s->work[i]};
+	return n;
+}
+
+/* Moves the k best (by logit, then id) to the front of list [n], unsorted. Hoare's selection. */
+static void select_best(ruv_candidate *list, int n, int k)
+{
+	int low = 0, high = n - 1;
+	while (low < high) {
+		ruv_candidate pivot = list[low + (high - low) / 2];
+		int i = low, j = high;
+		while (i <= j) {
+			while (by_logit(&list[i], &pivot) < 0)
+				i++;
+			while (by_logit(&list[j], &pivot) > 0)
+				j--;
+			if (i <= j) {
+				ruv_candidate t = list[i];
+				list[i++] = list[j];
+				list[j--] = t;
+			}
+		}
+		if (k - 1 <= j)
+			high = j;
+		else if (k - 1 >= i)
+			low = i;
+		else
+			return;
+	}
+}
+
+static double mass(const ruv_candidate *list, int n, float max)
+{
+	double sum = 0;
+	for (int i = 0; i < n; i++)
+		sum += exp((double)(list[i].logit - max));
+	return sum;
+}
+
+/* How many of the sorted list make up top_p of `total`; n + 1 when they do not suffice. */
+static int top_p_count(const ruv_candidate *list, int n, float max, double total, double top_p)
+{
+	double sum = 0;
+	for (int i = 0; i < n; i++) {
+		sum += exp((double)(list[i].logit - max));
+		if (sum >= top_p * total)
+			return i + 1;
+	}
+	return n + 1;
+}
+
+
+/* Keeps the locally typical tokens; leaves the list sorted by logit. p is scratch for the deviation. */
+static int cut_typical(ruv_candidate *list, int n, float max, double typical_p)
+{
+	const double log_total = log(mass(list, n, max));
+	double entropy = 0;
+	for (int i = 0; i < n; i++) {
+		double lp = (double)(list[i].logit - max) - log_total;
+		entropy -= exp(lp) * lp;
+	}
+	/* |surprise - entropy| <= d is a band around the entropy: with the list sorted by logit it is a run, grown from its middle */
+	qsort(list, (size_t)n, sizeof *list, by_logit);
+	int high = 0;
+	while (high < n && log_total - (double)(list[high].logit - max) < entropy)
+		high++; /* list[high] is the first with at least that surprise */
+	int low = high; /* [low, high) is kept */
+	double sum = 0;
+	while (sum < typical_p && (low > 0 || high < n)) {
+		double below = low > 0 ? entropy - (log_total - (double)(list[low - 1].logit - max)) : INFINITY;
+		double above = high < n ? log_total - (double)(list[high].logit - max) - entropy : INFINITY;
+		int take = below <= above ? --low : high++;
+		sum += exp((double)(list[take].logit - max) - log_total);
+	}
+	memmove(list, list + low, (size_t)(high - low) * sizeof *list);
+	return high - low;
+}
+
+int ruv_sampler_distribution(ruv_sampler *s, const float *logits, const ruv_token *history, int n_history,
+			     const ruv_candidate **candidates, int *n_out, ruv_error *err)
+{
+	ruv_token best = -1;
+	int rc = prepare(s, logits, history, n_history, &best, err);
+	if (rc)
+		return rc;
+	*candidates = s->list;
+	if (s->p.temperature == 0 || s->p.top_k == 1) {
+		s->list[0] = (ruv_candidate){.token = best, .logit = s->work[best], .p = 1};
+		*n_out = 1;
+		return RUV_OK;
+	}
+	const ruv_sampling *p = &s->p;
+	const float min_p_cut = p->min_p > 0 ? logf(p->min_p) : -INFINITY;
+	const bool top_p = p->top_p > 0 && p->top_p < 1, typical = p->typical_p > 0 && p->typical_p < 1;
+	float max = s->work[best];
+	int n;
+	if (p->top_k > 0 || typical) {
+		n = gather(s, -INFINITY);
+		if (p->top_k > 0 && p->top_k < n) {
+			select_best(s->list, n, p->top_k);
+			n = p->top_k;
+		}
+		if (typical)
+			n = cut_typical(s->list, n, max, p->typical_p);
+		else
+			qsort(s->list, (size_t)n, sizeof *s->list, by_logit);
+		max = s->list[0].logit;
+		if (top_p) {
+			int kept = top_p_count(s->list, n, max, mass(s->list, n, max), p->top_p);
+			n = kept < n ? kept : n;
+		}
+		while (n > 1 && s->list[n - 1].logit < max + min_p_cut)
+			n--;
+	} else if (top_p) {
+		double total = 0;
+		for (int i = 0; i < s->n_vocab; i++)
+			total += exp((double)(s->work[i] - max)); /* banned ones add exp(-inf) = 0 */
+		const float near = min_p_cut > -NEAR ? min_p_cut : -NEAR;
+		n = gather(s, max + near);
+		qsort(s->list, (size_t)n, sizeof *s->list, by_logit);
+		int kept = top_p_count(s->list, n, max, total, p->top_p);
+		if (kept > n && near > min_p_cut) { /* a flat distribution: all of them after all */
+			n = gather(s, max + min_p_cut);
+			qsort(s->list, (size_t)n, sizeof *s->list, by_logit);
+			kept = top_p_count(s->list, n, max, total, p->top_p);
+		}
+		n = kept < n ? kept : n;
+	} else {
+		n = gather(s, max + min_p_cut);
+	}
+
+	double total = 0;
+	for (int i = 0; i < n; i++)
+		total += exp((double)(s->list[i].logit - max) / p->temperature);
+	for (int i = 0; i < n; i++)
+		s->list[i].p = (float)(exp((double)(s->list[i].logit - max) / p->temperature) / total);
+	*n_out = n;
+	return RUV_OK;
+}
+
+int ruv_sampler_choose(ruv_sampler *s, const float *logits, const ruv_token *history, int n_history, ruv_token *token, ruv_error *err)
+{
+	const ruv_candidate *list;
+	int n, rc = ruv_sampler_distribution(s, logits, history, n_history, &list, &n, err);
+	if (rc)
+		return rc;
+	int at = n - 1;
+	if (n > 1) {
+		double u = ruv_rng_double(&s->rng), sum = 0;
+		for (int i = 0; i < n - 1; i++) {
+			sum += list[i].p;
+			if (u < sum) {
+				at = i;
+				break;
+			}
+		}
+	}
+	*token = list[at].token;
+	return RUV_OK;
+}
+
+double ruv_log_sum_exp(const float *logits, int n)
+{
+	float max = -INFINITY;
+	for (int i = 0; i < n; i++)
+		max = logits[i] > max ? logits[i] : max;
+	double sum = 0;
+	for (int i = 0; i < n; i++)
+		sum += exp((double)(logits[i] - max));
+	return (double)max + log(sum);
+}
+
+void ruv_top_logprobs(const float *logits, int n_vocab, int n_top, ruv_token_logprob *top)
+{
+	if (n_top < 1)
+		return;
+	const double lse = ruv_log_sum_exp(logits, n_vocab);
+	int n = 0;
+	for (int i = 0; i < n_vocab; i++) {
+		if (n == n_top && !(logits[i] > top[n - 1].logprob))
+			continue;
+		int at = n < n_top ? n++ : n - 1;
+		while (at > 0 && top[at - 1].logprob < logits[i]) {
+			top[at] = top[at - 1];
+			at--;
+		}
+		top[at] = (ruv_token_logprob){.token = i, .logprob = logits[i]};
+	}
+	for (int i = 0; i < n; i++)
+		top[i].logprob = (float)(top[i].logprob - lse);
+}
