@@ -164,7 +164,7 @@ typedef struct ruv_source {
 	float cosine, bm25; /* 0 where it was not in that list */
 	int vector_rank, lexical_rank;
 	int n_tokens;	    /* in the prompt */
-	bool cited;	    /* the model quoted it, and the quote stands in it */
+	bool cited;	    /* the model pointed at it; its citation says whether the quote stands there */
 } ruv_source;
 
 typedef struct ruv_citation {
@@ -191,10 +191,12 @@ typedef struct ruv_answer {
 	int n_citations;
 	ruv_source *sources; /* [n_sources] best first */
 	int n_sources, n_in_prompt; /* the rest was dropped: it did not fit */
+	int n_history_dropped;	    /* of the history's oldest messages, likewise */
 	int n_prompt, n_kept, n_tokens, n_ctx; /* tokens: of the prompt, of it already there, generated, of the context window */
 	ruv_finish finish;
 	ruv_stage stages[RUV_ANSWER_MAX_STAGES];
 	int n_stages;
+	uint64_t seed; /* that was sampled with */
 	double total_ms, prefill_ms, decode_ms;
 	const char *model; /* name of the generator; valid while the runtime is */
 	void *owner;
@@ -209,7 +211,7 @@ typedef struct ruv_ask_params {
 	int n_history;
 	ruv_session *session; /* to go on in, so that what it holds need not run again; NULL: one of its own */
 	bool no_memory;	      /* chat: no sources */
-	bool chat;	      /* without any source found, talk freely; otherwise the model is told that there are none */
+	bool chat;	      /* without any source found, talk freely; otherwise that is RUV_ENOTFOUND */
 	const ruv_cancel *cancel;
 	void (*on_sources)(void *user, const ruv_answer *so_far); /* after retrieval, before the first token */
 	ruv_on_piece *on_piece;	/* the text as it is generated; NULL is fine */
@@ -219,7 +221,7 @@ typedef struct ruv_ask_params {
 /* The loop: embed the question, retrieve, assemble the context, generate, find what was cited.
  *
  *   RUV_EINVAL      no question
- *   RUV_ENOTFOUND   a model file
+ *   RUV_ENOTFOUND   a model file; or no source at all, unless `chat` or `no_memory` is set
  *   RUV_ECONTEXT    question and history alone do not fit
  *   RUV_EMISMATCH   the memory was filled by another encoder
  *   RUV_ECANCELLED  before the first token; later it is no failure and finish says so */

@@ -1,0 +1,414 @@
+/* ask.c - the loop. Its stages, in order, are the functions that ruv_ask() calls:
+ *
+ *     embed       the question becomes a vector
+ *     retrieve    passages near it in meaning and in words, both lists fused
+ *     assemble    the prompt, with as many of them as fit
+ *     generate    the answer, streamed
+ *     cite        which passage each quote of it stands in
+ *
+ * Each stage notes its time. A stage that does not apply (no memory asked for) is left out, none is imitated. Layer: runtime. */
+#include <ctype.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "base/arena.h"
+#include "base/buf.h"
+#include "base/clock.h"
+#include "base/file.h"
+#include "base/status.h"
+#include "runtime/cite.h"
+#include "runtime/context.h"
+#include "runtime/runtime.h"
+
+/* What one question needs on its way through the stages. */
+typedef struct asking {
+	ruv_runtime *runtime;
+	const ruv_ask_params *params;
+	ruv_answer *answer;
+	ruv_arena *strings; /* answer->owner */
+	ruv_model *model;
+	ruv_session *session, *own_session;
+	char *search_text; /* what is looked for: the question, with the one before it where it needs that */
+	float *vector;	   /* [dim], NULL when searching by words alone */
+	ruv_context context;
+	ruv_generation generation;
+	int64_t stage_ns;
+} asking;
+
+static void begin_stage(asking *a)
+{
+	a->stage_ns = ruv_clock_now_ns();
+}
+
+static void end_stage(asking *a, const char *name)
+{
+	if (a->answer->n_stages < RUV_ANSWER_MAX_STAGES)
+		a->answer->stages[a->answer->n_stages++] = (ruv_stage){name, (double)(ruv_clock_now_ns() - a->stage_ns) * 1e-6};
+}
+
+static char *keep(asking *a, const char *text)
+{
+	return ruv_arena_strndup(a->strings, text ? text : "", text ? strlen(text) : 0);
+}
+
+/* ---- embed ------------------------------------------------------------------------------------------------------------- */
+
+/* Does a question lean on the one before it? It begins like a continuation ("And ...", "why?") or has a pronoun and few
+ * words of its own. */
+static bool leans_on_history(const char *question)
+{
+	static const char *const words[] = {"it", "its", "he", "she", "they", "them", "him", "her", "his", "their", "that", "this", "those", "these",
+					    "there", "then"};
+	static const char *const starts[] = {"and", "so", "but", "or", "then", "why", "what about", "how about"};
+	int n_words = 0;
+	bool pronoun = false, start = false;
+	char word[16];
+
+	for (size_t i = 0; i < sizeof starts / sizeof *starts; i++) {
+		size_t n = strlen(starts[i]);
+
+		start = start || (!strncasecmp(question, starts[i], n) && !isalpha((unsigned char)question[n]));
+	}
+	for (const char *p = question; *p;) {
+		size_t n = 0;
+
+		while (*p && !isalpha((unsigned char)*p))
+			p++;
+		while (isalpha((unsigned char)p[n]))
+			n++;
+		if (!n)
+			break;
+		n_words++;
+		if (n < sizeof word) {
+			memcpy(word, p, n);
+			word[n] = 0;
+			for (size_t i = 0; i < sizeof words / sizeof *words; i++)
+				pronoun = pronoun || !strcasecmp(word, words[i]);
+		}
+		p += n;
+	}
+	return start || (pronoun && n_words <= 10) || n_words <= 2;
+}
+
+/* The text to search for. */
+static int choose_search_text(asking *a, ruv_error *err)
+{
+	const ruv_ask_params *params = a->params;
+	const char *before = NULL;
+
+	for (int i = params->n_history - 1; i >= 0 && !before; i--)
+		if (!strcmp(params->history[i].role, "user"))
+			before = params->history[i].content;
+	if (before && leans_on_history(params->question)) {
+		if (asprintf(&a->search_text, "%s %s", before, params->question) < 0)
+			a->search_text = NULL;
+	} else {
+		a->search_text = strdup(params->question);
+	}
+	return a->search_text ? RUV_OK : ruv_fail_memory(err, "ask", strlen(params->question));
+}
+
+static int embed(asking *a, ruv_error *err)
+{
+	ruv_embedder *embedder;
+	const char *text;
+	int rc = choose_search_text(a, err);
+
+	if (rc || !strcmp(a->runtime->settings.search, "lexical"))
+		return rc;
+	begin_stage(a);
+	rc = ruv_runtime_embedder(a->runtime, &embedder, err);
+	if (rc)
+		return rc;
+	a->vector = malloc(sizeof(float) * (size_t)ruv_embedder_dim(embedder));
+	if (!a->vector)
+		return ruv_fail_memory(err, "ask", sizeof(float) * (size_t)ruv_embedder_dim(embedder));
+	text = a->search_text;
+	rc = ruv_embedder_embed(embedder, &text, 1, RUV_EMBED_QUERY, a->vector, a->params->cancel, err);
+	if (!rc)
+		end_stage(a, "embed");
+	return rc;
+}
+
+/* ---- retrieve ---------------------------------------------------------------------------------------------------------- */
+
+static int take_hits(asking *a, const ruv_memory_hits *hits, ruv_error *err)
+{
+	ruv_answer *answer = a->answer;
+
+	answer->sources = ruv_arena_calloc(a->strings, (size_t)hits->n + 1, sizeof *answer->sources);
+	if (!answer->sources)
+		return ruv_fail_memory(err, "ask", (size_t)hits->n * sizeof *answer->sources);
+	for (int i = 0; i < hits->n; i++) {
+		const ruv_memory_hit *hit = &hits->items[i];
+		ruv_source *source = &answer->sources[i];
+
+		memcpy(source->id, hit->node.id, sizeof source->id);
+		source->text = keep(a, hit->node.text);
+		source->title = keep(a, hit->node.title);
+		source->source = keep(a, hit->node.source);
+		if (!source->text || !source->title || !source->source)
+			return ruv_fail_memory(err, "ask", strlen(hit->node.text));
+		source->first_line = hit->node.first_line;
+		source->last_line = hit->node.last_line;
+		source->score = hit->score;
+		source->cosine = hit->cosine;
+		source->bm25 = hit->bm25;
+		source->vector_rank = hit->vector_rank;
+		source->lexical_rank = hit->lexical_rank;
+	}
+	answer->n_sources = hits->n;
+	return RUV_OK;
+}
+
+static int retrieve(asking *a, ruv_error *err)
+{
+	const ruv_settings *settings = &a->runtime->settings;
+	ruv_memory_query query = {.text = a->search_text, .vector = a->vector, .k = (int)settings->sources};
+	ruv_memory_hits hits = {0};
+	ruv_memory *memory;
+	int rc;
+
+	begin_stage(a);
+	rc = a->vector ? ruv_runtime_memory(a->runtime, &memory, err) : ruv_runtime_memory_if_any(a->runtime, &memory, err);
+	if (rc)
+		return rc;
+	query.mode = !strcmp(settings->search, "vector")    ? RUV_SEARCH_VECTOR
+		     : !strcmp(settings->search, "lexical") ? RUV_SEARCH_LEXICAL
+							    : RUV_SEARCH_HYBRID;
+	query.fusion = !strcmp(settings->fusion, "zscore") ? RUV_FUSE_ZSCORE : RUV_FUSE_RRF;
+	query.filter.scope = ruv_runtime_scope(a->runtime);
+	if (!isnan(settings->min_cosine))
+		query.min_cosine = (float)settings->min_cosine;
+	rc = ruv_memory_search(memory, &hits, &query, err);
+	if (rc)
+		return rc;
+	rc = take_hits(a, &hits, err);
+	ruv_memory_hits_release(&hits);
+	if (!rc)
+		end_stage(a, "retrieve");
+	return rc;
+}
+
+/* ---- assemble ---------------------------------------------------------------------------------------------------------- */
+
+static int open_session(asking *a, ruv_error *err)
+{
+	ruv_session_options options;
+	ruv_model_info info;
+	int rc;
+
+	if (a->params->session) {
+		a->session = a->params->session;
+		a->model = ruv_session_model(a->session);
+	} else {
+		rc = ruv_runtime_model(a->runtime, NULL, &a->model, err);
+		if (rc)
+			return rc;
+		ruv_runtime_session_options(a->runtime, &options);
+		rc = ruv_session_open(&a->own_session, a->model, &options, err);
+		if (rc)
+			return rc;
+		a->session = a->own_session;
+	}
+	ruv_model_get_info(a->model, &info);
+	a->answer->model = *info.name ? info.name : info.path;
+	a->answer->n_ctx = ruv_session_n_ctx(a->session);
+	return RUV_OK;
+}
+
+static int assemble(asking *a, ruv_error *err)
+{
+	ruv_answer *answer = a->answer;
+	ruv_context_source *sources = ruv_arena_calloc(a->strings, (size_t)answer->n_sources + 1, sizeof *sources);
+	ruv_context_request request = {.sources = sources,
+				       .n_sources = answer->n_sources,
+				       .question = a->params->question,
+				       .history = a->params->history,
+				       .n_history = a->params->n_history,
+				       .cites = ruv_model_cites(a->model),
+				       .n_ctx = answer->n_ctx};
+	int rc, quarter = answer->n_ctx / 4, max_tokens = (int)a->runtime->settings.max_tokens;
+
+	begin_stage(a);
+	if (!sources)
+		return ruv_fail_memory(err, "ask", (size_t)answer->n_sources * sizeof *sources);
+	for (int i = 0; i < answer->n_sources; i++)
+		sources[i] = (ruv_context_source){answer->sources[i].title, answer->sources[i].text};
+	request.n_reserve = max_tokens < quarter ? max_tokens : quarter;
+	rc = ruv_context_build(&a->context, a->model, &request, err);
+	if (rc)
+		return rc;
+	for (int i = 0; i < a->context.n_sources; i++)
+		answer->sources[i].number = i + 1;
+	answer->n_in_prompt = a->context.n_sources;
+	answer->n_history_dropped = a->context.n_history_dropped;
+	answer->n_prompt = a->context.tokens.n;
+	end_stage(a, "assemble");
+	if (a->params->on_sources)
+		a->params->on_sources(a->params->user, answer);
+	return RUV_OK;
+}
+
+/* ---- generate ---------------------------------------------------------------------------------------------------------- */
+
+static int generate(asking *a, ruv_error *err)
+{
+	ruv_answer *answer = a->answer;
+	ruv_generate_params params = {.max_tokens = (int)a->runtime->settings.max_tokens,
+				      .n_logprobs = -1,
+				      .cancel = a->params->cancel,
+				      .on_piece = a->params->on_piece,
+				      .user = a->params->user};
+	int room = answer->n_ctx - a->context.tokens.n, rc;
+
+	if (params.max_tokens > room)
+		params.max_tokens = room;
+	ruv_runtime_sampling(a->runtime, a->model, &params.sampling);
+	rc = ruv_generate(a->session, a->context.tokens.ids, a->context.tokens.n, &params, &a->generation, err);
+	if (rc)
+		return rc;
+	answer->text = a->generation.text;
+	a->generation.text = NULL;
+	answer->n_tokens = a->generation.n_tokens;
+	answer->n_kept = a->generation.n_kept;
+	answer->finish = a->generation.finish;
+	answer->prefill_ms = a->generation.prefill_ms;
+	answer->decode_ms = a->generation.decode_ms;
+	answer->seed = a->generation.seed;
+	answer->stages[answer->n_stages++] = (ruv_stage){"prefill", answer->prefill_ms};
+	answer->stages[answer->n_stages++] = (ruv_stage){"generate", answer->decode_ms};
+	return RUV_OK;
+}
+
+/* ---- cite -------------------------------------------------------------------------------------------------------------- */
+
+/* The line of the source's file where a quote begins; 0 when the file is gone, has changed too much, or is no file. */
+static int line_of(const ruv_source *source, const char *quote, size_t n)
+{
+	ruv_map map;
+	int line;
+
+	if (source->source[0] != '/' || source->first_line <= 0 || ruv_map_open(&map, source->source, NULL))
+		return 0;
+	line = ruv_cite_find_line((const char *)map.data, map.size, source->first_line, source->last_line, quote, n);
+	ruv_map_release(&map);
+	return line;
+}
+
+static int cite(asking *a, ruv_error *err)
+{
+	ruv_answer *answer = a->answer;
+	ruv_cite_parts parts;
+
+	begin_stage(a);
+	ruv_cite_parse(&parts, answer->text);
+	answer->unknown = parts.unknown;
+	answer->answer = ruv_arena_strndup(a->strings, answer->text + parts.answer_begin, parts.answer_end - parts.answer_begin);
+	if (!answer->answer)
+		return ruv_fail_memory(err, "ask", strlen(answer->text));
+	for (int i = 0; i < parts.n_marks; i++) {
+		const ruv_cite_mark *mark = &parts.marks[i];
+		ruv_citation *citation = &answer->citations[answer->n_citations];
+		size_t n = mark->end - mark->begin;
+		ruv_source *source;
+
+		if (mark->number > answer->n_in_prompt) /* there is no such source: it is not claimed */
+			continue;
+		source = &answer->sources[mark->number - 1];
+		citation->source = mark->number - 1;
+		citation->quote = ruv_arena_strndup(a->strings, answer->text + mark->begin, n);
+		if (!citation->quote)
+			return ruv_fail_memory(err, "ask", n);
+		citation->verbatim = ruv_cite_is_verbatim(source->text, citation->quote, n);
+		citation->line = citation->verbatim ? line_of(source, citation->quote, n) : 0;
+		source->cited = true;
+		answer->n_citations++;
+	}
+	end_stage(a, "cite");
+	return RUV_OK;
+}
+
+/* ---- the loop ---------------------------------------------------------------------------------------------------------- */
+
+static int begin(asking *a, ruv_runtime *runtime, const ruv_ask_params *params, ruv_answer *answer, ruv_error *err)
+{
+	memset(a, 0, sizeof *a);
+	memset(answer, 0, sizeof *answer);
+	a->runtime = runtime;
+	a->params = params;
+	a->answer = answer;
+	if (!params->question || !params->question[strspn(params->question, " \t\r\n")])
+		return ruv_fail(err, RUV_EINVAL, "ask", "the question is empty");
+	a->strings = malloc(sizeof *a->strings);
+	if (!a->strings)
+		return ruv_fail_memory(err, "ask", sizeof *a->strings);
+	ruv_arena_init(a->strings);
+	answer->owner = a->strings;
+	return RUV_OK;
+}
+
+static void end(asking *a, int rc)
+{
+	free(a->search_text);
+	free(a->vector);
+	ruv_context_release(&a->context);
+	ruv_generation_release(&a->generation);
+	ruv_session_free(a->own_session);
+	if (rc)
+		ruv_answer_release(a->answer);
+}
+
+int ruv_ask(ruv_runtime *runtime, const ruv_ask_params *params, ruv_answer *answer, ruv_error *err)
+{
+	asking a;
+	int64_t started = ruv_clock_now_ns();
+	int rc = begin(&a, runtime, params, answer, err);
+
+	if (!rc && !params->no_memory)
+		rc = embed(&a, err);
+	if (!rc && !params->no_memory)
+		rc = retrieve(&a, err);
+	if (!rc && !params->no_memory && !params->chat && answer->n_sources == 0)
+		rc = ruv_fail(err, RUV_ENOTFOUND, "ask", "the memory in %s has nothing to answer from", runtime->settings.data_dir);
+	if (!rc)
+		rc = open_session(&a, err);
+	if (!rc)
+		rc = assemble(&a, err);
+	if (!rc)
+		rc = generate(&a, err);
+	if (!rc)
+		rc = cite(&a, err);
+	answer->total_ms = (double)(ruv_clock_now_ns() - started) * 1e-6;
+	end(&a, rc);
+	return rc;
+}
+
+int ruv_retrieve(ruv_runtime *runtime, const ruv_ask_params *params, ruv_answer *answer, ruv_error *err)
+{
+	asking a;
+	int64_t started = ruv_clock_now_ns();
+	int rc = begin(&a, runtime, params, answer, err);
+
+	if (!rc)
+		rc = embed(&a, err);
+	if (!rc)
+		rc = retrieve(&a, err);
+	answer->total_ms = (double)(ruv_clock_now_ns() - started) * 1e-6;
+	end(&a, rc);
+	return rc;
+}
+
+void ruv_answer_release(ruv_answer *answer)
+{
+	ruv_arena *strings = answer->owner;
+
+	free(answer->text);
+	if (strings) {
+		ruv_arena_release(strings);
+		free(strings);
+	}
+	memset(answer, 0, sizeof *answer);
+}

@@ -1,0 +1,260 @@
+/* runtime.c - opens, owns and closes what the loop needs: engine, models, encoder, memory.
+ *
+ * A generator is opened once per file and shared by all who name it. The memory is bound to the encoder by the model's name and the
+ * beginning of its file's SHA-256, so that vectors of two encoders never meet. Layer: runtime. */
+#include "runtime/runtime.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/file.h"
+#include "base/hash.h"
+#include "base/status.h"
+#include "runtime/models.h"
+
+int ruv_runtime_open(ruv_runtime **out, const ruv_config *config, ruv_error *err)
+{
+	ruv_runtime *runtime = calloc(1, sizeof *runtime);
+	int rc;
+
+	if (!runtime)
+		return ruv_fail_memory(err, "runtime", sizeof *runtime);
+	rc = ruv_config_copy(&runtime->config, config, err);
+	if (rc)
+		goto done;
+	rc = ruv_config_settings(runtime->config, &runtime->settings, err);
+	if (rc)
+		goto done;
+	*out = runtime;
+	runtime = NULL;
+done:
+	ruv_runtime_free(runtime);
+	return rc;
+}
+
+void ruv_runtime_free(ruv_runtime *runtime)
+{
+	if (!runtime)
+		return;
+	ruv_memory_free(runtime->memory);
+	ruv_embedder_free(runtime->embedder);
+	ruv_model_free(runtime->encoder);
+	for (int i = 0; i < runtime->n_models; i++) {
+		ruv_model_free(runtime->models[i].model);
+		free(runtime->models[i].path);
+	}
+	ruv_engine_free(runtime->engine);
+	free(runtime->encoder_version);
+	ruv_config_free(runtime->config);
+	free(runtime);
+}
+
+const char *ruv_runtime_data_dir(const ruv_runtime *runtime)
+{
+	return runtime->settings.data_dir;
+}
+
+ruv_memory_scope ruv_runtime_scope(const ruv_runtime *runtime)
+{
+	return (ruv_memory_scope){.user = runtime->settings.user, .agent = runtime->settings.agent, .session = runtime->settings.session};
+}
+
+int ruv_runtime_find_model(const ruv_runtime *runtime, const char *which, char *path, size_t cap, ruv_error *err)
+{
+	return ruv_models_find(&runtime->settings, which, path, cap, err);
+}
+
+int ruv_runtime_engine(ruv_runtime *runtime, ruv_engine **out, ruv_error *err)
+{
+	if (!runtime->engine) {
+		int rc = ruv_engine_open(&runtime->engine, (int)runtime->settings.threads, err);
+
+		if (rc)
+			return rc;
+	}
+	*out = runtime->engine;
+	return RUV_OK;
+}
+
+/* ---- models ------------------------------------------------------------------------------------------------------------ */
+
+static int open_model(ruv_runtime *runtime, const char *path, bool is_generator, ruv_model **out, ruv_error *err)
+{
+	const ruv_settings *settings = &runtime->settings;
+	ruv_model_options options = {.n_batch = (int)settings->batch};
+	ruv_model_info info;
+	bool listed;
+	int rc = ruv_models_verify(path, &listed, err);
+
+	if (!rc)
+		rc = ruv_runtime_engine(runtime, &options.engine, err);
+	if (rc)
+		return rc;
+	if (is_generator && strcmp(settings->variant, "none"))
+		options.variant = settings->variant;
+	rc = ruv_model_open(out, path, &options, err);
+	if (rc)
+		return rc;
+	ruv_model_get_info(*out, &info);
+	if (is_generator && info.is_encoder)
+		rc = ruv_fail(err, RUV_EMISMATCH, "runtime", "%s is a text encoder and cannot generate; set --model to a generator", path);
+	else if (!info.has_tokenizer)
+		rc = ruv_fail(err, RUV_EUNSUPPORTED, "runtime", "%s has no tokenizer", path);
+	if (rc) {
+		ruv_model_free(*out);
+		*out = NULL;
+	}
+	return rc;
+}
+
+int ruv_runtime_model(ruv_runtime *runtime, const char *which, ruv_model **out, ruv_error *err)
+{
+	char path[4096];
+	int rc = ruv_models_find(&runtime->settings, which ? which : runtime->settings.model, path, sizeof path, err);
+
+	if (rc)
+		return rc;
+	for (int i = 0; i < runtime->n_models; i++)
+		if (!strcmp(runtime->models[i].path, path)) {
+			*out = runtime->models[i].model;
+			return RUV_OK;
+		}
+	if (runtime->n_models == RUV_RUNTIME_MAX_MODELS)
+		return ruv_fail(err, RUV_ELIMIT, "runtime", "%d models are open already", runtime->n_models);
+
+	char *copy = strdup(path);
+	ruv_model *model = NULL;
+
+	if (!copy)
+		return ruv_fail_memory(err, "runtime", strlen(path));
+	rc = open_model(runtime, path, true, &model, err);
+	if (rc) {
+		free(copy);
+		return rc;
+	}
+	runtime->models[runtime->n_models].path = copy;
+	runtime->models[runtime->n_models++].model = model;
+	*out = model;
+	return RUV_OK;
+}
+
+bool ruv_model_cites(const ruv_model *model)
+{
+	char text[64];
+
+	return ruv_model_get_meta(model, "ruvllm.prompt_format", text, sizeof text) > 0;
+}
+
+int ruv_runtime_embedder(ruv_runtime *runtime, ruv_embedder **out, ruv_error *err)
+{
+	char path[4096], hex[65];
+	int rc;
+
+	if (!runtime->embedder) {
+		rc = ruv_models_find(&runtime->settings, "encoder", path, sizeof path, err);
+		if (rc)
+			return rc;
+		if (!runtime->encoder_version) {
+			rc = ruv_hash_file_sha256(hex, path, err);
+			if (rc)
+				return rc;
+			runtime->encoder_version = strndup(hex, 16);
+			if (!runtime->encoder_version)
+				return ruv_fail_memory(err, "runtime", 17);
+		}
+		if (!runtime->encoder) {
+			rc = open_model(runtime, path, false, &runtime->encoder, err);
+			if (rc)
+				return rc;
+		}
+		rc = ruv_embedder_open(&runtime->embedder, runtime->encoder, 0, err);
+		if (rc)
+			return rc;
+	}
+	*out = runtime->embedder;
+	return RUV_OK;
+}
+
+/* ---- memory ------------------------------------------------------------------------------------------------------------ */
+
+int ruv_runtime_memory(ruv_runtime *runtime, ruv_memory **out, ruv_error *err)
+{
+	ruv_memory_options options = {.create = true};
+	ruv_embedder *embedder;
+	ruv_model_info info;
+	int rc;
+
+	if (runtime->memory && runtime->memory_is_bound) {
+		*out = runtime->memory;
+		return RUV_OK;
+	}
+	rc = ruv_runtime_embedder(runtime, &embedder, err);
+	if (rc)
+		return rc;
+	ruv_model_get_info(runtime->encoder, &info);
+	options.embedder_id = info.name;
+	options.embedder_version = runtime->encoder_version;
+	options.dimension = ruv_embedder_dim(embedder);
+	rc = ruv_dir_create(runtime->settings.data_dir, err);
+	if (rc)
+		return rc;
+	ruv_memory_free(runtime->memory); /* one that was opened without the encoder */
+	runtime->memory = NULL;
+	rc = ruv_memory_open(&runtime->memory, runtime->settings.data_dir, &options, err);
+	if (rc)
+		return rc;
+	runtime->memory_is_bound = true;
+	*out = runtime->memory;
+	return RUV_OK;
+}
+
+int ruv_runtime_memory_if_any(ruv_runtime *runtime, ruv_memory **out, ruv_error *err)
+{
+	ruv_memory_options options = {.create = false};
+
+	if (!runtime->memory) {
+		int rc = ruv_memory_open(&runtime->memory, runtime->settings.data_dir, &options, err);
+
+		if (rc)
+			return rc;
+	}
+	*out = runtime->memory;
+	return RUV_OK;
+}
+
+/* ---- generating -------------------------------------------------------------------------------------------------------- */
+
+void ruv_runtime_sampling(const ruv_runtime *runtime, const ruv_model *model, ruv_sampling *sampling)
+{
+	const ruv_settings *settings = &runtime->settings;
+
+	memset(sampling, 0, sizeof *sampling);
+	/* Models that cite copy sentences: always the likeliest token, and no penalty for repeating one. */
+	if (!ruv_model_cites(model))
+		ruv_model_default_sampling(model, sampling);
+	if (!isnan(settings->temperature))
+		sampling->temperature = (float)settings->temperature;
+	if (settings->top_k >= 0)
+		sampling->top_k = (int)settings->top_k;
+	if (!isnan(settings->top_p))
+		sampling->top_p = (float)settings->top_p;
+	if (!isnan(settings->min_p))
+		sampling->min_p = (float)settings->min_p;
+	if (!isnan(settings->typical_p))
+		sampling->typical_p = (float)settings->typical_p;
+	if (!isnan(settings->repeat_penalty))
+		sampling->repetition_penalty = (float)settings->repeat_penalty;
+	sampling->seed = (uint64_t)settings->seed;
+}
+
+void ruv_runtime_session_options(const ruv_runtime *runtime, ruv_session_options *options)
+{
+	memset(options, 0, sizeof *options);
+	options->n_ctx = (int)runtime->settings.context;
+	options->kv_type = !strcmp(runtime->settings.kv_type, "q8_0")  ? RUV_KV_Q8_0
+			   : !strcmp(runtime->settings.kv_type, "f32") ? RUV_KV_F32
+								       : RUV_KV_F16;
+}

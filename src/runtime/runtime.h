@@ -1,0 +1,32 @@
+/* runtime.h - the runtime's object, for the files of this layer. Everything but the config opens at its first use and is closed by
+ * ruv_runtime_free. Layer: runtime. */
+#ifndef RUV_RUNTIME_RUNTIME_H
+#define RUV_RUNTIME_RUNTIME_H
+
+#include "runtime/config.h"
+
+enum { RUV_RUNTIME_MAX_MODELS = 8 };
+
+struct ruv_runtime {
+	ruv_config *config;
+	ruv_settings settings; /* strings in config */
+	ruv_engine *engine;
+	struct {
+		char *path;
+		ruv_model *model;
+	} models[RUV_RUNTIME_MAX_MODELS];
+	int n_models;
+	ruv_model *encoder;
+	ruv_embedder *embedder;
+	char *encoder_version; /* 16 hex digits of its file's SHA-256 */
+	ruv_memory *memory;
+	bool memory_is_bound; /* opened with the encoder's name */
+};
+
+/* The sampling that settings and model ask for. */
+void ruv_runtime_sampling(const ruv_runtime *runtime, const ruv_model *model, ruv_sampling *sampling);
+
+/* Options for a session of the generator, from the settings. */
+void ruv_runtime_session_options(const ruv_runtime *runtime, ruv_session_options *options);
+
+#endif
