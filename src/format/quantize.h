@@ -71,8 +71,8 @@ typedef struct ruv_imatrix ruv_imatrix;
 int ruv_imatrix_open(ruv_imatrix **out, const char *path, ruv_error *err);
 void ruv_imatrix_free(ruv_imatrix *imatrix);
 size_t ruv_imatrix_n_entries(const ruv_imatrix *imatrix);
-/* Means [n_in], owned by the matrix; NULL when it has none for this tensor (or of another length: see *err). */
-const float *ruv_imatrix_find(const ruv_imatrix *imatrix, const char *tensor_name, int64_t n_in, ruv_error *err);
+/* *means [n_in], owned by the matrix; NULL when it has none for this tensor. RUV_EMISMATCH when it has one of another length. */
+int ruv_imatrix_find(const ruv_imatrix *imatrix, const char *tensor_name, int64_t n_in, const float **means, ruv_error *err);
 
 typedef struct ruv_imatrix_entry {
 	const char *name;   /* of the matrix, "blk.0.ffn_up.weight" */
