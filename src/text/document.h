@@ -2,7 +2,8 @@
  *
  * A document is a list of blocks in reading order: headings, paragraphs, list items, code, quotes, tables. Every block knows its
  * lines in the source (from 1) and the headings above it, so that an answer can cite FILE:LINE. Text is UTF-8; malformed bytes are
- * replaced by U+FFFD, CRLF by LF. Inline markup is dropped (link text stays, script and style go), code keeps its line ends.
+ * replaced by U+FFFD, CRLF by LF. Inline markup is dropped (link text stays; scripts, styles and a page's <nav> go), code keeps its
+ * line ends, the lines of a wrapped paragraph are joined. List items begin with their marker ("- " or "2. ").
  *
  * Lifetime: all strings belong to the document. Threads: immutable once read. Layer: text. */
 #ifndef RUV_TEXT_DOCUMENT_H
@@ -15,7 +16,7 @@ typedef enum ruv_document_kind { RUV_DOCUMENT_TEXT, RUV_DOCUMENT_MARKDOWN, RUV_D
 typedef enum ruv_block_kind {
 	RUV_BLOCK_HEADING,
 	RUV_BLOCK_PARAGRAPH,
-	RUV_BLOCK_LIST_ITEM, /* one item, without its nested items */
+	RUV_BLOCK_LIST_ITEM, /* one paragraph of an item; its nested items are blocks of their own */
 	RUV_BLOCK_CODE,
 	RUV_BLOCK_QUOTE,
 	RUV_BLOCK_TABLE /* one row a line, cells joined by " | " */
@@ -27,6 +28,7 @@ typedef struct ruv_block {
 	const char *text; /* [len] and a NUL */
 	size_t len;
 	int first_line, last_line; /* in the source, from 1 */
+	const uint32_t *line_at;   /* [last_line - first_line] offsets in text where source line first_line + 1, + 2, ... begins */
 	const char *heading_path;  /* the headings above it, " > " between them; "" when there are none; for a heading: its parents */
 } ruv_block;
 
@@ -36,6 +38,9 @@ typedef struct ruv_document {
 	size_t n_blocks;
 	int n_lines; /* of the source */
 } ruv_document;
+
+/* The source line of the character at `offset` of a block's text. */
+int ruv_block_line(const ruv_block *block, size_t offset);
 
 /* By the ending of a file's name (.md, .markdown, .html, .htm, .xhtml); text for all others. */
 ruv_document_kind ruv_document_kind_of(const char *path);
