@@ -14,6 +14,9 @@
 
 /* name, group, one line of help. */
 #define CLI_COMMAND_LIST(X)                                                                                                    \
+	X(convert, GROUP_MODELS, "Turn a Hugging Face model into a GGUF file")                                                 \
+	X(quantize, GROUP_MODELS, "Make a model smaller")                                                                      \
+	X(inspect, GROUP_MODELS, "Say what a model file is and whether it runs here")                                          \
 	X(version, GROUP_SYSTEM, "Print the version and how it was built")
 
 #define X(name, group, help) int cmd_##name(int argc, char **argv);
