@@ -224,3 +224,20 @@ void ruv_eval_set_release(ruv_eval_set *set)
 	ruv_arena_release(&set->arena);
 	memset(set, 0, sizeof *set);
 }
+
+int ruv_eval_set_sample(int **order, const ruv_eval_set *set, int n, ruv_rng *rng, ruv_error *err)
+{
+	int *rows = malloc(((size_t)set->n_rows + 1) * sizeof *rows);
+
+	if (!rows)
+		return ruv_fail_memory(err, "eval", (size_t)set->n_rows * sizeof *rows);
+	for (int i = 0; i < set->n_rows; i++)
+		rows[i] = i;
+	for (int i = set->n_rows - 1; i > 0; i--) {
+		int j = (int)ruv_rng_below(rng, (uint64_t)i + 1), keep = rows[i];
+		rows[i] = rows[j];
+		rows[j] = keep;
+	}
+	*order = rows;
+	return n > 0 && n < set->n_rows ? n : set->n_rows;
+}

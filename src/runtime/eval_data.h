@@ -6,6 +6,7 @@
 #define RUV_RUNTIME_EVAL_DATA_H
 
 #include "base/arena.h"
+#include "base/rng.h"
 #include "ruvllm/types.h"
 
 typedef struct ruv_eval_row {
@@ -34,6 +35,9 @@ typedef struct ruv_eval_set {
 /* Adds a file to a set (zeroed is empty). RUV_EFORMAT names file, line and what is wrong. On failure the set is still to be released. */
 int ruv_eval_set_read(ruv_eval_set *set, const char *path, ruv_error *err);
 void ruv_eval_set_release(ruv_eval_set *set);
+
+/* A seeded sample of n of the set's questions (0: all), in a seeded order, into *order (free()). Returns how many, or a negative status. */
+int ruv_eval_set_sample(int **order, const ruv_eval_set *set, int n, ruv_rng *rng, ruv_error *err);
 
 /* A whole text file, unpacked when it is packed by zstd; NUL-terminated, free() it. At most 4 GiB. */
 int ruv_eval_text_read(char **text, size_t *n_bytes, const char *path, ruv_error *err);

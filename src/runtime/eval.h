@@ -1,0 +1,124 @@
+/* eval.h - measuring a model and an encoder on questions whose answers are known, through the same prompt, citation and search code as
+ * the product's loop.
+ *
+ * Everything is deterministic for a seed: greedy answers, seeded choice of questions and distractors. Threads: one. Layer: runtime. */
+#ifndef RUV_RUNTIME_EVAL_H
+#define RUV_RUNTIME_EVAL_H
+
+#include "ruvllm/session.h"
+#include "runtime/eval_data.h"
+
+/* Called after each question; returns whether to go on. */
+typedef bool ruv_eval_progress(void *user, int n_done, int n_total);
+
+/* ---- question answering ---- */
+
+/* One question as it went. Valid during the callback. */
+typedef struct ruv_eval_qa_row {
+	const ruv_eval_row *row;
+	bool answerable;      /* with the passages that it was given */
+	const char *text;     /* all that the model wrote */
+	const char *answer;   /* the short answer in it */
+	bool refused;	      /* the model says that it does not know */
+	double f1;
+	bool exact, sentence; /* the quote stands in the right passage and holds the answer */
+	bool verbatim;	      /* the quote stands in some passage it was given */
+} ruv_eval_qa_row;
+
+typedef struct ruv_eval_qa_params {
+	int n_passages;	     /* in the prompt: the right one among others of the set, at a random place */
+	int limit;	     /* questions, a seeded sample; 0: all */
+	bool random_passage; /* leave the right passage out: every question becomes unanswerable */
+	int max_tokens;	     /* of an answer; 0: 128 */
+	uint64_t seed;
+	const ruv_cancel *cancel;
+	ruv_eval_progress *progress;
+	void (*on_row)(void *user, const ruv_eval_qa_row *row);
+	void *user;
+} ruv_eval_qa_params;
+
+typedef struct ruv_eval_qa_result {
+	int n_answerable, n_unanswerable;
+	double f1, exact;      /* means over the answerable; a refusal counts 0 */
+	double sentence;       /* share of the answerable with the right sentence quoted */
+	double answered;       /* share of the answerable that got an answer at all */
+	double f1_answered;    /* mean F1 over those */
+	double refused;	       /* share of the unanswerable where the model says so */
+	double verbatim;       /* share of answers whose quote stands in a passage */
+	int n_too_long;	       /* questions left out: their prompt does not fit the context */
+	int64_t n_prompt_tokens, n_answer_tokens;
+	double seconds;
+} ruv_eval_qa_result;
+
+int ruv_eval_qa(ruv_eval_qa_result *result, ruv_model *model, const ruv_eval_set *set, const ruv_eval_qa_params *params, ruv_error *err);
+
+/* ---- retrieval ---- */
+
+enum { RUV_EVAL_BM25, RUV_EVAL_VECTOR, RUV_EVAL_RRF, RUV_EVAL_ZSCORE, RUV_EVAL_N_METHODS };
+
+typedef struct ruv_eval_ranking {
+	double recall_1, recall_5, recall_10, mrr, ndcg_10;
+} ruv_eval_ranking;
+
+typedef struct ruv_eval_retrieval_params {
+	int limit; /* questions; 0: all */
+	uint64_t seed;
+	const ruv_cancel *cancel;
+	ruv_eval_progress *progress; /* counts passages embedded and questions asked */
+	void *user;
+} ruv_eval_retrieval_params;
+
+enum { RUV_EVAL_COSINE_BINS = 40 }; /* of [-1, 1] */
+
+typedef struct ruv_eval_retrieval_result {
+	int n_questions, n_passages;
+	ruv_eval_ranking methods[RUV_EVAL_N_METHODS];
+	int related[RUV_EVAL_COSINE_BINS];   /* cosines of questions and their passages */
+	int unrelated[RUV_EVAL_COSINE_BINS]; /* of questions and other passages, one each */
+	double related_mean, unrelated_mean;
+	double embed_seconds, search_seconds;
+} ruv_eval_retrieval_result;
+
+/* "bm25", "vector", "hybrid-rrf", "hybrid-zscore" */
+const char *ruv_eval_method_name(int method);
+
+/* Stores the set's passages in a memory of their own (in a temporary directory) and asks it every question by each method. */
+int ruv_eval_retrieval(ruv_eval_retrieval_result *result, ruv_embedder *embedder, const ruv_eval_set *set,
+		       const ruv_eval_retrieval_params *params, ruv_error *err);
+
+/* ---- judging ---- */
+
+typedef struct ruv_eval_judge_params {
+	int limit;
+	uint64_t seed;
+	const ruv_cancel *cancel;
+	ruv_eval_progress *progress;
+	void *user;
+} ruv_eval_judge_params;
+
+typedef struct ruv_eval_judge_result {
+	int n_pairs;
+	double auc;			/* P(score of a right answer > score of a wrong one), ties half */
+	double mean_right, mean_wrong;	/* expected score, 1..5 */
+	int right[5], wrong[5];		/* most likely digit */
+	double seconds;
+} ruv_eval_judge_result;
+
+/* Scores each answerable question's right answer and a wrong one (the answer to another question, of the same passage where there is one).
+ * The score is the expectation over the digits 1 to 5 at the place of the rating. */
+int ruv_eval_judge(ruv_eval_judge_result *result, ruv_model *model, const ruv_eval_set *set, const ruv_eval_judge_params *params,
+		   ruv_error *err);
+
+/* ---- drafting ---- */
+
+typedef struct ruv_eval_draft_result {
+	int n_answers;
+	int64_t n_tokens, n_accepted;
+	double acceptance; /* share of the target's greedy tokens that the draft model would have proposed */
+} ruv_eval_draft_result;
+
+/* How often does `draft`, reading what `target` has written so far, propose the target's next token? Greedy answers to the set's questions. */
+int ruv_eval_draft(ruv_eval_draft_result *result, ruv_model *target, ruv_model *draft, const ruv_eval_set *set,
+		   const ruv_eval_qa_params *params, ruv_error *err);
+
+#endif
