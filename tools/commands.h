@@ -6,17 +6,19 @@
 #define RUV_TOOLS_COMMANDS_H
 
 /* Groups of the help text, in its order: id, heading. */
-#define CLI_GROUP_LIST(X)                                                                                                      \
-	X(GROUP_USE, "Ask and remember")                                                                                       \
-	X(GROUP_MODELS, "Model files")                                                                                         \
-	X(GROUP_MEASURE, "Measure")                                                                                            \
+#define CLI_GROUP_LIST(X)                                                                                                          \
+	X(GROUP_USE, "Ask and remember")                                                                                           \
+	X(GROUP_MODELS, "Model files")                                                                                             \
+	X(GROUP_MEASURE, "Measure")                                                                                                \
 	X(GROUP_SYSTEM, "This installation")
 
 /* name, group, one line of help. */
-#define CLI_COMMAND_LIST(X)                                                                                                    \
-	X(convert, GROUP_MODELS, "Turn a Hugging Face model into a GGUF file")                                                 \
-	X(quantize, GROUP_MODELS, "Make a model smaller")                                                                      \
-	X(inspect, GROUP_MODELS, "Say what a model file is and whether it runs here")                                          \
+#define CLI_COMMAND_LIST(X)                                                                                                        \
+	X(convert, GROUP_MODELS, "Turn a Hugging Face model into a GGUF file")                                                     \
+	X(quantize, GROUP_MODELS, "Make a model smaller")                                                                          \
+	X(imatrix, GROUP_MODELS, "Measure which weights matter, for quantize")                                                     \
+	X(inspect, GROUP_MODELS, "Say what a model file is and whether it runs here")                                              \
+	X(eval, GROUP_MEASURE, "Measure what a model is worth: perplexity")                                                        \
 	X(version, GROUP_SYSTEM, "Print the version and how it was built")
 
 #define X(name, group, help) int cmd_##name(int argc, char **argv);
