@@ -26,7 +26,7 @@
 #include <jansson.h>
 
 #include "commands.h"
-#include "ruvllm/types.h"
+#include "ruvllm/session.h"
 
 enum { CLI_EXIT_OK = 0, CLI_EXIT_FAILED = 1, CLI_EXIT_USAGE = 2, CLI_EXIT_INTERRUPTED = 130 };
 
@@ -161,9 +161,11 @@ void cli_progress_end(cli_progress *progress, bool summary);
 
 /* ---- Ctrl-C ------------------------------------------------------------------------------------------------------------ */
 
-/* Set by SIGINT and SIGTERM once cli_interrupt_catch() was called; long loops look at it. A second SIGINT within the same wait ends
+/* The signal's number after SIGINT or SIGTERM, once cli_interrupt_catch() was called; long loops look at it. A second SIGINT within the same wait ends
  * the program at once. */
 extern volatile sig_atomic_t cli_interrupted;
+/* Set together with it, for calls of the library that take one. */
+extern ruv_cancel cli_cancel;
 void cli_interrupt_catch(void);
 /* Forgets an interrupt that was dealt with. */
 void cli_interrupt_clear(void);

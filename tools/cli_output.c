@@ -406,6 +406,7 @@ void cli_progress_end(cli_progress *progress, bool summary)
 /* ---- Ctrl-C ------------------------------------------------------------------------------------------------------------ */
 
 volatile sig_atomic_t cli_interrupted;
+ruv_cancel cli_cancel;
 
 static void on_interrupt(int number)
 {
@@ -416,7 +417,8 @@ static void on_interrupt(int number)
 			_exit(CLI_EXIT_INTERRUPTED);
 		_exit(CLI_EXIT_INTERRUPTED);
 	}
-	cli_interrupted = 1;
+	cli_interrupted = number;
+	ruv_cancel_set(&cli_cancel);
 }
 
 void cli_interrupt_catch(void)
@@ -432,4 +434,5 @@ void cli_interrupt_catch(void)
 void cli_interrupt_clear(void)
 {
 	cli_interrupted = 0;
+	ruv_cancel_clear(&cli_cancel);
 }

@@ -14,11 +14,16 @@
 
 /* name, group, one line of help. */
 #define CLI_COMMAND_LIST(X)                                                                                                        \
+	X(ask, GROUP_USE, "Answer a question from memory, with its sources")                                                   \
+	X(chat, GROUP_USE, "Talk, with memory behind it")                                                                      \
+	X(remember, GROUP_USE, "Read files, directories or standard input into memory")                                        \
 	X(convert, GROUP_MODELS, "Turn a Hugging Face model into a GGUF file")                                                     \
 	X(quantize, GROUP_MODELS, "Make a model smaller")                                                                          \
 	X(imatrix, GROUP_MODELS, "Measure which weights matter, for quantize")                                                     \
 	X(inspect, GROUP_MODELS, "Say what a model file is and whether it runs here")                                              \
 	X(eval, GROUP_MEASURE, "Measure what a model is worth: perplexity")                                                        \
+	X(config, GROUP_SYSTEM, "Show every setting and where it comes from")                                                  \
+	X(doctor, GROUP_SYSTEM, "Check the processor, the models, memory and the disk")                                        \
 	X(version, GROUP_SYSTEM, "Print the version and how it was built")
 
 #define X(name, group, help) int cmd_##name(int argc, char **argv);

@@ -81,6 +81,8 @@ RUV_API void ruv_runtime_free(ruv_runtime *runtime); /* NULL is fine */
 RUV_API int ruv_runtime_engine(ruv_runtime *runtime, ruv_engine **out, ruv_error *err);
 /* The generator: `which` is a tier ("s", "m", "l"), a file, or NULL for the configured one. */
 RUV_API int ruv_runtime_model(ruv_runtime *runtime, const char *which, ruv_model **out, ruv_error *err);
+/* A session on that model with the configured context and key-value type; the caller frees it. */
+RUV_API int ruv_runtime_session(ruv_runtime *runtime, const char *which, ruv_session **out, ruv_error *err);
 RUV_API int ruv_runtime_embedder(ruv_runtime *runtime, ruv_embedder **out, ruv_error *err);
 /* The memory in the data directory, made if absent, bound to the configured encoder (RUV_EMISMATCH: filled by another one). */
 RUV_API int ruv_runtime_memory(ruv_runtime *runtime, ruv_memory **out, ruv_error *err);

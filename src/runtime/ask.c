@@ -196,23 +196,17 @@ static int retrieve(asking *a, ruv_error *err)
 
 static int open_session(asking *a, ruv_error *err)
 {
-	ruv_session_options options;
 	ruv_model_info info;
-	int rc;
 
-	if (a->params->session) {
-		a->session = a->params->session;
-		a->model = ruv_session_model(a->session);
-	} else {
-		rc = ruv_runtime_model(a->runtime, NULL, &a->model, err);
-		if (rc)
-			return rc;
-		ruv_runtime_session_options(a->runtime, &options);
-		rc = ruv_session_open(&a->own_session, a->model, &options, err);
+	a->session = a->params->session;
+	if (!a->session) {
+		int rc = ruv_runtime_session(a->runtime, NULL, &a->own_session, err);
+
 		if (rc)
 			return rc;
 		a->session = a->own_session;
 	}
+	a->model = ruv_session_model(a->session);
 	ruv_model_get_info(a->model, &info);
 	a->answer->model = *info.name ? info.name : info.path;
 	a->answer->n_ctx = ruv_session_n_ctx(a->session);

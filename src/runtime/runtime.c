@@ -250,11 +250,13 @@ void ruv_runtime_sampling(const ruv_runtime *runtime, const ruv_model *model, ru
 	sampling->seed = (uint64_t)settings->seed;
 }
 
-void ruv_runtime_session_options(const ruv_runtime *runtime, ruv_session_options *options)
+int ruv_runtime_session(ruv_runtime *runtime, const char *which, ruv_session **out, ruv_error *err)
 {
-	memset(options, 0, sizeof *options);
-	options->n_ctx = (int)runtime->settings.context;
-	options->kv_type = !strcmp(runtime->settings.kv_type, "q8_0")  ? RUV_KV_Q8_0
-			   : !strcmp(runtime->settings.kv_type, "f32") ? RUV_KV_F32
-								       : RUV_KV_F16;
+	const ruv_settings *settings = &runtime->settings;
+	ruv_session_options options = {.n_ctx = (int)settings->context};
+	ruv_model *model;
+	int rc = ruv_runtime_model(runtime, which, &model, err);
+
+	options.kv_type = !strcmp(settings->kv_type, "q8_0") ? RUV_KV_Q8_0 : !strcmp(settings->kv_type, "f32") ? RUV_KV_F32 : RUV_KV_F16;
+	return rc ? rc : ruv_session_open(out, model, &options, err);
 }

@@ -26,7 +26,4 @@ struct ruv_runtime {
 /* The sampling that settings and model ask for. */
 void ruv_runtime_sampling(const ruv_runtime *runtime, const ruv_model *model, ruv_sampling *sampling);
 
-/* Options for a session of the generator, from the settings. */
-void ruv_runtime_session_options(const ruv_runtime *runtime, ruv_session_options *options);
-
 #endif
