@@ -6,8 +6,8 @@
  * data, round, refit, and keep the fit of least weighted error. For super-blocks the scales are then rounded to their 6 or 8 bits
  * against a super-scale, which is itself refitted to the codes, and the scale codes next to the rounded ones are tried as well.
  *
- * Weights: with importance w_j of column j, w = w_j sqrt(2 mean(x^2) + x^2) for the affine types of the K family and w_j for the others;
- * without, rms + |x| (affine K), x^2 (Q6_K) and 1 elsewhere: large weights matter more because they multiply whatever comes.
+ * Weights: w = importance of the column * sqrt(2 mean(x^2) + x^2), with importance 1 when none is given: large values matter more,
+ * because they multiply whatever comes. Without importance the affine K types use rms + |x| instead.
  *
  * All sums run in eight fixed lanes (GCC vectors), so that the result is the same on every machine, and fast on most. */
 #include "tensor/quant_search.h"
@@ -233,20 +233,26 @@ static uint16_t to_scale(float d)
 	return ruv_f32_to_f16(d > 65504.0f ? 65504.0f : d < -65504.0f ? -65504.0f : d);
 }
 
+/* w = importance * sqrt(2 mean(x^2) + x^2). Columns that never saw an activation keep a trace of weight, so that no fit divides by 0. */
+static void weigh(float *w, const float *x, const float *importance, int n)
+{
+	float square = 0, sum = 0;
+	for (int j = 0; j < n; j++)
+		square += x[j] * x[j];
+	for (int j = 0; j < n; j++) {
+		w[j] = (importance ? importance[j] : 1) * sqrtf(2 * square / (float)n + x[j] * x[j]);
+		sum += w[j];
+	}
+	for (int j = 0; j < n; j++)
+		w[j] = sum > 0 ? w[j] + 1e-6f * sum : 1;
+}
+
 CLONES static void quantize_32(void *dst, int dtype, const float *x, const float *importance, int64_t n_blocks)
 {
 	for (int64_t i = 0; i < n_blocks; i++, x += 32) {
 		float w[32];
 		uint8_t c[32];
-		for (int j = 0; j < 32; j++)
-			w[j] = importance ? importance[32 * i + j] : 1;
-		if (importance) { /* columns that never saw an activation must not divide by zero */
-			float sum = 0;
-			for (int j = 0; j < 32; j++)
-				sum += w[j];
-			for (int j = 0; j < 32; j++)
-				w[j] = sum > 0 ? w[j] + 1e-6f * sum : 1;
-		}
+		weigh(w, x, importance ? importance + 32 * i : NULL, 32);
 		switch (dtype) {
 		case RUV_Q4_0: {
 			ruv_block_q4_0 *b = (ruv_block_q4_0 *)dst + i;
@@ -481,14 +487,8 @@ CLONES static void quantize_q6_k(ruv_block_q6_k *b, const float *x, const float 
 		uint8_t c[256];
 
 		for (int s = 0; s < 16; s++) {
-			float *ws = w + 16 * s, sum = 0;
-			for (int j = 0; j < 16; j++) {
-				float v = x[16 * s + j];
-				ws[j] = importance ? importance[256 * i + 16 * s + j] : v * v;
-				sum += ws[j];
-			}
-			for (int j = 0; j < 16; j++)
-				ws[j] = sum > 0 ? ws[j] + 1e-6f * sum : 1;
+			float *ws = w + 16 * s;
+			weigh(ws, x + 16 * s, importance ? importance + 256 * i + 16 * s : NULL, 16);
 			fits[s] = symmetric_search(x + 16 * s, ws, 16, 32);
 			extreme = fabsf(fits[s].d) > fabsf(extreme) ? fits[s].d : extreme;
 		}

@@ -13,11 +13,11 @@ int ruv_kernels_all(const ruv_cpu *cpu, const ruv_kernels **tables, int cap)
 		bool can;
 		const ruv_kernels *table;
 	} rows[] = {
-#if 0
+#if defined(__x86_64__)
 	    {cpu->avx512_vnni && cpu->avx512, &ruv_kernels_avx512_vnni},
 	    {cpu->avx512, &ruv_kernels_avx512},
 	    {cpu->avx2 && cpu->fma && cpu->f16c, &ruv_kernels_avx2},
-#elif 0
+#elif defined(__aarch64__)
 	    {cpu->neon && cpu->neon_dotprod, &ruv_kernels_neon},
 #endif
 	    {true, &ruv_kernels_ref},

@@ -1,0 +1,69 @@
+/* avx2.c - the kernels for AVX2 with FMA and F16C. */
+#include "tensor/cpu/kernels.h"
+#include "tensor/cpu/x86_256.h"
+
+enum { VW = 8, NT = 2, Q8_OFFSET = 0 };
+
+typedef float vf __attribute__((vector_size(32)));
+typedef int32_t vi __attribute__((vector_size(32)));
+typedef uint16_t vh __attribute__((vector_size(16)));
+
+X86_INLINE vf splat(float x)
+{
+	return (vf)_mm256_set1_ps(x);
+}
+
+X86_INLINE vi splat_int(int32_t x)
+{
+	return (vi)_mm256_set1_epi32(x);
+}
+
+X86_INLINE vf vf_max(vf a, vf b)
+{
+	return (vf)_mm256_max_ps((__m256)a, (__m256)b);
+}
+
+X86_INLINE vf vf_from_half(vh h)
+{
+	return (vf)_mm256_cvtph_ps((__m128i)h);
+}
+
+X86_INLINE vh vh_from_float(vf v)
+{
+	return (vh)_mm256_cvtps_ph((__m256)v, _MM_FROUND_TO_NEAREST_INT);
+}
+
+X86_INLINE vi dot(vi acc, vi c, vi x)
+{
+	return acc + (vi)dot_256((__m256i)c, (__m256i)x);
+}
+
+X86_INLINE vi dot_signed(vi acc, vi c, vi x)
+{
+	return acc + (vi)dot_signed_256((__m256i)c, (__m256i)x);
+}
+
+X86_INLINE void transpose_words(uint32_t *to, size_t ld, const uint32_t *const from[8])
+{
+	__m256 r[8], t[8];
+	for (int i = 0; i < 8; i++)
+		r[i] = _mm256_loadu_ps((const float *)from[i]);
+	for (int i = 0; i < 8; i += 2) {
+		t[i] = _mm256_unpacklo_ps(r[i], r[i + 1]);
+		t[i + 1] = _mm256_unpackhi_ps(r[i], r[i + 1]);
+	}
+	for (int i = 0; i < 8; i += 4) {
+		r[i] = _mm256_shuffle_ps(t[i], t[i + 2], 0x44);
+		r[i + 1] = _mm256_shuffle_ps(t[i], t[i + 2], 0xee);
+		r[i + 2] = _mm256_shuffle_ps(t[i + 1], t[i + 3], 0x44);
+		r[i + 3] = _mm256_shuffle_ps(t[i + 1], t[i + 3], 0xee);
+	}
+	for (int i = 0; i < 4; i++) {
+		_mm256_storeu_ps((float *)(to + (size_t)i * ld), _mm256_permute2f128_ps(r[i], r[i + 4], 0x20));
+		_mm256_storeu_ps((float *)(to + (size_t)(i + 4) * ld), _mm256_permute2f128_ps(r[i], r[i + 4], 0x31));
+	}
+}
+
+#include "tensor/cpu/generic.h"
+
+const ruv_kernels ruv_kernels_avx2 = {.name = "avx2", GENERIC_KERNELS};

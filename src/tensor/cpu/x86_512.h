@@ -1,0 +1,65 @@
+/* x86_512.h - what generic.h needs of AVX-512 (F, BW, DQ, VL), all but the dot products, which differ with VNNI.
+ * Layer: tensor (private to cpu/). */
+#ifndef RUV_TENSOR_CPU_X86_512_H
+#define RUV_TENSOR_CPU_X86_512_H
+
+#include "tensor/cpu/x86_256.h"
+
+enum { VW = 16, NT = 6 };
+
+typedef float vf __attribute__((vector_size(64)));
+typedef int32_t vi __attribute__((vector_size(64)));
+typedef uint16_t vh __attribute__((vector_size(32)));
+
+X86_INLINE vf splat(float x)
+{
+	return (vf)_mm512_set1_ps(x);
+}
+
+X86_INLINE vi splat_int(int32_t x)
+{
+	return (vi)_mm512_set1_epi32(x);
+}
+
+X86_INLINE vf vf_max(vf a, vf b)
+{
+	return (vf)_mm512_max_ps((__m512)a, (__m512)b);
+}
+
+X86_INLINE vf vf_from_half(vh h)
+{
+	return (vf)_mm512_cvtph_ps((__m256i)h);
+}
+
+X86_INLINE vh vh_from_float(vf v)
+{
+	return (vh)_mm512_cvtps_ph((__m512)v, _MM_FROUND_TO_NEAREST_INT);
+}
+
+X86_INLINE void transpose_words(uint32_t *to, size_t ld, const uint32_t *const from[16])
+{
+	__m512i r[16], t[16];
+	for (int i = 0; i < 16; i++)
+		r[i] = _mm512_loadu_si512(from[i]);
+	for (int i = 0; i < 16; i += 2) {
+		t[i] = _mm512_unpacklo_epi32(r[i], r[i + 1]);
+		t[i + 1] = _mm512_unpackhi_epi32(r[i], r[i + 1]);
+	}
+	for (int i = 0; i < 16; i += 4) {
+		r[i] = _mm512_unpacklo_epi64(t[i], t[i + 2]);
+		r[i + 1] = _mm512_unpackhi_epi64(t[i], t[i + 2]);
+		r[i + 2] = _mm512_unpacklo_epi64(t[i + 1], t[i + 3]);
+		r[i + 3] = _mm512_unpackhi_epi64(t[i + 1], t[i + 3]);
+	}
+	/* r[4 a + c]: 128-bit lane b holds word 4 b + c of rows 4 a .. 4 a + 3. */
+	for (int c = 0; c < 4; c++) {
+		__m512i even0 = _mm512_shuffle_i32x4(r[c], r[4 + c], 0x88), odd0 = _mm512_shuffle_i32x4(r[c], r[4 + c], 0xdd);
+		__m512i even1 = _mm512_shuffle_i32x4(r[8 + c], r[12 + c], 0x88), odd1 = _mm512_shuffle_i32x4(r[8 + c], r[12 + c], 0xdd);
+		_mm512_storeu_si512(to + (size_t)c * ld, _mm512_shuffle_i32x4(even0, even1, 0x88));
+		_mm512_storeu_si512(to + (size_t)(4 + c) * ld, _mm512_shuffle_i32x4(odd0, odd1, 0x88));
+		_mm512_storeu_si512(to + (size_t)(8 + c) * ld, _mm512_shuffle_i32x4(even0, even1, 0xdd));
+		_mm512_storeu_si512(to + (size_t)(12 + c) * ld, _mm512_shuffle_i32x4(odd0, odd1, 0xdd));
+	}
+}
+
+#endif
