@@ -13,8 +13,9 @@ import rules, skills
 from tok import Tok
 
 SEP = "\n<|endoftext|>\n"
-REPEAT = dict(squad_train_articles=4, squad_train44=4, squad_train_paras=4, squadshifts_wiki=4, tydiqa_en=4, mlqa_en_dev=4, nq_oracle=6, qed_nq=4,
-              squad2_unans_train=6, squad2_unans_sent=4, squad2_unansq_lower=2, qamr=2, fairytaleqa=2, covidqa=3, boolq=2, squad_train_wiki=4, squad_train_rand=4, squad_train_sent=2)
+# builds of every example, each with other distractors, cuts and wordings
+REPEAT = dict(squad_train=2, squad_train_articles=3, squadshifts_wiki=2, tydiqa_en=4, mlqa_en_dev=2, nq_oracle=6, qed_nq=4, squad2_unans_train=2,
+              qamr=1, fairytaleqa=1, covidqa=2, bioasq=2, boolq=1)
 TOK = None
 W = None
 SCALE = 1.0
@@ -253,7 +254,7 @@ def job_real(part, parts):
                     R.build_qa(b, rng, dict(e, question=q, answers=[], unans=True), same, pool, "real")
             R.build_qa(b, rng, e, same, pool, "real", mode)
         # question writing
-        if e["src"] in ("qamr", "fairytaleqa", "boolq", "squad2_unansq_lower", "covidqa"):
+        if e["src"] in ("qamr", "fairytaleqa", "boolq", "covidqa", "bioasq"):
             pass
         elif e["unans"]:
             if len(e["context"]) < 1400 and len(e["question"]) < 200:
@@ -266,7 +267,7 @@ def job_real(part, parts):
                     ask.add([("user", R.ask_text(e["title"], R.squash(e["context"]), R.squash(e["context"][g[0]:g[1]]), nq))],
                             R.squash(g[2]) + "\n" + R.squash(e["question"]), "ask.a")
         if not e["unans"] and not e.get("yn"):
-            if rng.random() < 0.45 and e["src"] not in ("qamr",):
+            if rng.random() < 0.3 and e["src"] not in ("qamr",):
                 g = R.find_gold(e, rng)
                 if g:
                     skills.judge_row(sk, rng, e, same, pool, g)
@@ -284,6 +285,10 @@ def job_real(part, parts):
         skills.tool_row(sk, rng)
     for _ in range(int(9000 * SCALE / parts)):
         skills.chat_row(sk, rng, None)
+    if os.path.exists(f"{W}/dolly.jsonl"):
+        for r in [json.loads(l) for l in open(f"{W}/dolly.jsonl", encoding="utf-8")][part::parts]:
+            if len(r["response"]) <= 240 and len(r["instruction"]) <= 200 and "\n" not in r["response"].strip():
+                sk.add([("user", r["instruction"].strip())], r["response"].strip(), "dolly")
     # handbook questions for the encoder, in all their wordings
     for _ in range(int(12000 * SCALE / parts)):
         t, x, qa, un = skills.handbook(rng)
