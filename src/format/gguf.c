@@ -851,8 +851,8 @@ static int get_integer(const ruv_gguf *g, const char *name, uint64_t positive_ma
 
 int ruv_gguf_get_u32(const ruv_gguf *g, const char *name, uint32_t *value, ruv_error *err)
 {
-	bool negative;
-	uint64_t m;
+	bool negative = false;
+	uint64_t m = 0;
 	int rc = get_integer(g, name, UINT32_MAX, 0, &negative, &m, err);
 	if (!rc)
 		*value = (uint32_t)m;
@@ -861,8 +861,8 @@ int ruv_gguf_get_u32(const ruv_gguf *g, const char *name, uint32_t *value, ruv_e
 
 int ruv_gguf_get_u64(const ruv_gguf *g, const char *name, uint64_t *value, ruv_error *err)
 {
-	bool negative;
-	uint64_t m;
+	bool negative = false;
+	uint64_t m = 0;
 	int rc = get_integer(g, name, UINT64_MAX, 0, &negative, &m, err);
 	if (!rc)
 		*value = m;
@@ -871,8 +871,8 @@ int ruv_gguf_get_u64(const ruv_gguf *g, const char *name, uint64_t *value, ruv_e
 
 int ruv_gguf_get_i32(const ruv_gguf *g, const char *name, int32_t *value, ruv_error *err)
 {
-	bool negative;
-	uint64_t m;
+	bool negative = false;
+	uint64_t m = 0;
 	int rc = get_integer(g, name, INT32_MAX, (uint64_t)INT32_MAX + 1, &negative, &m, err);
 	if (!rc)
 		*value = (int32_t)(negative ? -(int64_t)m : (int64_t)m);
@@ -948,7 +948,7 @@ OPTIONAL(array, ruv_gguf_array)
 
 int ruv_gguf_get_cstr(const ruv_gguf *g, const char *name, char **value, ruv_error *err)
 {
-	ruv_gguf_str s;
+	ruv_gguf_str s = {NULL, 0};
 	int rc = ruv_gguf_get_str(g, name, &s, err);
 	if (rc)
 		return rc;
@@ -965,8 +965,8 @@ int ruv_gguf_get_cstr(const ruv_gguf *g, const char *name, char **value, ruv_err
 
 int ruv_gguf_array_i64(const ruv_gguf_array *a, uint64_t i, int64_t *value, ruv_error *err)
 {
-	bool negative;
-	uint64_t m;
+	bool negative = false;
+	uint64_t m = 0;
 	if (i >= a->n)
 		return ruv_fail(err, RUV_EINVAL, WHERE, "element %llu of an array of %llu", (unsigned long long)i, (unsigned long long)a->n);
 	if (a->type == RUV_GGUF_STRING || !load_integer(a->type, a->data + i * type_bytes(a->type), &negative, &m))
