@@ -45,7 +45,9 @@ def config(d):
              hidden_size=c["hidden"], initializer_range=0.02, intermediate_size=c["ffn"], layer_types=lt, max_position_embeddings=2048, model_type="lfm2",
              norm_eps=1e-5, num_attention_heads=c["heads"], num_hidden_layers=len(lt), num_key_value_heads=c["kv"], pad_token_id=0,
              rope_parameters=dict(rope_theta=1000000.0, rope_type="default"), tie_word_embeddings=True, use_cache=True, vocab_size=d["vocab"])
-    if not d["causal"]:
+    if d["causal"]:
+        j["ruvllm_prompt_format"] = "sources-1"
+    else:
         j["architectures"] = ["Lfm2BidirectionalModel"]
         j["is_causal"] = False
         j["ruvllm_embed"] = dict(dimension=lfm2.EMBED_DIM, pooling="mean", query_prefix="query: ", passage_prefix="passage: ")

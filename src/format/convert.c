@@ -512,6 +512,9 @@ static int convert(converter *c, const char *name, bool no_tokenizer)
 		name = derived;
 	}
 	ruv_gguf_set_str(c->writer, "general.name", name);
+	/* Which form of docs/prompt-format.md it was trained on: the runtime then leaves out the instructions. */
+	if (json_is_string(lookup(c->config, "ruvllm_prompt_format")))
+		ruv_gguf_set_str(c->writer, "ruvllm.prompt_format", json_string_value(lookup(c->config, "ruvllm_prompt_format")));
 
 	rc = !strcmp(c->dims.arch, "lfm2") ? set_lfm2(c, class_name) : set_llama_like(c);
 	if (rc)

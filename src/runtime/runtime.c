@@ -143,9 +143,13 @@ int ruv_runtime_model(ruv_runtime *runtime, const char *which, ruv_model **out, 
 
 bool ruv_model_cites(const ruv_model *model)
 {
+	ruv_model_info info;
 	char text[64];
 
-	return ruv_model_get_meta(model, "ruvllm.prompt_format", text, sizeof text) > 0;
+	if (ruv_model_get_meta(model, "ruvllm.prompt_format", text, sizeof text) > 0)
+		return true;
+	ruv_model_get_info(model, &info); /* files made before the key was written */
+	return !strncasecmp(info.name, "ruvllm-nano", 11);
 }
 
 int ruv_runtime_embedder(ruv_runtime *runtime, ruv_embedder **out, ruv_error *err)
