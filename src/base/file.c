@@ -132,10 +132,51 @@ failed:
 	return rc;
 }
 
-static int flush_directory(const char *path)
+static char *directory_of(const char *path)
 {
 	const char *slash = strrchr(path, '/');
-	char *dir = slash ? strndup(path, slash == path ? 1 : (size_t)(slash - path)) : strdup(".");
+	return slash ? strndup(path, slash == path ? 1 : (size_t)(slash - path)) : strdup(".");
+}
+
+int ruv_outfile_open_unnamed(ruv_outfile *out, const char *path, ruv_error *err)
+{
+	size_t n = strlen(path);
+	char *dir = directory_of(path);
+	int fd = dir ? open(dir, O_TMPFILE | O_WRONLY | O_CLOEXEC, 0644) : -1;
+
+	free(dir);
+	if (fd < 0)
+		return ruv_outfile_open(out, path, err); /* it also says what is wrong with the directory */
+	memset(out, 0, sizeof *out);
+	out->unnamed = true;
+	out->path = strdup(path);
+	out->temp_path = malloc(n + sizeof ".tmp-4294967295");
+	out->stream = fdopen(fd, "wb");
+	if (!out->stream)
+		close(fd);
+	if (!out->path || !out->temp_path || !out->stream) {
+		ruv_outfile_release(out);
+		return ruv_fail_memory(err, "file", n);
+	}
+	snprintf(out->temp_path, n + sizeof ".tmp-4294967295", "%s.tmp-%u", path, (unsigned)getpid());
+	return RUV_OK;
+}
+
+/* Gives an unnamed file its temporary name, which rename then replaces the target with. */
+static int name_it(ruv_outfile *out)
+{
+	char link_path[64];
+	snprintf(link_path, sizeof link_path, "/proc/self/fd/%d", fileno(out->stream));
+	unlink(out->temp_path); /* of a process that had our id and died within these lines */
+	if (linkat(AT_FDCWD, link_path, AT_FDCWD, out->temp_path, AT_SYMLINK_FOLLOW))
+		return -1;
+	out->unnamed = false;
+	return 0;
+}
+
+static int flush_directory(const char *path)
+{
+	char *dir = directory_of(path);
 	int fd = dir ? open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
 	int rc = fd < 0 ? -1 : fsync(fd);
 	if (fd >= 0)
@@ -149,6 +190,10 @@ int ruv_outfile_commit(ruv_outfile *out, ruv_error *err)
 	int bad = fflush(out->stream) | ferror(out->stream);
 	int saved = errno;
 	if (!bad && fsync(fileno(out->stream))) {
+		bad = 1;
+		saved = errno;
+	}
+	if (!bad && out->unnamed && name_it(out)) {
 		bad = 1;
 		saved = errno;
 	}
@@ -172,7 +217,7 @@ void ruv_outfile_release(ruv_outfile *out)
 {
 	if (out->stream)
 		fclose(out->stream);
-	if (out->temp_path)
+	if (out->temp_path && !out->unnamed)
 		unlink(out->temp_path);
 	free(out->temp_path);
 	free(out->path);

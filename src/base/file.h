@@ -25,9 +25,13 @@ int ruv_file_read(char **data, size_t *size, const char *path, size_t max_bytes,
 typedef struct ruv_outfile {
 	FILE *stream; /* write here; check commit's status, not each write's */
 	char *path, *temp_path;
+	bool unnamed; /* temp_path is where commit links it, not where it is */
 } ruv_outfile;
 
 int ruv_outfile_open(ruv_outfile *out, const char *path, ruv_error *err);
+/* The same for long writes: the file has no name at all until commit, so that even a killed writer leaves nothing (O_TMPFILE).
+ * Where the file system cannot do that, it is ruv_outfile_open. */
+int ruv_outfile_open_unnamed(ruv_outfile *out, const char *path, ruv_error *err);
 /* Makes the file appear under its name, or fails and leaves what was there. */
 int ruv_outfile_commit(ruv_outfile *out, ruv_error *err);
 /* Frees it; an uncommitted file disappears. Safe after commit and on a zeroed struct. */

@@ -366,7 +366,7 @@ int ruv_gguf_writer_begin(ruv_gguf_writer *w, const char *path, ruv_error *err)
 	}
 	if (w->begun)
 		return ruv_fail(err, RUV_EINVAL, WHERE, "the file was begun already");
-	rc = ruv_outfile_open(&w->file, path, err);
+	rc = ruv_outfile_open_unnamed(&w->file, path, err);
 	if (rc)
 		return rc;
 	w->begun = true;
