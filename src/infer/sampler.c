@@ -199,7 +199,7 @@ static double mass(const ruv_candidate *list, int n, float max)
 {
 	double sum = 0;
 	for (int i = 0; i < n; i++)
-		sum += exp((double)(list[i].logit - max));
+		sum += exp((double)list[i].logit - max);
 	return sum;
 }
 
@@ -208,7 +208,7 @@ static int top_p_count(const ruv_candidate *list, int n, float max, double total
 {
 	double sum = 0;
 	for (int i = 0; i < n; i++) {
-		sum += exp((double)(list[i].logit - max));
+		sum += exp((double)list[i].logit - max);
 		if (sum >= top_p * total)
 			return i + 1;
 	}
@@ -222,21 +222,21 @@ static int cut_typical(ruv_candidate *list, int n, float max, double typical_p)
 	const double log_total = log(mass(list, n, max));
 	double entropy = 0;
 	for (int i = 0; i < n; i++) {
-		double lp = (double)(list[i].logit - max) - log_total;
+		double lp = ((double)list[i].logit - max) - log_total;
 		entropy -= exp(lp) * lp;
 	}
 	/* |surprise - entropy| <= d is a band around the entropy: with the list sorted by logit it is a run, grown from its middle */
 	qsort(list, (size_t)n, sizeof *list, by_logit);
 	int high = 0;
-	while (high < n && log_total - (double)(list[high].logit - max) < entropy)
+	while (high < n && log_total - ((double)list[high].logit - max) < entropy)
 		high++; /* list[high] is the first with at least that surprise */
 	int low = high; /* [low, high) is kept */
 	double sum = 0;
 	while (sum < typical_p && (low > 0 || high < n)) {
-		double below = low > 0 ? entropy - (log_total - (double)(list[low - 1].logit - max)) : INFINITY;
-		double above = high < n ? log_total - (double)(list[high].logit - max) - entropy : INFINITY;
+		double below = low > 0 ? entropy - (log_total - ((double)list[low - 1].logit - max)) : INFINITY;
+		double above = high < n ? log_total - ((double)list[high].logit - max) - entropy : INFINITY;
 		int take = below <= above ? --low : high++;
-		sum += exp((double)(list[take].logit - max) - log_total);
+		sum += exp(((double)list[take].logit - max) - log_total);
 	}
 	memmove(list, list + low, (size_t)(high - low) * sizeof *list);
 	return high - low;
@@ -280,7 +280,7 @@ int ruv_sampler_distribution(ruv_sampler *s, const float *logits, const ruv_toke
 	} else if (top_p) {
 		double total = 0;
 		for (int i = 0; i < s->n_vocab; i++)
-			total += exp((double)(s->work[i] - max)); /* banned ones add exp(-inf) = 0 */
+			total += exp((double)s->work[i] - max); /* banned ones add exp(-inf) = 0 */
 		const float near = min_p_cut > -NEAR ? min_p_cut : -NEAR;
 		n = gather(s, max + near);
 		qsort(s->list, (size_t)n, sizeof *s->list, by_logit);
@@ -297,9 +297,9 @@ int ruv_sampler_distribution(ruv_sampler *s, const float *logits, const ruv_toke
 
 	double total = 0;
 	for (int i = 0; i < n; i++)
-		total += exp((double)(s->list[i].logit - max) / p->temperature);
+		total += exp(((double)s->list[i].logit - max) / p->temperature);
 	for (int i = 0; i < n; i++)
-		s->list[i].p = (float)(exp((double)(s->list[i].logit - max) / p->temperature) / total);
+		s->list[i].p = (float)(exp(((double)s->list[i].logit - max) / p->temperature) / total);
 	*n_out = n;
 	return RUV_OK;
 }
@@ -332,7 +332,7 @@ double ruv_log_sum_exp(const float *logits, int n)
 		max = logits[i] > max ? logits[i] : max;
 	double sum = 0;
 	for (int i = 0; i < n; i++)
-		sum += exp((double)(logits[i] - max));
+		sum += exp((double)logits[i] - max);
 	return (double)max + log(sum);
 }
 

@@ -1,7 +1,7 @@
 /* sampler.h - from logits to the next token: bias, penalties, cuts, temperature, draw.
  *
- * The cuts (top-k, typical-p, top-p, min-p) see the distribution at temperature 1, as llama.cpp's do; temperature shapes what is left. Each renormalises over what the one before
- * it kept. Ties are broken by the lower id, so that the same seed gives the same text on every machine whose logits agree.
+ * The cuts (top-k, typical-p, top-p, min-p) see the distribution at temperature 1, as llama.cpp's do; temperature shapes what is left.
+ * Each renormalises over what the one before it kept. Ties are broken by the lower id, so that the same seed gives the same text on every machine whose logits agree.
  * All memory is allocated at open. Threads: one at a time. Layer: infer. */
 #ifndef RUV_INFER_SAMPLER_H
 #define RUV_INFER_SAMPLER_H
@@ -24,7 +24,7 @@ void ruv_sampler_free(ruv_sampler *sampler);
 /* The seed in use (chosen at open when it was 0). */
 uint64_t ruv_sampler_seed(const ruv_sampler *sampler);
 
-/* The distribution that follows `history` [n_history]: candidates with p > 0 summing to 1, most likely first unless no cut needed an
+/* The distribution that follows `history` [n_history]: candidates whose p sum to 1, most likely first unless no cut needed an
  * order. The result is the sampler's, valid until its next call. RUV_EINTERNAL when logits are not finite, RUV_EINVAL when the bias
  * bans every token. */
 int ruv_sampler_distribution(ruv_sampler *sampler, const float *logits, const ruv_token *history, int n_history,
