@@ -97,16 +97,18 @@ static int choose_search_text(asking *a, ruv_error *err)
 {
 	const ruv_ask_params *params = a->params;
 	const char *before = NULL;
+	ruv_buf text;
 
 	for (int i = params->n_history - 1; i >= 0 && !before; i--)
 		if (!strcmp(params->history[i].role, "user"))
 			before = params->history[i].content;
+	ruv_buf_init(&text, (size_t)16 << 20);
 	if (before && leans_on_history(params->question)) {
-		if (asprintf(&a->search_text, "%s %s", before, params->question) < 0)
-			a->search_text = NULL;
-	} else {
-		a->search_text = strdup(params->question);
+		ruv_context_squash(&text, before);
+		ruv_buf_putc(&text, ' ');
 	}
+	ruv_context_squash(&text, params->question);
+	a->search_text = ruv_buf_take(&text);
 	return a->search_text ? RUV_OK : ruv_fail_memory(err, "ask", strlen(params->question));
 }
 

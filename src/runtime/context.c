@@ -22,8 +22,7 @@ void ruv_context_release(ruv_context *context)
 	memset(context, 0, sizeof *context);
 }
 
-/* Appends text with every run of white space as one space, none at the ends. */
-static void put_squashed(ruv_buf *out, const char *text)
+void ruv_context_squash(ruv_buf *out, const char *text)
 {
 	bool space = false, any = false;
 
@@ -43,21 +42,21 @@ static void put_squashed(ruv_buf *out, const char *text)
 int ruv_context_user_text(ruv_buf *out, const ruv_context_source *sources, int n, const char *question)
 {
 	if (n == 0) {
-		put_squashed(out, question);
+		ruv_context_squash(out, question);
 		return out->failed;
 	}
 	ruv_buf_puts(out, "Sources:\n");
 	for (int i = 0; i < n; i++) {
 		ruv_buf_printf(out, "[%d] ", i + 1);
 		if (sources[i].title && *sources[i].title) {
-			put_squashed(out, sources[i].title);
+			ruv_context_squash(out, sources[i].title);
 			ruv_buf_putc(out, '\n');
 		}
-		put_squashed(out, sources[i].text);
+		ruv_context_squash(out, sources[i].text);
 		ruv_buf_puts(out, "\n\n");
 	}
 	ruv_buf_puts(out, "Question: ");
-	put_squashed(out, question);
+	ruv_context_squash(out, question);
 	return out->failed;
 }
 

@@ -30,6 +30,9 @@ typedef struct ruv_context {
 
 void ruv_context_release(ruv_context *context);
 
+/* Appends text with every run of white space as one space, none at the ends: the form in which the models saw all texts. */
+void ruv_context_squash(ruv_buf *out, const char *text);
+
 /* Appends the user text: "Sources:\n[1] TITLE\nTEXT\n\n[2] ...\n\nQuestion: QUESTION", or the question alone when n is 0. White space
  * in titles, texts and the question becomes single spaces, as in the training data; numbered marks that sources contain
  * stay what they are. */

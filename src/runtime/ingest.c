@@ -13,10 +13,12 @@
 
 #include <jansson.h>
 
+#include "base/buf.h"
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/hash.h"
 #include "base/status.h"
+#include "runtime/context.h"
 #include "runtime/runtime.h"
 #include "text/chunk.h"
 #include "text/document.h"
@@ -177,20 +179,28 @@ static const char *title_of(const ruv_chunk *chunk, const ruv_chunks *chunks)
 /* What the encoder reads of a passage: its title and its text, as sources stand in a prompt. */
 static int embed_text(const ingest *in, const char *title, const char *text, char **out, ruv_error *err)
 {
+	ruv_buf buf;
 	int n;
 
-	*out = NULL;
-	if (*title && asprintf(out, "%s\n%s", title, text) < 0)
-		return ruv_fail_memory(err, "remember", strlen(text));
-	if (*out) {
-		n = ruv_embedder_count(in->embedder, *out, strlen(*out), RUV_EMBED_PASSAGE, err);
-		if (n < 0)
+	ruv_buf_init(&buf, (size_t)RUV_MEMORY_MAX_TEXT + RUV_MEMORY_MAX_LABEL);
+	for (bool with_title = *title != 0;; with_title = false) {
+		ruv_buf_clear(&buf);
+		if (with_title) {
+			ruv_context_squash(&buf, title);
+			ruv_buf_putc(&buf, '\n');
+		}
+		ruv_context_squash(&buf, text);
+		if (!with_title) /* the text alone fits: it was cut to */
+			break;
+		n = ruv_embedder_count(in->embedder, ruv_buf_cstr(&buf), buf.len, RUV_EMBED_PASSAGE, err);
+		if (n < 0) {
+			ruv_buf_release(&buf);
 			return n;
+		}
 		if (n <= ruv_embedder_n_ctx(in->embedder))
-			return RUV_OK;
-		free(*out); /* the title is too much: the text alone fits, it was cut to */
+			break;
 	}
-	*out = strdup(text);
+	*out = ruv_buf_take(&buf);
 	return *out ? RUV_OK : ruv_fail_memory(err, "remember", strlen(text));
 }
 
