@@ -27,7 +27,7 @@ typedef struct ruv_store_row {
 	const float *vector; /* [dimension] or NULL */
 	ruv_node_type type;
 	const char *user, *agent, *session, *domain, *source;
-	const char *tags; /* JSON array of strings, sorted */
+	const char *tags; /* "\ntag\ntag\n", sorted; "" when none */
 	float confidence;
 	int64_t created_ms, expires_ms;
 } ruv_store_row;
@@ -98,11 +98,11 @@ typedef struct ruv_store_ops {
 	int (*edge_list)(ruv_store *store, ruv_arena *arena, ruv_memory_edge **edges, int *n, const char *after, int limit,
 			 ruv_error *err);
 
-	/* Indexes. scan: every node, once, and the sequence number that this state has. changes: every node touched after `since`. */
+	/* Indexes; these three see only what is committed, inside a transaction too. scan: every node, once, and the sequence number that this state has. changes: every node touched after `since`. */
 	int (*scan)(ruv_store *store, int64_t *seq, ruv_store_row_fn *fn, void *user, ruv_error *err);
 	int (*changes)(ruv_store *store, int64_t since, int64_t *seq, ruv_store_row_fn *fn, void *user, ruv_error *err);
-	/* A number that differs from the last one whenever anything may have been committed; cheap. */
-	int (*version)(ruv_store *store, int64_t *version, ruv_error *err);
+	/* The number of the last committed event; cheap. */
+	int (*last_event)(ruv_store *store, int64_t *seq, ruv_error *err);
 
 	/* The best `limit` nodes by BM25 over any of the terms, best first. */
 	int (*lexical)(ruv_store *store, ruv_store_match *out, int *n, const ruv_store_term *terms, int n_terms,
