@@ -142,7 +142,10 @@ int ruv_outfile_open_unnamed(ruv_outfile *out, const char *path, ruv_error *err)
 {
 	size_t n = strlen(path);
 	char *dir = directory_of(path);
-	int fd = dir ? open(dir, O_TMPFILE | O_WRONLY | O_CLOEXEC, 0644) : -1;
+	int fd = -1;
+
+	if (dir && !access("/proc/self/fd", X_OK)) /* the way to give it a name later */
+		fd = open(dir, O_TMPFILE | O_WRONLY | O_CLOEXEC, 0644);
 
 	free(dir);
 	if (fd < 0)
