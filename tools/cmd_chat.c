@@ -300,7 +300,7 @@ static bool run_command(chat *c, char *line)
 		return true;
 	}
 	near = cli_nearest(line, names, N_CHAT_COMMANDS);
-	printf("There is no %s; %s%s\n", line, near ? "did you mean " : "/help lists the commands", near ? near : "");
+	printf("There is no %s; %s%s%s\n", line, near ? "did you mean " : "/help lists the commands", near ? near : "", near ? "?" : ".");
 	fflush(stdout);
 	return true;
 }

@@ -22,6 +22,9 @@ int cmd_config(int argc, char **argv)
 	static const char *const origins[RUV_N_CONFIG_ORIGINS] = {"default", "preset", "file", "environment", "flag"};
 	cli_args args;
 	ruv_config *config;
+	ruv_runtime *runtime; /* knows what a preset or an empty data-dir comes to */
+	const char *names[256];
+	int n_names = 0;
 	json_t *json = NULL;
 	cli_table *table = NULL;
 	int code;
@@ -31,9 +34,18 @@ int cmd_config(int argc, char **argv)
 	config = cli_config(&code);
 	if (!config)
 		return code;
-	for (int i = 0; i < args.n; i++)
+	for (; ruv_config_key_at(n_names) && n_names < 256; n_names++)
+		names[n_names] = ruv_config_key_at(n_names)->name;
+	for (int i = 0; i < args.n; i++) {
+		const char *near = cli_nearest(args.items[i], names, n_names);
+
 		if (ruv_config_key_find(args.items[i]) < 0)
-			return cli_usage("there is no key '%s'; `ruvllm config` lists them", args.items[i]);
+			return near ? cli_usage("there is no key '%s'; did you mean '%s'?", args.items[i], near)
+				    : cli_usage("there is no key '%s'; `ruvllm config` lists them", args.items[i]);
+	}
+	runtime = cli_runtime(&code);
+	if (!runtime)
+		return code;
 	if (cli.json)
 		json = json_object();
 	else
@@ -43,6 +55,9 @@ int cmd_config(int argc, char **argv)
 		ruv_config_origin origin;
 		const char *where, *value = ruv_config_value(config, i, &origin, &where);
 		bool wanted = args.n == 0;
+
+		if (!strcmp(key->name, "data-dir"))
+			value = ruv_runtime_data_dir(runtime);
 
 		for (int j = 0; j < args.n; j++)
 			wanted = wanted || !strcmp(args.items[j], key->name);
@@ -59,9 +74,12 @@ int cmd_config(int argc, char **argv)
 			cli_table_cell(table, "%s", key->help);
 		}
 	}
-	if (cli.json)
+	if (cli.json) {
+		ruv_runtime_free(runtime);
 		return cli_json_print(json_pack("{s:s, s:o}", "file", ruv_config_file(config), "keys", json));
+	}
 	cli_table_print(table, stdout);
+	ruv_runtime_free(runtime);
 	cli_note("file: %s", *ruv_config_file(config) ? ruv_config_file(config) : "none");
 	return CLI_EXIT_OK;
 }

@@ -74,6 +74,7 @@ static void look_at_machine(doctor *d, ruv_runtime *runtime)
 static void look_at_model(doctor *d, ruv_runtime *runtime, const char *role, bool needed)
 {
 	bool is_encoder = !strcmp(role, "encoder");
+	const char *about = strchr(role, '/') || strstr(role, ".gguf") ? "model" : role;
 	char path[4096], bytes[32], params[32];
 	ruv_model_options options = {0};
 	ruv_model *model = NULL;
@@ -82,7 +83,8 @@ static void look_at_model(doctor *d, ruv_runtime *runtime, const char *role, boo
 	int rc = ruv_runtime_find_model(runtime, role, path, sizeof path, &err);
 
 	if (rc) {
-		report(d, needed ? PROBLEM : NOTE, role, "%s; set --%s%s FILE or --models-dir DIR", err.message, is_encoder ? "" : "model-", role);
+		report(d, needed ? PROBLEM : NOTE, about, "%s; set --%s%s FILE or --models-dir DIR", err.message, is_encoder ? "" : "model-",
+		       !strcmp(about, "model") ? "l" : role);
 		return;
 	}
 	/* The runtime's own way of opening checks the file's SHA-256 where a list is beside it. */
@@ -98,11 +100,11 @@ static void look_at_model(doctor *d, ruv_runtime *runtime, const char *role, boo
 		rc = ruv_runtime_model(runtime, role, &model, &err);
 	}
 	if (rc) {
-		report(d, PROBLEM, role, "%s", err.message);
+		report(d, PROBLEM, about, "%s", err.message);
 		return;
 	}
 	ruv_model_get_info(model, &info);
-	report(d, OK, role, "%s (%s, %s, %s parameters, %s, context %d): %s", info.name, info.architecture, info.file_type,
+	report(d, OK, about, "%s (%s, %s, %s parameters, %s, context %d): %s", info.name, info.architecture, info.file_type,
 	       cli_human_count(params, sizeof params, (double)info.n_params), cli_human_bytes(bytes, sizeof bytes, info.n_bytes), info.n_ctx_train,
 	       path);
 	if (is_encoder)
