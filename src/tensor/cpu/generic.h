@@ -25,6 +25,11 @@
 #include "tensor/cpu/decode.h"
 
 #define INLINE static inline __attribute__((always_inline))
+#if defined(__x86_64__)
+#define REGISTER(v) "+v"(v)
+#else
+#define REGISTER(v) "+w"(v)
+#endif
 
 enum { PANEL_ROWS = 2 * VW, ROW_BATCH = 4 };
 
@@ -694,6 +699,62 @@ static float softmax_row(float *s, int from, int to, float scale, float *max, fl
 	return keep;
 }
 
+/* ---- the machine's limits ---- */
+
+static double spin_fma(int64_t n)
+{
+	enum { CHAINS = 12 };
+	vf acc[CHAINS], x = splat(0.999f);
+	volatile float sink;
+	for (int j = 0; j < CHAINS; j++)
+		acc[j] = splat((float)j);
+	for (int64_t i = 0; i < n; i++) {
+#pragma GCC unroll 12
+		for (int j = 0; j < CHAINS; j++)
+			acc[j] = acc[j] * x + x;
+	}
+	for (int j = 1; j < CHAINS; j++)
+		acc[0] += acc[j];
+	sink = sum_lanes(acc[0]);
+	(void)sink;
+	return 2.0 * VW * CHAINS * (double)n;
+}
+
+static double spin_dot(int64_t n)
+{
+	enum { CHAINS = 12 };
+	vi acc[CHAINS], x = splat_int(0x01020301), w = splat_int(0x01030201);
+	volatile int32_t sink;
+	for (int j = 0; j < CHAINS; j++)
+		acc[j] = splat_int(j);
+	for (int64_t i = 0; i < n; i++) {
+		/* Without VNNI the products do not depend on the sums: keep the compiler from hoisting them. */
+		__asm__ volatile("" : REGISTER(w));
+#pragma GCC unroll 12
+		for (int j = 0; j < CHAINS; j++)
+			acc[j] = dot(acc[j], w, x);
+	}
+	for (int j = 1; j < CHAINS; j++)
+		acc[0] += acc[j];
+	sink = acc[0][0];
+	(void)sink;
+	return 8.0 * VW * CHAINS * (double)n;
+}
+
+static uint64_t read_memory(const void *memory, size_t n_bytes)
+{
+	const uint8_t *p = memory;
+	vi acc[256 / (4 * VW)];
+	memset(acc, 0, sizeof acc);
+	for (size_t i = 0; i + 256 <= n_bytes; i += 256)
+#pragma GCC unroll 16
+		for (int j = 0; j < 256 / (4 * VW); j++)
+			acc[j] += load_codes(p + i + (size_t)j * 4 * VW);
+	for (int j = 1; j < 256 / (4 * VW); j++)
+		acc[0] += acc[j];
+	return (uint64_t)(uint32_t)acc[0][0];
+}
+
 /* The table's rows, all but its name and what an ISA does in its own way. */
 #define GEMV_ROW(id) [id] = gemv_##id,
 #define UNPACK_ROW(id) [id] = unpack_##id,
@@ -702,6 +763,7 @@ static float softmax_row(float *s, int from, int to, float scale, float *max, fl
 	.unpack = {FLOAT_TYPES(UNPACK_ROW) QUANT_TYPES(UNPACK_ROW)}, .gemm_f32 = gemm_f32, .gemm_q8 = gemm_q8,                 \
 	.quantize_act = quantize_act, .rms_norm = rms_norm, .layer_norm = layer_norm, .swiglu = swiglu, .add = add,            \
 	.conv3 = conv3, .mul = mul, .f32_to_f16 = f32_to_f16, .f16_to_f32 = f16_to_f32, .tile_mul = tile_mul,                  \
-	.load_keys = load_keys, .load_values = load_values, .softmax_row = softmax_row
+	.load_keys = load_keys, .load_values = load_values, .softmax_row = softmax_row,                      \
+	.spin_fma = spin_fma, .spin_dot = spin_dot, .read_memory = read_memory
 
 #endif

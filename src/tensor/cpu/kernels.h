@@ -99,6 +99,12 @@ typedef struct ruv_kernels {
 	 * s becomes exp(scale * s - new max), zero outside; *max, *sum are updated; returns what the row's output so far must be
 	 * multiplied with. */
 	float (*softmax_row)(float *s, int from, int to, float scale, float *max, float *sum);
+
+	/* What the machine can do at most, for benchmarks: each runs the fastest instruction of its kind n times in a loop of registers
+	 * (resp. reads memory) and returns how many operations that was, a multiplication and an addition counting as two. */
+	double (*spin_fma)(int64_t n);
+	double (*spin_dot)(int64_t n);
+	uint64_t (*read_memory)(const void *memory, size_t n_bytes); /* a checksum; n_bytes a multiple of 256 */
 } ruv_kernels;
 
 /* The best table that this cpu allows; never NULL. */

@@ -239,6 +239,27 @@ static float softmax_row(float *s, int from, int to, float scale, float *max, fl
 	return keep;
 }
 
+static double spin_fma(int64_t n)
+{
+	volatile float sink;
+	float acc[8] = {0}, x = 0.999f;
+	for (int64_t i = 0; i < n; i++)
+		for (int j = 0; j < 8; j++)
+			acc[j] = acc[j] * x + 1;
+	sink = acc[0] + acc[1] + acc[2] + acc[3] + acc[4] + acc[5] + acc[6] + acc[7];
+	(void)sink;
+	return 16.0 * (double)n;
+}
+
+static uint64_t read_memory(const void *memory, size_t n_bytes)
+{
+	const uint64_t *p = memory;
+	uint64_t sum = 0;
+	for (size_t i = 0; i < n_bytes / 8; i++)
+		sum += p[i];
+	return sum;
+}
+
 const ruv_kernels ruv_kernels_ref = {
     .name = "scalar",
     .panel_rows = PANEL_ROWS,
@@ -263,4 +284,7 @@ const ruv_kernels ruv_kernels_ref = {
     .load_keys = load_keys,
     .load_values = load_values,
     .softmax_row = softmax_row,
+    .spin_fma = spin_fma,
+    .spin_dot = spin_fma, /* codes are multiplied as floats here */
+    .read_memory = read_memory,
 };
