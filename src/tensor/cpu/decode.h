@@ -37,20 +37,30 @@ static inline struct form form_of(ruv_dtype dtype)
 
 #define DECODE static inline __attribute__((always_inline)) void
 
+typedef uint8_t bytes16 __attribute__((vector_size(16)));
+typedef uint8_t bytes32 __attribute__((vector_size(32)));
+
 DECODE decode_nibbles(uint8_t *restrict c, const uint8_t *restrict qs)
 {
-	for (int j = 0; j < 16; j++) {
-		c[j] = qs[j] & 15;
-		c[j + 16] = qs[j] >> 4;
-	}
+	bytes16 q, lo, hi;
+	memcpy(&q, qs, 16);
+	lo = q & 15;
+	hi = q >> 4;
+	memcpy(c, &lo, 16);
+	memcpy(c + 16, &hi, 16);
 }
 
+/* Each byte of qh is spread over eight bytes, of which byte j keeps bit j. */
 DECODE decode_fifth_bits(uint8_t *restrict c, const uint8_t qh[4])
 {
-	uint32_t bits;
-	memcpy(&bits, qh, 4);
-	for (int j = 0; j < 32; j++)
-		c[j] |= (uint8_t)((bits >> j & 1) << 4);
+	uint64_t spread[4];
+	bytes32 bits, codes;
+	for (int i = 0; i < 4; i++)
+		spread[i] = (qh[i] * 0x0101010101010101ull) & 0x8040201008040201ull;
+	memcpy(&bits, spread, 32);
+	memcpy(&codes, c, 32);
+	codes |= (bytes32)(bits != 0) & 16;
+	memcpy(c, &codes, 32);
 }
 
 DECODE decode_q4_0(uint8_t *c, float *scale, const ruv_block_q4_0 *b, int n_blocks)
@@ -93,8 +103,10 @@ DECODE decode_q5_1(uint8_t *c, float *scale, float *min, const ruv_block_q5_1 *b
 DECODE decode_q8_0(uint8_t *restrict c, float *restrict scale, const ruv_block_q8_0 *restrict b, int n_blocks)
 {
 	for (int i = 0; i < n_blocks; i++) {
-		for (int j = 0; j < 32; j++)
-			c[32 * i + j] = (uint8_t)((uint8_t)b[i].qs[j] ^ Q8_OFFSET);
+		bytes32 codes;
+		memcpy(&codes, b[i].qs, 32);
+		codes ^= Q8_OFFSET;
+		memcpy(c + 32 * i, &codes, 32);
 		scale[i] = half_to_float(b[i].d);
 	}
 }

@@ -135,34 +135,40 @@ static void quantize_act(ruv_act *x, int64_t i)
 
 /* ---- gemv: each chunk of a row is decoded into the first cache and multiplied there ---- */
 
-INLINE void gemv_q8(ruv_dtype dtype, float *y, const void *w, size_t row_bytes, int n_rows, const ruv_act_row *x, int64_t k)
+/* sum of w x over n elements (at most CHUNK) from element i (a multiple of 32) on; `at` points to their blocks. */
+INLINE float dot_chunk(ruv_dtype dtype, const uint8_t *at, const ruv_act_row *x, int64_t i, int n)
 {
 	struct form form = form_of(dtype);
 	bool is_signed = dtype == RUV_Q8_0 && Q8_OFFSET == 0;
+	uint8_t codes[CHUNK];
+	float scale[16], min[8], rest = 0;
+	gf acc = {0};
+
+	decode_chunk(dtype, codes, scale, min, at, n);
+	for (int g = 0; g < n / 32; g++) {
+		int64_t b = i / 32 + g;
+		float d = x->d[b], s0 = form.group == 16 ? scale[2 * g] : scale[g], s1 = form.group == 16 ? scale[2 * g + 1] : s0;
+		acc = group_dot(acc, codes + 32 * g, x->q + i + 32 * g, s0 * d, s1 * d, is_signed);
+		if (form.has_min)
+			rest += min[g] * x->s[b];
+		else if (form.group == 16)
+			rest += (float)form.offset * d * (s0 * (float)x->sum[2 * b] + s1 * (float)x->sum[2 * b + 1]);
+		else if (form.offset)
+			rest += (float)form.offset * s0 * x->s[b];
+	}
+	return gf_sum(acc) - rest;
+}
+
+INLINE void gemv_q8(ruv_dtype dtype, float *y, const void *w, size_t row_bytes, int n_rows, const ruv_act_row *x, int64_t k)
+{
 	size_t chunk_bytes = (size_t)(CHUNK / ruv_dtype_block_elements(dtype) * ruv_dtype_block_bytes(dtype));
 
 	for (int r = 0; r < n_rows; r++) {
 		const uint8_t *at = (const uint8_t *)w + (size_t)r * row_bytes;
-		gf acc = {0};
-		float rest = 0;
-		for (int64_t i = 0; i < k; i += CHUNK, at += chunk_bytes) {
-			int n = (int)(k - i < CHUNK ? k - i : CHUNK);
-			uint8_t codes[CHUNK];
-			float scale[16], min[8];
-			decode_chunk(dtype, codes, scale, min, at, n);
-			for (int g = 0; g < n / 32; g++) {
-				int64_t b = i / 32 + g;
-				float d = x->d[b], s0 = form.group == 16 ? scale[2 * g] : scale[g], s1 = form.group == 16 ? scale[2 * g + 1] : s0;
-				acc = group_dot(acc, codes + 32 * g, x->q + i + 32 * g, s0 * d, s1 * d, is_signed);
-				if (form.has_min)
-					rest += min[g] * x->s[b];
-				else if (form.group == 16)
-					rest += (float)form.offset * d * (s0 * (float)x->sum[2 * b] + s1 * (float)x->sum[2 * b + 1]);
-				else if (form.offset)
-					rest += (float)form.offset * s0 * x->s[b];
-			}
-		}
-		y[r] = gf_sum(acc) - rest;
+		float sum = 0;
+		for (int64_t i = 0; i < k; i += CHUNK, at += chunk_bytes)
+			sum += dot_chunk(dtype, at, x, i, (int)(k - i < CHUNK ? k - i : CHUNK));
+		y[r] = sum;
 	}
 }
 
@@ -201,11 +207,14 @@ INLINE void gemv_float(ruv_dtype dtype, float *y, const void *w, size_t row_byte
 		int64_t i = 0;
 		for (int j = 0; j < ROW_BATCH; j++) /* rows past the end repeat the last one */
 			row[j] = (const uint8_t *)w + (size_t)(r + j < n_rows ? r + j : n_rows - 1) * row_bytes;
-		for (; i + 2 * VW <= k; i += 2 * VW)
+		for (; i + 2 * VW <= k; i += 2 * VW) {
+			vf x0 = load(x->f + i), x1 = load(x->f + i + VW);
+#pragma GCC unroll 4
 			for (int j = 0; j < ROW_BATCH; j++) {
-				acc[j][0] += load_float(dtype, row[j] + (size_t)i * size) * load(x->f + i);
-				acc[j][1] += load_float(dtype, row[j] + (size_t)(i + VW) * size) * load(x->f + i + VW);
+				acc[j][0] += load_float(dtype, row[j] + (size_t)i * size) * x0;
+				acc[j][1] += load_float(dtype, row[j] + (size_t)(i + VW) * size) * x1;
 			}
+		}
 		for (; i < k; i++)
 			for (int j = 0; j < ROW_BATCH; j++)
 				rest[j] += load_float_one(dtype, row[j] + (size_t)i * size) * x->f[i];
