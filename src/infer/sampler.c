@@ -1,8 +1,8 @@
 /* sampler.c - choosing a token.
  *
- * top-k, top-p and min-p each keep a beginning of the order by probability, so that sorting the whole vocabulary is rarely needed:
- * what min-p cuts never enters the list, and for top-p the tokens within a few nats of the best one are sorted first and the rest
- * only if their mass does not suffice. typical-p (Meister et al. 2022, arXiv 2202.00666) orders by |-log p - entropy| and needs all.
+ * top-k, top-p and min-p each keep a beginning of the order by probability, so that the whole vocabulary is never sorted: what min-p
+ * cuts never enters the list, and for top-p the tokens within a few nats of the best one are looked at first, the rest only if their
+ * mass does not suffice, and what makes up the mass is selected, not sorted. typical-p (Meister et al. 2022, arXiv 2202.00666) orders by |-log p - entropy| and needs all.
  * Repetition penalty as in CTRL (Keskar et al. 2019), frequency and presence penalties as OpenAI's API defines them; all three look
  * at the last tokens of the sequence, prompt included. */
 #include "infer/sampler.h"
@@ -16,7 +16,7 @@
 static const char where[] = "sampler";
 
 enum { DEFAULT_LAST_N = 64 };
-static const float NEAR = 14.0f; /* nats below the best: sorted first for top-p */
+static const float NEAR = 14.0f; /* nats below the best: looked at first for top-p */
 
 struct ruv_sampler {
 	ruv_sampling p;
@@ -168,24 +168,32 @@ static int gather(ruv_sampler *s, float at_least)
 	return n;
 }
 
-/* Moves the k best (by logit, then id) to the front of list [n], unsorted. Hoare's selection. */
+/* Hoare's partition of list[low..high] around its middle by by_logit: [low, *j] before [*i, high], what lies between equals the pivot. */
+static void partition(ruv_candidate *list, int low, int high, int *i_out, int *j_out)
+{
+	const ruv_candidate pivot = list[low + (high - low) / 2];
+	int i = low, j = high;
+	while (i <= j) {
+		while (by_logit(&list[i], &pivot) < 0)
+			i++;
+		while (by_logit(&list[j], &pivot) > 0)
+			j--;
+		if (i <= j) {
+			ruv_candidate t = list[i];
+			list[i++] = list[j];
+			list[j--] = t;
+		}
+	}
+	*i_out = i;
+	*j_out = j;
+}
+
+/* Moves the k best (by logit, then id) to the front of list [n], unsorted. */
 static void select_best(ruv_candidate *list, int n, int k)
 {
-	int low = 0, high = n - 1;
+	int low = 0, high = n - 1, i, j;
 	while (low < high) {
-		ruv_candidate pivot = list[low + (high - low) / 2];
-		int i = low, j = high;
-		while (i <= j) {
-			while (by_logit(&list[i], &pivot) < 0)
-				i++;
-			while (by_logit(&list[j], &pivot) > 0)
-				j--;
-			if (i <= j) {
-				ruv_candidate t = list[i];
-				list[i++] = list[j];
-				list[j--] = t;
-			}
-		}
+		partition(list, low, high, &i, &j);
 		if (k - 1 <= j)
 			high = j;
 		else if (k - 1 >= i)
@@ -195,11 +203,46 @@ static void select_best(ruv_candidate *list, int n, int k)
 	}
 }
 
+/* Moves the fewest of the best whose p sum to `need` or more to the front, unsorted, and returns how many; n when all of them do not
+ * suffice. p need not be normalised. Linear, where a sort of a flat distribution over the whole vocabulary would not be. */
+static int select_mass(ruv_candidate *list, int n, double need)
+{
+	int low = 0, high = n - 1, i, j;
+	double before = 0; /* mass of [0, low) */
+	while (low < high) {
+		double left = 0;
+		partition(list, low, high, &i, &j);
+		for (int k = low; k <= j; k++)
+			left += list[k].p;
+		if (before + left >= need) {
+			high = j;
+			continue;
+		}
+		before += left;
+		if (j + 1 < i) { /* the pivot stands alone between */
+			before += list[j + 1].p;
+			if (before >= need)
+				return j + 2;
+		}
+		low = i;
+	}
+	return low < n ? low + 1 : n;
+}
+
 static double mass(const ruv_candidate *list, int n, float max)
 {
 	double sum = 0;
 	for (int i = 0; i < n; i++)
 		sum += exp((double)list[i].logit - max);
+	return sum;
+}
+
+/* The same, and each candidate's share in its p. */
+static double unnormalized(ruv_candidate *list, int n, float max)
+{
+	double sum = 0;
+	for (int i = 0; i < n; i++)
+		sum += list[i].p = expf(list[i].logit - max);
 	return sum;
 }
 
@@ -282,15 +325,12 @@ int ruv_sampler_distribution(ruv_sampler *s, const float *logits, const ruv_toke
 		for (int i = 0; i < s->n_vocab; i++)
 			total += exp((double)s->work[i] - max); /* banned ones add exp(-inf) = 0 */
 		const float near = min_p_cut > -NEAR ? min_p_cut : -NEAR;
+		const double need = p->top_p * total;
 		n = gather(s, max + near);
-		qsort(s->list, (size_t)n, sizeof *s->list, by_logit);
-		int kept = top_p_count(s->list, n, max, total, p->top_p);
-		if (kept > n && near > min_p_cut) { /* a flat distribution: all of them after all */
-			n = gather(s, max + min_p_cut);
-			qsort(s->list, (size_t)n, sizeof *s->list, by_logit);
-			kept = top_p_count(s->list, n, max, total, p->top_p);
-		}
-		n = kept < n ? kept : n;
+		if (near > min_p_cut && unnormalized(s->list, n, max) < need)
+			n = gather(s, max + min_p_cut); /* a flat distribution: the far ones count too */
+		if (unnormalized(s->list, n, max) > need)
+			n = select_mass(s->list, n, need);
 	} else {
 		n = gather(s, max + min_p_cut);
 	}

@@ -24,7 +24,7 @@ void ruv_sampler_free(ruv_sampler *sampler);
 /* The seed in use (chosen at open when it was 0). */
 uint64_t ruv_sampler_seed(const ruv_sampler *sampler);
 
-/* The distribution that follows `history` [n_history]: candidates whose p sum to 1, most likely first unless no cut needed an
+/* The distribution that follows `history` [n_history]: candidates whose p sum to 1, in no particular
  * order. The result is the sampler's, valid until its next call. RUV_EINTERNAL when logits are not finite, RUV_EINVAL when the bias
  * bans every token. */
 int ruv_sampler_distribution(ruv_sampler *sampler, const float *logits, const ruv_token *history, int n_history,
