@@ -159,6 +159,9 @@ int ruv_sqlite_fail(ruv_sqlite *store, sqlite3 *db, int code, const char *doing,
 	case SQLITE_LOCKED:
 		return ruv_fail(err, RUV_EBUSY, "memory", "%s is in use by another program while %s", store->path, doing);
 	case SQLITE_CORRUPT:
+	case SQLITE_CONSTRAINT: /* what callers may cause is told apart before it comes here */
+	case SQLITE_MISMATCH:
+	case SQLITE_ERROR: /* our statements are fixed: what they cannot do is due to the tables ("invalid fts5 file format") */
 		return ruv_fail(err, RUV_ECORRUPT, "memory",
 				"%s is damaged (%s, while %s); `ruvllm memory verify --repair` mends what it can, else restore a backup",
 				store->path, text, doing);
@@ -409,8 +412,15 @@ int ruv_sqlite_lock(ruv_sqlite *store, ruv_error *err)
 
 	if (store->read_only)
 		return ruv_fail(err, RUV_EINVAL, "memory", "%s was opened read-only", store->path);
-	until = (struct timespec){(time_t)(deadline / 1000000000), (long)(deadline % 1000000000)};
-	if (pthread_mutex_clocklock(&store->write_lock, CLOCK_MONOTONIC, &until))
+	/* By the wall clock, because ThreadSanitizer knows pthread_mutex_timedlock only; a jump of the clock changes the wait, not the lock. */
+	clock_gettime(CLOCK_REALTIME, &until);
+	until.tv_sec += store->lock_wait_ms / 1000;
+	until.tv_nsec += store->lock_wait_ms % 1000 * 1000000L;
+	if (until.tv_nsec >= 1000000000) {
+		until.tv_sec++;
+		until.tv_nsec -= 1000000000;
+	}
+	if (pthread_mutex_timedlock(&store->write_lock, &until))
 		return ruv_fail(err, RUV_EBUSY, "memory", "%s: another thread has been writing for more than %d ms", store->path,
 				store->lock_wait_ms);
 	while (flock(store->lock_fd, LOCK_EX | LOCK_NB)) {

@@ -719,7 +719,7 @@ static int feed(ruv_store *base, bool all, int64_t since, int64_t *seq, ruv_stor
 	size_t vector_bytes = sizeof(float) * (size_t)atomic_load(&store->dimension);
 	sqlite3_stmt *stmt = NULL, *begin, *commit;
 	float *aligned = NULL; /* [dimension]: SQLite aligns blobs to nothing */
-	int64_t last = 0;
+	int64_t last = 0, n_bad = 0, first_bad = 0;
 	int rc = RUV_OK, code;
 	ruv_sqlite_conn *conn = ruv_sqlite_committed(store, &rc, err);
 
@@ -757,6 +757,11 @@ static int feed(ruv_store *base, bool all, int64_t since, int64_t *seq, ruv_stor
 		}
 		row.key = sqlite3_column_int64(stmt, 0);
 		row.gone = sqlite3_column_type(stmt, 1) == SQLITE_NULL;
+		if (row.key <= 0) {
+			rc = ruv_fail(err, RUV_ECORRUPT, "memory", "%s: there is a node with key %lld; restore a backup", store->path,
+				      (long long)row.key);
+			break;
+		}
 		if (!row.gone) {
 			row.type = (ruv_node_type)sqlite3_column_int(stmt, 1);
 			row.user = (const char *)sqlite3_column_text(stmt, 2);
@@ -778,15 +783,18 @@ static int feed(ruv_store *base, bool all, int64_t since, int64_t *seq, ruv_stor
 				size_t n = (size_t)sqlite3_column_bytes(stmt, 11);
 				if (n && n == vector_bytes && ruv_sqlite_vector_digest(data, n) == sqlite3_column_int64(stmt, 12))
 					row.vector = memcpy(aligned, data, n);
-				else
-					ruv_log(RUV_LOG_ERROR, "memory",
-						"%s: the vector of node key %lld fails its checksum and is left out; run `ruvllm memory verify`",
-						store->path, (long long)row.key);
+				else if (n_bad++ == 0)
+					first_bad = row.key;
 			}
 		}
 		rc = fn(user, &row, err);
 	}
 	ruv_sqlite_done(stmt);
+	if (n_bad)
+		ruv_log(RUV_LOG_ERROR, "memory",
+			"%s: %lld vectors fail their checksums and are left out of searches (the first: node key %lld); "
+			"run `ruvllm memory verify`",
+			store->path, (long long)n_bad, (long long)first_bad);
 	if (!sqlite3_get_autocommit(conn->db)) {
 		ruv_error late = {0};
 		int other = RUV_OK;

@@ -64,7 +64,7 @@ static uint64_t mix(int64_t key)
 
 static size_t map_find(const key_map *map, int64_t key)
 {
-	if (!map->cap)
+	if (!map->cap || key <= 0)
 		return SIZE_MAX;
 	for (size_t i = mix(key) & (map->cap - 1);; i = (i + 1) & (map->cap - 1)) {
 		if (map->keys[i] == key)
@@ -378,6 +378,8 @@ int ruv_vectors_put(ruv_vectors *v, const ruv_store_row *row, ruv_error *err)
 	float *to;
 	int rc;
 
+	if (row->key <= 0)
+		return ruv_fail(err, RUV_EINVAL, "memory", "key %lld is none", (long long)row->key);
 	pthread_mutex_lock(&v->lock);
 	rc = make_labels(v, &labels, row, err);
 	if (!rc)
