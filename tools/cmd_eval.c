@@ -13,6 +13,10 @@ static const struct suite {
     {"judge", cmd_eval_judge, "telling right answers from wrong ones: AUC"},
     {"draft", cmd_eval_draft, "how often a small model proposes the generator's next token"},
     {"perplexity", cmd_eval_perplexity, "how well a model predicts a text, comparable with llama.cpp's figure"},
+    {"mmlu", cmd_eval_mmlu, "multiple-choice knowledge questions"},
+    {"truthfulqa", cmd_eval_truthfulqa, "true against popular false answers: MC1, MC2"},
+    {"gsm8k", cmd_eval_gsm8k, "school arithmetic in words"},
+    {"humaneval", cmd_eval_humaneval, "writing Python functions, run in a sandbox: pass@1"},
 };
 
 int cmd_eval(int argc, char **argv)
