@@ -110,6 +110,19 @@ RUV_API void ruv_model_get_info(const ruv_model *model, ruv_model_info *info);
 /* The value of a metadata key as text (arrays as "[n elements]"), into text[0..cap). Returns its full length, or RUV_ENOTFOUND. */
 RUV_API int ruv_model_get_meta(const ruv_model *model, const char *key, char *text, size_t cap);
 
+/* ---- adapters ---- */
+
+/* A LoRA adapter over a model's layers; sessions choose one (session.h). Counts its users as models do; keeps its model alive. */
+typedef struct ruv_adapter ruv_adapter;
+
+/* Reads a GGUF adapter (adapter.type "lora"); what it adds is multiplied by scale * alpha / rank.
+ *   RUV_EFORMAT, RUV_EUNSUPPORTED  no adapter, a half pair, or a matrix that cannot be adapted (named)
+ *   RUV_EMISMATCH                  made for another architecture or shape */
+RUV_API int ruv_adapter_open(ruv_adapter **out, ruv_model *model, const char *path, float scale, ruv_error *err);
+RUV_API void ruv_adapter_free(ruv_adapter *adapter); /* NULL is fine */
+/* The largest rank in it. */
+RUV_API int ruv_adapter_rank(const ruv_adapter *adapter);
+
 /* ---- tokens ---- */
 
 /* A growable list that functions append to; zeroed is empty. */

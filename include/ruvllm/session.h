@@ -84,6 +84,10 @@ RUV_API void ruv_session_reset(ruv_session *session);
 RUV_API int ruv_session_set_tokens(ruv_session *session, const ruv_token *tokens, int n, int *n_kept, const ruv_cancel *cancel,
                                    ruv_error *err);
 
+/* Every pass from now on goes through the adapter (NULL: none), which the session keeps alive. What the session holds was computed
+ * without it, so it is emptied. RUV_EMISMATCH when the adapter is another model's. Forks inherit it; saved files know it. */
+RUV_API int ruv_session_set_adapter(ruv_session *session, ruv_adapter *adapter, ruv_error *err);
+
 /* A second session at the same place. Shares the pool (its n_pool is the limit for both); pages are copied when one writes into a
  * page that both use. */
 RUV_API int ruv_session_fork(ruv_session **out, ruv_session *session, ruv_error *err);

@@ -141,6 +141,7 @@ void ruv_session_free(ruv_session *s)
 	if (s->conv_state)
 		ruv_backend_release(ruv_engine_backend(s->model->engine), s->conv_state);
 	ruv_engine_unlock(s->model->engine);
+	ruv_adapter_free(s->adapter);
 	ruv_model_free(s->model);
 	free(s->tokens);
 	free(s->pages);
@@ -192,7 +193,8 @@ static int pass(ruv_session *s, int position, int n, bool keep_kv, int n_logit_r
 				     .logit_rows = logit_rows,
 				     .n_logit_rows = n_logit_rows,
 				     .logits = logits,
-				     .tap = keep_kv ? NULL : s->tap};
+				     .tap = keep_kv ? NULL : s->tap,
+				     .adapter = s->adapter};
 	s->state_at = -1;
 	int rc = ruv_model_forward(s->model, &forward, err);
 	if (rc == RUV_OK)
@@ -356,6 +358,24 @@ int ruv_session_set_tokens(ruv_session *s, const ruv_token *tokens, int n, int *
 	return ruv_session_prefill(s, tokens + common, n - common, cancel, err);
 }
 
+int ruv_session_set_adapter(ruv_session *s, ruv_adapter *adapter, ruv_error *err)
+{
+	if (adapter && adapter->model != s->model)
+		return ruv_fail(err, RUV_EMISMATCH, where, "the adapter belongs to another model than the session's");
+	if (adapter) {
+		ruv_engine_lock(s->model->engine);
+		int rc = ruv_workspace_reserve_rank(&s->model->workspace, adapter->rank, err);
+		ruv_engine_unlock(s->model->engine);
+		if (rc)
+			return rc;
+		ruv_adapter_hold(adapter);
+	}
+	ruv_session_reset(s);
+	ruv_adapter_free(s->adapter);
+	s->adapter = adapter;
+	return RUV_OK;
+}
+
 int ruv_session_fork(ruv_session **out, ruv_session *s, ruv_error *err)
 {
 	ruv_session *fork = NULL;
@@ -367,6 +387,7 @@ int ruv_session_fork(ruv_session **out, ruv_session *s, ruv_error *err)
 	if (rc)
 		return rc;
 	fork->pool = ruv_kv_pool_hold(s->pool);
+	fork->adapter = s->adapter ? ruv_adapter_hold(s->adapter) : NULL;
 	memcpy(fork->tokens, s->tokens, (size_t)s->n * sizeof *s->tokens);
 	memcpy(fork->pages, s->pages, (size_t)s->n_pages * sizeof *s->pages);
 	for (int i = 0; i < s->n_pages; i++)

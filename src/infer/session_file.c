@@ -1,5 +1,6 @@
 /* session_file.c - a session on disk.
  *
+ * The fingerprint is that of the model and of the adapter that the session goes through.
  * The bytes (host order, which the magic tells apart; written and read on the same kind of machine):
  *     header  64 bytes: "RUVSESS1" | u64 model fingerprint | u32 kv type | u32 n tokens | u32 attention layers | u32 has logits |
  *             u64 bytes of one page of one layer's K | u64 state bytes | u64 vocabulary | 8 bytes zero
@@ -31,7 +32,7 @@ static const char magic[8] = {'R', 'U', 'V', 'S', 'E', 'S', 'S', '1'};
 
 static struct header make_header(ruv_session *s)
 {
-	struct header h = {.fingerprint = ruv_model_fingerprint(s->model),
+	struct header h = {.fingerprint = ruv_model_fingerprint(s->model) ^ (s->adapter ? s->adapter->fingerprint : 0),
 			   .kv_type = (uint32_t)s->kv_type,
 			   .n_tokens = (uint32_t)s->n,
 			   .n_layers = (uint32_t)s->pool->n_layers,
@@ -138,7 +139,7 @@ static int check_file(ruv_session *s, const ruv_map *map, const char *path, stru
 	memcpy(h, map->data, sizeof *h);
 	struct header mine = make_header(s);
 	if (h->fingerprint != mine.fingerprint)
-		return ruv_fail(err, RUV_EMISMATCH, where, "%s was saved with another model than %s", path, s->model->path);
+		return ruv_fail(err, RUV_EMISMATCH, where, "%s was saved with another model or adapter than %s", path, s->model->path);
 	if (h->kv_type != mine.kv_type)
 		return ruv_fail(err, RUV_EMISMATCH, where, "%s holds keys and values of type %u, the session's are of type %u", path,
 				h->kv_type, mine.kv_type);

@@ -22,6 +22,7 @@ struct ruv_session {
 	float *logits; /* host [n_vocab] */
 	bool has_logits;
 	int32_t *rows; /* host [n_batch] row numbers 0, 1, 2, ... */
+	ruv_adapter *adapter; /* NULL: none */
 	const ruv_forward_tap *tap; /* listens to every pass; NULL */
 };
 

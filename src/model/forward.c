@@ -62,7 +62,7 @@ static int alloc_floats(ruv_backend *backend, float **out, int64_t n, int64_t di
 
 static void release_buffers(ruv_workspace *ws)
 {
-	float **const all[] = {&ws->x, &ws->t, &ws->work, &ws->few, &ws->logits};
+	float **const all[] = {&ws->x, &ws->t, &ws->work, &ws->low, &ws->few, &ws->logits};
 	for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
 		if (*all[i])
 			ruv_backend_release(ws->backend, *all[i]);
@@ -103,12 +103,31 @@ int ruv_workspace_reserve(ruv_workspace *ws, const ruv_hparams *hp, const ruv_we
 		rc = ruv_fail_memory(err, where, (size_t)n * 8 + (size_t)n_seqs * sizeof *ws->seqs);
 		goto failed;
 	}
+	if (ws->rank && (rc = alloc_floats(ws->backend, &ws->low, n, ws->rank, err)))
+		goto failed;
 	ws->n_rows = n_rows;
 	ws->n_seqs = n_seqs;
 	return RUV_OK;
 failed:
 	release_buffers(ws);
 	return rc;
+}
+
+int ruv_workspace_reserve_rank(ruv_workspace *ws, int rank, ruv_error *err)
+{
+	if (rank <= ws->rank)
+		return RUV_OK;
+	if (ws->n_rows) {
+		float *low = NULL;
+		int rc = alloc_floats(ws->backend, &low, ws->n_rows, rank, err);
+		if (rc)
+			return rc;
+		if (ws->low)
+			ruv_backend_release(ws->backend, ws->low);
+		ws->low = low;
+	}
+	ws->rank = rank;
+	return RUV_OK;
 }
 
 void ruv_workspace_release(ruv_workspace *ws)
@@ -140,16 +159,39 @@ static int tap_linear(const struct pass *p, int layer, const char *suffix, const
 	return tap && tap->linear ? tap->linear(tap->user, layer, suffix, p->b, x, n, n_in) : RUV_OK;
 }
 
+/* A group of a layer's matrices, slots first_slot and on, over the same x, with what an adapter adds to each. */
+static int project(const struct pass *p, int layer, ruv_adapter_slot first_slot, const ruv_linear *group, int n_group, const float *x,
+		   int n)
+{
+	for (int g = 0; g < n_group; g++) {
+		int rc = tap_linear(p, layer, ruv_adapter_slot_name(first_slot + (unsigned)g), x, n, group[g].w->n_in);
+		if (rc)
+			return rc;
+	}
+	ruv_op_linear(p->b, group, n_group, x, n);
+	for (int g = 0; g < n_group && p->f->adapter; g++) {
+		const ruv_lora *lora = &p->f->adapter->loras[layer * RUV_SLOT_N + (int)first_slot + g];
+		if (!ruv_tensor_present(&lora->a))
+			continue;
+		const ruv_linear down = {.y = p->ws->low, .ld_y = lora->a.n_out, .w = &lora->a};
+		const ruv_linear up = {.y = group[g].y, .ld_y = group[g].ld_y, .w = &lora->b, .accumulate = true};
+		ruv_op_linear(p->b, &down, 1, x, n);
+		ruv_op_linear(p->b, &up, 1, p->ws->low, n);
+	}
+	return RUV_OK;
+}
+
 static const ruv_tensor *or_null(const ruv_tensor *tensor)
 {
 	return ruv_tensor_present(tensor) ? tensor : NULL;
 }
 
 /* x += W y */
-static void add_projection(const struct pass *p, float *x, const ruv_tensor *w, const ruv_tensor *bias, const float *y, int n)
+static int add_projection(const struct pass *p, int layer, ruv_adapter_slot slot, float *x, const ruv_tensor *w, const ruv_tensor *bias,
+			  const float *y, int n)
 {
-	ruv_linear linear = {.y = x, .ld_y = p->hp->hidden, .w = w, .bias = or_null(bias), .accumulate = true};
-	ruv_op_linear(p->b, &linear, 1, y, n);
+	const ruv_linear linear = {.y = x, .ld_y = p->hp->hidden, .w = w, .bias = or_null(bias), .accumulate = true};
+	return project(p, layer, slot, &linear, 1, y, n);
 }
 
 static int attention(const struct pass *p, int layer, int index)
@@ -158,17 +200,14 @@ static int attention(const struct pass *p, int layer, int index)
 	const ruv_layer_weights *l = &p->w->layers[layer];
 	const int n = p->f->n;
 	float *q = p->ws->work, *k = q + n * q_dim(hp), *v = k + n * kv_dim(hp), *y = v + n * kv_dim(hp);
-	int rc;
-	if ((rc = tap_linear(p, layer, "attn_q", p->ws->t, n, hp->hidden)) ||
-	    (rc = tap_linear(p, layer, "attn_k", p->ws->t, n, hp->hidden)) ||
-	    (rc = tap_linear(p, layer, "attn_v", p->ws->t, n, hp->hidden)))
-		return rc;
 	const ruv_linear qkv[3] = {
 	    {.y = q, .ld_y = q_dim(hp), .w = &l->attn_q, .bias = or_null(&l->attn_q_bias)},
 	    {.y = k, .ld_y = kv_dim(hp), .w = &l->attn_k, .bias = or_null(&l->attn_k_bias)},
 	    {.y = v, .ld_y = kv_dim(hp), .w = &l->attn_v, .bias = or_null(&l->attn_v_bias)},
 	};
-	ruv_op_linear(p->b, qkv, 3, p->ws->t, n);
+	int rc = project(p, layer, RUV_SLOT_Q, qkv, 3, p->ws->t, n);
+	if (rc)
+		return rc;
 	if (ruv_tensor_present(&l->attn_q_norm)) {
 		ruv_op_rms_norm(p->b, q, q, &l->attn_q_norm, (int64_t)n * hp->n_heads, hp->head_dim, hp->rms_eps);
 		ruv_op_rms_norm(p->b, k, k, &l->attn_k_norm, (int64_t)n * hp->n_kv_heads, hp->head_dim, hp->rms_eps);
@@ -184,10 +223,7 @@ static int attention(const struct pass *p, int layer, int index)
 	const ruv_attention how = {
 	    .n_heads = hp->n_heads, .scale = 1.0f / sqrtf((float)hp->head_dim), .bidirectional = !hp->causal};
 	ruv_op_attention(p->b, y, q, kv, &how, p->ws->seqs, p->f->n_seqs);
-	if ((rc = tap_linear(p, layer, "attn_output", y, n, q_dim(hp))))
-		return rc;
-	add_projection(p, p->ws->x, &l->attn_output, &l->attn_output_bias, y, n);
-	return RUV_OK;
+	return add_projection(p, layer, RUV_SLOT_ATTN_OUTPUT, p->ws->x, &l->attn_output, &l->attn_output_bias, y, n);
 }
 
 static int convolution(const struct pass *p, int layer, int index)
@@ -197,20 +233,16 @@ static int convolution(const struct pass *p, int layer, int index)
 	const int n = p->f->n;
 	const int64_t d = hp->hidden;
 	float *bcx = p->ws->work, *y = bcx + n * 3 * d;
-	int rc = tap_linear(p, layer, "shortconv.in_proj", p->ws->t, n, d);
+	const ruv_linear in = {.y = bcx, .ld_y = 3 * d, .w = &l->conv_in};
+	int rc = project(p, layer, RUV_SLOT_CONV_IN, &in, 1, p->ws->t, n);
 	if (rc)
 		return rc;
-	const ruv_linear in = {.y = bcx, .ld_y = 3 * d, .w = &l->conv_in};
-	ruv_op_linear(p->b, &in, 1, p->ws->t, n);
 	for (int s = 0; s < p->f->n_seqs; s++) {
 		float *state = p->f->seqs[s].conv_state;
 		p->ws->seqs[s].conv_state = state ? state + (int64_t)index * 2 * d : NULL;
 	}
 	ruv_op_short_conv(p->b, y, bcx, &l->conv_taps, d, !hp->causal, p->ws->seqs, p->f->n_seqs);
-	if ((rc = tap_linear(p, layer, "shortconv.out_proj", y, n, d)))
-		return rc;
-	add_projection(p, p->ws->x, &l->conv_out, &(ruv_tensor){0}, y, n);
-	return RUV_OK;
+	return add_projection(p, layer, RUV_SLOT_CONV_OUT, p->ws->x, &l->conv_out, &(ruv_tensor){0}, y, n);
 }
 
 static int feed_forward(const struct pass *p, int layer, float *x, int n)
@@ -219,18 +251,13 @@ static int feed_forward(const struct pass *p, int layer, float *x, int n)
 	const ruv_layer_weights *l = &p->w->layers[layer];
 	const int64_t f = hp->feed_forward;
 	float *gate = p->ws->work, *up = gate + n * f;
-	int rc;
 	ruv_op_rms_norm(p->b, p->ws->t, x, &l->ffn_norm, n, hp->hidden, hp->rms_eps);
-	if ((rc = tap_linear(p, layer, "ffn_gate", p->ws->t, n, hp->hidden)) ||
-	    (rc = tap_linear(p, layer, "ffn_up", p->ws->t, n, hp->hidden)))
-		return rc;
 	const ruv_linear both[2] = {{.y = gate, .ld_y = f, .w = &l->ffn_gate}, {.y = up, .ld_y = f, .w = &l->ffn_up}};
-	ruv_op_linear(p->b, both, 2, p->ws->t, n);
-	ruv_op_swiglu(p->b, gate, gate, up, n * f);
-	if ((rc = tap_linear(p, layer, "ffn_down", gate, n, f)))
+	int rc = project(p, layer, RUV_SLOT_FFN_GATE, both, 2, p->ws->t, n);
+	if (rc)
 		return rc;
-	add_projection(p, x, &l->ffn_down, &(ruv_tensor){0}, gate, n);
-	return RUV_OK;
+	ruv_op_swiglu(p->b, gate, gate, up, n * f);
+	return add_projection(p, layer, RUV_SLOT_FFN_DOWN, x, &l->ffn_down, &(ruv_tensor){0}, gate, n);
 }
 
 /* logits of the first n rows of x, which are past the final norm; in groups, so that the buffer stays small */

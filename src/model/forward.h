@@ -5,6 +5,7 @@
 #ifndef RUV_MODEL_FORWARD_H
 #define RUV_MODEL_FORWARD_H
 
+#include "model/adapter.h"
 #include "model/hparams.h"
 #include "model/weights.h"
 
@@ -40,15 +41,17 @@ typedef struct ruv_forward {
 	float *logits; /* host [n_logit_rows, n_vocab] */
 	float *pooled; /* host [n_seqs, embedding_dim], or NULL */
 	const ruv_forward_tap *tap;
+	const ruv_adapter *adapter; /* or NULL; its rank within the workspace */
 } ruv_forward;
 
 /* The buffers of a pass, on the backend. */
 typedef struct ruv_workspace {
 	ruv_backend *backend;
-	int n_rows, n_seqs; /* room */
+	int n_rows, n_seqs, rank; /* room */
 	float *x;	    /* [n_rows, hidden] residual stream */
 	float *t;	    /* [n_rows, hidden] normalised */
 	float *work;	    /* of one operator at a time: q, k, v and its result; or b, c, x and the convolution; or gate, up */
+	float *low;	    /* [n_rows, rank] of adapters; NULL while there are none */
 	float *few;	    /* [n_rows, hidden] rows that go on, or pooled ones */
 	float *logits;	    /* [RUV_LOGIT_ROWS, n_vocab] */
 	int32_t *positions; /* host [n_rows] */
@@ -61,6 +64,8 @@ enum { RUV_LOGIT_ROWS = 32 /* logits are computed for that many rows at a time *
 /* Makes room for n_rows rows of n_seqs sequences over up to n_context tokens; grows only. */
 int ruv_workspace_reserve(ruv_workspace *ws, const ruv_hparams *hp, const ruv_weights *w, int n_rows, int n_seqs, int n_context,
 			  ruv_error *err);
+/* Room for adapters of up to that rank. */
+int ruv_workspace_reserve_rank(ruv_workspace *ws, int rank, ruv_error *err);
 void ruv_workspace_release(ruv_workspace *ws);
 
 /* Elements of a pooled vector. */
