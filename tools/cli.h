@@ -167,6 +167,8 @@ extern volatile sig_atomic_t cli_interrupted;
 /* Set together with it, for calls of the library that take one. */
 extern ruv_cancel cli_cancel;
 void cli_interrupt_catch(void);
+/* Readable while an interrupt waits to be dealt with: for poll() beside an input. -1 before cli_interrupt_catch(). */
+int cli_interrupt_fd(void);
 /* Forgets an interrupt that was dealt with. */
 void cli_interrupt_clear(void);
 

@@ -2,6 +2,7 @@
  *
  * Colours and the bar appear on terminals only; a pipe or a file gets plain lines. */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
@@ -407,6 +408,7 @@ void cli_progress_end(cli_progress *progress, bool summary)
 
 volatile sig_atomic_t cli_interrupted;
 ruv_cancel cli_cancel;
+static int interrupt_pipe[2] = {-1, -1};
 
 static void on_interrupt(int number)
 {
@@ -419,20 +421,33 @@ static void on_interrupt(int number)
 	}
 	cli_interrupted = number;
 	ruv_cancel_set(&cli_cancel);
+	if (interrupt_pipe[1] >= 0 && write(interrupt_pipe[1], "", 1) < 0)
+		return; /* full: it is readable already */
 }
 
 void cli_interrupt_catch(void)
 {
 	struct sigaction action = {0};
 
+	if (interrupt_pipe[0] < 0 && pipe2(interrupt_pipe, O_CLOEXEC | O_NONBLOCK))
+		interrupt_pipe[0] = interrupt_pipe[1] = -1;
 	action.sa_handler = on_interrupt;
 	sigemptyset(&action.sa_mask);
 	sigaction(SIGINT, &action, NULL); /* no SA_RESTART: a waiting read must notice */
 	sigaction(SIGTERM, &action, NULL);
 }
 
+int cli_interrupt_fd(void)
+{
+	return interrupt_pipe[0];
+}
+
 void cli_interrupt_clear(void)
 {
+	char bytes[64];
+
+	while (interrupt_pipe[0] >= 0 && read(interrupt_pipe[0], bytes, sizeof bytes) > 0)
+		;
 	cli_interrupted = 0;
 	ruv_cancel_clear(&cli_cancel);
 }

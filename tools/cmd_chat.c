@@ -5,10 +5,12 @@
  * stops an answer and stays; at the prompt it clears the line. */
 #include <errno.h>
 #include <histedit.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include <wchar.h>
 
 #include "answer_print.h"
 #include "base/buf.h"
@@ -351,6 +353,41 @@ static unsigned char complete(EditLine *el, int key)
 	return CC_REFRESH;
 }
 
+/* Reads one character. Unlike libedit's own reader it also waits for Ctrl-C, so that one pressed at any moment ends the wait. */
+static int read_character(EditLine *el, wchar_t *c)
+{
+	struct pollfd waits[2] = {{.fd = STDIN_FILENO, .events = POLLIN}, {.fd = cli_interrupt_fd(), .events = POLLIN}};
+	mbstate_t state = {0};
+
+	(void)el;
+	for (;;) {
+		char byte;
+		size_t len;
+		ssize_t n;
+
+		if (poll(waits, 2, -1) < 0 && errno != EINTR)
+			return -1;
+		if (cli_interrupted) {
+			errno = EINTR;
+			return -1;
+		}
+		if (!waits[0].revents)
+			continue;
+		n = read(STDIN_FILENO, &byte, 1);
+		if (n < 0 && (errno == EINTR || errno == EAGAIN))
+			continue;
+		if (n <= 0)
+			return (int)n;
+		len = mbrtowc(c, &byte, 1, &state);
+		if (len == (size_t)-1) { /* no text of this locale: leave it out */
+			memset(&state, 0, sizeof state);
+			continue;
+		}
+		if (len != (size_t)-2)
+			return 1;
+	}
+}
+
 static void chat_on_terminal(chat *c)
 {
 	EditLine *el = el_init("ruvllm", stdin, stdout, stderr);
@@ -369,6 +406,7 @@ static void chat_on_terminal(chat *c)
 	history(past, &event, H_SETUNIQUE, 1);
 	history(past, &event, H_LOAD, path); /* not there the first time */
 	el_set(el, EL_PROMPT, prompt);
+	el_set(el, EL_GETCFN, read_character);
 	el_set(el, EL_EDITOR, "emacs");
 	el_set(el, EL_HIST, history, past);
 	el_set(el, EL_ADDFN, "ruv-complete", "complete a command", complete);

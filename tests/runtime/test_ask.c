@@ -135,7 +135,7 @@ static void test_provenance(void **state)
 	assert_int_equal(result.n_embedded, 3);
 
 	find_node(&r, "passphrase", &node, &nodes);
-	assert_string_equal(node.text, "A restore needs the passphrase.\nIt was printed at setup.");
+	assert_string_equal(node.text, "A restore needs the passphrase. It was printed at setup.");
 	assert_string_equal(node.title, "Backups > Restore");
 	assert_int_equal(node.first_line, 7);
 	assert_int_equal(node.last_line, 8);
