@@ -272,15 +272,14 @@ X86_INLINE void step_any(ruv_dtype dtype, zf *acc, zf *rest, const uint8_t *b, c
 	}
 }
 
-/* How far ahead of the row that is read: enough to cover DRAM latency, within the four rows' own streams. */
-enum { PREFETCH = 1024 };
-
 X86_INLINE void gemv_vnni(ruv_dtype dtype, float *y, const void *w, size_t row_bytes, int n_rows, const ruv_act_row *x, int64_t k)
 {
 	const size_t chunk_bytes = (size_t)(CHUNK / ruv_dtype_block_elements(dtype) * ruv_dtype_block_bytes(dtype));
 
+	size_t distance = prefetch_distance(row_bytes);
+
 	for (int r = 0; r < n_rows; r += ROW_BATCH) {
-		const uint8_t *row[ROW_BATCH];
+		const uint8_t *row[ROW_BATCH], *batch = (const uint8_t *)w + (size_t)r * row_bytes + distance;
 		zf acc[ROW_BATCH], rest[ROW_BATCH];
 		int64_t i = 0;
 		size_t at = 0;
@@ -292,8 +291,8 @@ X86_INLINE void gemv_vnni(ruv_dtype dtype, float *y, const void *w, size_t row_b
 			struct step step = prepare(dtype, x, i);
 #pragma GCC unroll 4
 			for (int j = 0; j < ROW_BATCH; j++) {
-				for (size_t line = 0; line < chunk_bytes; line += 64)
-					_mm_prefetch((const char *)row[j] + at + line + PREFETCH, _MM_HINT_T0);
+				prefetch(row_bytes > LONG_ROW ? row[j] + at + distance : batch + ROW_BATCH * at + (size_t)j * chunk_bytes,
+					 chunk_bytes);
 				step_any(dtype, &acc[j], &rest[j], row[j] + at, &step);
 			}
 		}
