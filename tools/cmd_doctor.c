@@ -10,6 +10,7 @@
 
 #include "base/cpu.h"
 #include "cli_runtime.h"
+#include "machine.h"
 
 typedef struct doctor {
 	json_t *findings; /* with --json */
@@ -68,6 +69,21 @@ static void look_at_machine(doctor *d, ruv_runtime *runtime)
 		report(d, OK, "backend", "%s", ruv_engine_describe(engine));
 	report(d, available < ((uint64_t)512 << 20) ? NOTE : OK, "memory", "%s of %s available",
 	       cli_human_bytes(free_text, sizeof free_text, available), cli_human_bytes(total, sizeof total, meminfo("MemTotal")));
+}
+
+/* How fast it reads memory and multiplies: the bound of every model's speed on it. */
+static void look_at_speed(doctor *d, ruv_runtime *runtime)
+{
+	ruv_engine *engine = NULL;
+	machine m;
+	ruv_error err = {0};
+
+	if (ruv_runtime_engine(runtime, &engine, &err) || machine_measure(&m, ruv_engine_n_threads(engine), &err)) {
+		report(d, PROBLEM, "speed", "%s", err.message);
+		return;
+	}
+	report(d, OK, "speed", "memory read at %.1f GB/s, %.0f GFLOP/s in F32, %.0f GOP/s on bytes (%d threads); a model of 1 GB writes at most %.0f tokens/s",
+	       m.all.read_bytes * 1e-9, m.all.f32_ops * 1e-9, m.all.int8_ops * 1e-9, m.n_threads, m.all.read_bytes * 1e-9);
 }
 
 /* A role ("l", "encoder") or a file; a model that nothing uses by default may be absent. */
@@ -171,8 +187,11 @@ static void look_at_store(doctor *d, ruv_runtime *runtime)
 
 int cmd_doctor(int argc, char **argv)
 {
+	static bool quick;
+	static const cli_option options[] = {{"quick", 0, CLI_FLAG, &quick, NULL, "do not measure the machine's speed (a second)"}, {0}};
 	static const cli_spec spec = {
 	    .name = "doctor",
+	    .options = options,
 	    .usage = "[OPTIONS]",
 	    .summary = "Look at this installation: the processor and what is used of it, memory, the configuration, every model with its checksum, the store "
 		       "and the disk. Ends with 1 when something will not work, and says what to do.",
@@ -200,6 +219,8 @@ int cmd_doctor(int argc, char **argv)
 	report(&d, OK, "version", "ruvllm %s", ruv_version());
 	report(&d, OK, "config", "%s", *ruv_config_file(config) ? ruv_config_file(config) : "no file; defaults, environment and flags only");
 	look_at_machine(&d, runtime);
+	if (!quick)
+		look_at_speed(&d, runtime);
 	model = ruv_config_value(config, ruv_config_key_find("model"), NULL, NULL);
 	look_at_model(&d, runtime, model, true);
 	for (size_t i = 0; i < sizeof tiers / sizeof *tiers; i++)
