@@ -1,5 +1,7 @@
 /* test_generate.c - generation on tiny random models: their text is noise, which is just what finds cut characters and stop strings that
  * straddle tokens. Expectations come from a plain loop over decode and the detokenized whole. */
+#include <pthread.h>
+
 #include "fixture.h"
 #include "text/unicode.h"
 
@@ -376,6 +378,59 @@ static void test_info_and_variants(void **state)
 	assert_int_equal(ruv_variant_hooks(ruv_variant_find("coder"), 2, hooks), 1); /* all in the last layer */
 }
 
+/* Sessions of one model on several threads take turns and give what they give alone. */
+struct worker {
+	pthread_t thread;
+	ruv_model *model;
+	char text[1024];
+	float embedding[32];
+	int rc;
+};
+
+static void *work(void *arg)
+{
+	struct worker *w = arg;
+	static const char *const texts[] = {"the queen and us"};
+	ruv_session *s = NULL;
+	ruv_embedder *e = NULL;
+	ruv_generation g = {0};
+	w->rc = ruv_session_open(&s, w->model, &(ruv_session_options){.n_ctx = 128}, NULL);
+	for (int i = 0; i < 3 && !w->rc; i++) {
+		ruv_generation_release(&g);
+		w->rc = ruv_generate(s, prompt, 40, &(ruv_generate_params){.max_tokens = 25, .ignore_end = true}, &g, NULL);
+	}
+	if (!w->rc)
+		snprintf(w->text, sizeof w->text, "%s", g.text);
+	if (!w->rc)
+		w->rc = ruv_embedder_open(&e, w->model, 0, NULL);
+	if (!w->rc)
+		w->rc = ruv_embedder_embed(e, texts, 1, RUV_EMBED_PLAIN, w->embedding, NULL, NULL);
+	ruv_generation_release(&g);
+	ruv_session_free(s);
+	ruv_embedder_free(e);
+	ruv_model_free(w->model); /* each thread gives up its own hold */
+	return NULL;
+}
+
+static void test_threads(void **state)
+{
+	(void)state;
+	struct worker workers[4] = {{0}};
+	for (int i = 0; i < 4; i++) {
+		workers[i].model = ruv_model_hold(model);
+		assert_int_equal(pthread_create(&workers[i].thread, NULL, work, &workers[i]), 0);
+		if (i == 0)
+			pthread_join(workers[0].thread, NULL); /* the first runs alone */
+	}
+	for (int i = 1; i < 4; i++)
+		pthread_join(workers[i].thread, NULL);
+	for (int i = 0; i < 4; i++) {
+		assert_int_equal(workers[i].rc, RUV_OK);
+		assert_string_equal(workers[i].text, workers[0].text);
+		assert_memory_equal(workers[i].embedding, workers[0].embedding, sizeof workers[0].embedding);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -389,6 +444,7 @@ int main(void)
 	    cmocka_unit_test(test_top_logprobs),
 	    cmocka_unit_test(test_tokens_and_chat),
 	    cmocka_unit_test(test_info_and_variants),
+	    cmocka_unit_test(test_threads),
 	};
 	return cmocka_run_group_tests(tests, setup, teardown);
 }
