@@ -160,9 +160,8 @@ static int split(jinja_interp *in, jinja_string *s, const jinja_string *separato
 				if (n && ruv_unicode_is_space(cp))
 					break;
 			}
-			if (max == 0) /* the rest keeps its inner space, not its end */
-				for (stop = s->len; stop > at && ruv_unicode_is_space((unsigned char)s->data[stop - 1]); stop--)
-					;
+			if (max == 0) /* the rest as it is */
+				stop = s->len;
 			n_separator = 0;
 		} else {
 			if (max != 0)

@@ -103,6 +103,8 @@ int jinja_attribute(jinja_interp *in, jinja_value v, const char *name, jinja_val
 
 	if (v.type == JINJA_UNDEFINED)
 		return jinja_fail(in, RUV_EFORMAT, "'%s' is undefined, so it has no '%s'", v.s ? v.s->data : "?", name);
+	if (jinja_is_method(v, name))
+		return jinja_fail(in, RUV_EUNSUPPORTED, "method '%s' can only be called", name);
 	if (v.type == JINJA_DICT) {
 		found = jinja_dict_get(v.d, name, strlen(name));
 		if (found) {

@@ -1140,6 +1140,24 @@ static int add_text(parser *p, jinja_node *block, size_t from, size_t to)
 	return rc ? rc : node_push(p, block, node);
 }
 
+/* Where text [start, tag) ends once the tag's opening marker had its way: '-' takes all white space, none (lstrip_blocks) that of a
+ * line which holds nothing else in front of the tag, '+' nothing. */
+static size_t text_end(const parser *p, size_t start, size_t tag, char marker, bool starting)
+{
+	size_t stop = tag;
+
+	if (marker == '-') {
+		while (stop > start && is_white(p->src[stop - 1]))
+			stop--;
+	} else if (marker != '+') {
+		while (stop > start && (p->src[stop - 1] == ' ' || p->src[stop - 1] == '\t'))
+			stop--;
+		if (stop > start ? p->src[stop - 1] != '\n' : !starting)
+			stop = tag;
+	}
+	return stop;
+}
+
 /* Is p->src[pos..) "{% WORD %}" with optional markers? Its length, and the markers. */
 static size_t plain_tag(const parser *p, size_t pos, const char *word, char *open, char *close)
 {
@@ -1194,16 +1212,7 @@ static int parse_body(parser *p, const char *const *ends, const char **end, jinj
 		}
 		if (tag + 2 < p->n && (p->src[tag + 2] == '-' || (p->src[tag + 2] == '+' && kind != '{')))
 			marker = p->src[tag + 2];
-		stop = tag;
-		if (marker == '-') {
-			while (stop > start && is_white(p->src[stop - 1]))
-				stop--;
-		} else if (kind != '{' && marker != '+') { /* lstrip_blocks: a tag alone at the start of its line */
-			for (i = stop; i > start && (p->src[i - 1] == ' ' || p->src[i - 1] == '\t'); i--)
-				;
-			if (i > start ? p->src[i - 1] == '\n' : starting)
-				stop = i;
-		}
+		stop = text_end(p, start, tag, kind == '{' && !marker ? '+' : marker, starting);
 		rc = add_text(p, block, start, stop);
 		if (rc)
 			return rc;
@@ -1220,16 +1229,14 @@ static int parse_body(parser *p, const char *const *ends, const char **end, jinj
 		}
 		if (kind == '%' && (i = plain_tag(p, tag, "raw", &marker, &marker_end)) > 0) {
 			p->pos = tag + i;
-			after_tag(p, marker_end, true);
+			after_tag(p, marker_end, false);
 			for (stop = p->pos; stop < p->n && !(i = plain_tag(p, stop, "endraw", &marker, &marker_end)); stop++)
 				;
 			if (stop >= p->n)
 				return SYNTAX(p, "'endraw' is missing");
 			start = p->pos;
 			p->pos = stop + i;
-			if (marker == '-')
-				while (stop > start && is_white(p->src[stop - 1]))
-					stop--;
+			stop = text_end(p, start, stop, marker, starting);
 			rc = add_text(p, block, start, stop);
 			if (rc)
 				return rc;

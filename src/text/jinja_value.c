@@ -851,7 +851,7 @@ int jinja_contains(jinja_interp *in, jinja_value container, jinja_value item, bo
 
 int jinja_iterate(jinja_interp *in, jinja_value v, jinja_list **items)
 {
-	jinja_value list, part;
+	jinja_value list = {0}, part;
 	size_t i;
 	int rc;
 
