@@ -1,7 +1,8 @@
-/* cmd_imatrix.c - `ruvllm imatrix`: how much each input of each matrix matters, measured on a text, for `ruvllm quantize --imatrix`.
+/* cmd_imatrix.c - `ruvllm imatrix`: how much each input of each matrix matters, measured on a text, for `ruvllm quantize
+ * --imatrix`.
  *
- * For every matrix of the layers the squares of its inputs are summed over all tokens of the text, in windows that start afresh. The
- * file is a GGUF that llama.cpp's tools read as well (format/quantize.h has its keys and tensors). */
+ * For every matrix of the layers the squares of its inputs are summed over all tokens of the text, in windows that start afresh.
+ * The file is a GGUF that llama.cpp's tools read as well (format/quantize.h has its keys and tensors). */
 #include "cli.h"
 #include "commands.h"
 
@@ -19,7 +20,7 @@ enum { MAX_TEXT_BYTES = 1 << 30, MAX_SUFFIXES = 12 };
 /* The sums of one matrix. Those that read the same activations (q, k, v) have equal sums, kept apart all the same. */
 struct sums {
 	char name[64];
-	float *sum2; /* [n_in] handed to the writer */
+	float *sum2;   /* [n_in] handed to the writer */
 	double *exact; /* [n_in] */
 	int64_t n_in;
 	double count;
@@ -97,7 +98,8 @@ static void release(struct collector *c)
 	free(c->host);
 }
 
-static int collect(struct collector *c, ruv_model *model, const char *path, int ctx, int max_windows, int *n_windows, ruv_error *err)
+static int collect(struct collector *c, ruv_model *model, const char *path, int ctx, int max_windows, int *n_windows,
+                   ruv_error *err)
 {
 	char *text = NULL;
 	size_t n_bytes = 0;
@@ -110,8 +112,8 @@ static int collect(struct collector *c, ruv_model *model, const char *path, int 
 	const bool bos = list.n > 0 && list.ids[0] == ruv_model_token_bos(model);
 	int n = list.n / ctx;
 	if (n == 0) {
-		rc = ruv_fail(err, RUV_EINVAL, "imatrix", "%s has %d tokens, one window needs %d; give a longer text or a smaller --ctx", path,
-			      list.n, ctx);
+		rc = ruv_fail(err, RUV_EINVAL, "imatrix",
+		              "%s has %d tokens, one window needs %d; give a longer text or a smaller --ctx", path, list.n, ctx);
 		goto done;
 	}
 	if (max_windows > 0 && max_windows < n)
@@ -159,16 +161,16 @@ int cmd_imatrix(int argc, char **argv)
 {
 	static int ctx = 512, threads, windows;
 	static const char *output = "imatrix.gguf";
-	static const cli_option options[] = {
-	    {"output", 'o', CLI_STRING, &output, "FILE", "where to write (default imatrix.gguf)"},
-	    {"ctx", 'c', CLI_INT, &ctx, "N", "tokens of a window (default 512)"},
-	    {"windows", 'n', CLI_INT, &windows, "N", "use at most so many windows (default: all)"},
-	    {"threads", 'j', CLI_INT, &threads, "N", "threads (default: one per core)"},
-	    {0}};
+	static const cli_option options[] = {{"output", 'o', CLI_STRING, &output, "FILE", "where to write (default imatrix.gguf)"},
+	                                     {"ctx", 'c', CLI_INT, &ctx, "N", "tokens of a window (default 512)"},
+	                                     {"windows", 'n', CLI_INT, &windows, "N", "use at most so many windows (default: all)"},
+	                                     {"threads", 'j', CLI_INT, &threads, "N", "threads (default: one per core)"},
+	                                     {0}};
 	static const cli_spec spec = {
 	    .name = "imatrix",
 	    .usage = "[OPTIONS] MODEL.gguf TEXT",
-	    .summary = "Measures on a text which inputs of each matrix matter, so that `ruvllm quantize --imatrix` can spend its bits there. "
+	    .summary = "Measures on a text which inputs of each matrix matter, so that `ruvllm quantize --imatrix` can spend its "
+	               "bits there. "
 		       "The model should be F16, BF16 or Q8_0; some 50,000 tokens of text like what it will meet are enough.",
 	    .options = options,
 	    .examples = "ruvllm imatrix model-F16.gguf sample.txt -o model.imatrix.gguf\n"
@@ -196,8 +198,8 @@ int cmd_imatrix(int argc, char **argv)
 	if (rc) {
 		code = cli_fail(&err, NULL);
 	} else if (cli.json) {
-		code = cli_json_print(json_pack("{s:o, s:i, s:i, s:i, s:f}", "file", cli_json_text(output), "matrices", collector.n, "windows",
-						n_windows, "ctx", ctx, "seconds", seconds));
+		code = cli_json_print(json_pack("{s:o, s:i, s:i, s:i, s:f}", "file", cli_json_text(output), "matrices", collector.n,
+		                                "windows", n_windows, "ctx", ctx, "seconds", seconds));
 	} else {
 		char time[32];
 		printf("%s: %d matrices over %d tokens in %s\n", output, collector.n, n_windows * ctx,

@@ -1,7 +1,8 @@
 /* embed.c - texts into unit vectors: several texts a pass, each a sequence of its own from position 0.
  *
  * Nobody reads the keys and values of an embedding later, so all layers share the pages of one. A text goes through whole: encoders
- * see it in both directions, and the mean is taken over all its tokens. The workspace grows to the longest text met, up to n_ctx. */
+ * see it in both directions, and the mean is taken over all its tokens. The workspace grows to the longest text met, up to n_ctx.
+ */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,9 +20,9 @@ struct ruv_embedder {
 	int n_ctx, dim;
 	int n_rows; /* rows that a pass may have now */
 	ruv_kv_pool *pool;
-	int32_t *pages;	   /* [n_pages] 0, 1, 2, ... */
+	int32_t *pages;    /* [n_pages] 0, 1, 2, ... */
 	float *conv_state; /* backend [MAX_SEQS, n_conv, 2, hidden]; NULL when centred or without convolutions */
-	float *pooled;	   /* host [MAX_SEQS, dim] */
+	float *pooled;     /* host [MAX_SEQS, dim] */
 };
 
 static size_t state_bytes(const ruv_embedder *e)
@@ -49,8 +50,8 @@ static int grow(ruv_embedder *e, int n_rows, ruv_error *err)
 		return ruv_fail_memory(err, where, (size_t)n_pages * sizeof *pages);
 	ruv_kv_pool *pool = NULL;
 	ruv_engine_lock(e->model->engine);
-	rc = ruv_kv_pool_open(&pool, ruv_engine_backend(e->model->engine), hp->n_attention ? 1 : 0, hp->n_kv_heads, hp->head_dim, RUV_F32,
-			      n_pages, err);
+	rc = ruv_kv_pool_open(&pool, ruv_engine_backend(e->model->engine), hp->n_attention ? 1 : 0, hp->n_kv_heads, hp->head_dim,
+	                      RUV_F32, n_pages, err);
 	if (rc == RUV_OK) {
 		ruv_kv_pool_free(e->pool);
 		e->pool = pool;
@@ -77,7 +78,8 @@ int ruv_embedder_open(ruv_embedder **out, ruv_model *model, int n_ctx, ruv_error
 	if (n_ctx == 0)
 		n_ctx = longest < DEFAULT_CTX ? longest : DEFAULT_CTX;
 	if (n_ctx < 1 || n_ctx > longest)
-		return ruv_fail(err, RUV_EINVAL, where, "texts of %d tokens were asked for; %s takes 1..%d", n_ctx, model->path, longest);
+		return ruv_fail(err, RUV_EINVAL, where, "texts of %d tokens were asked for; %s takes 1..%d", n_ctx, model->path,
+		                longest);
 	ruv_embedder *e = calloc(1, sizeof *e);
 	if (!e)
 		return ruv_fail_memory(err, where, sizeof *e);
@@ -142,7 +144,8 @@ static int encode(const ruv_embedder *e, const char *text, size_t n_bytes, ruv_e
 	int rc = ruv_buf_puts(&both, prefix);
 	if (rc == RUV_OK)
 		rc = ruv_buf_append(&both, text, n_bytes);
-	rc = rc ? ruv_fail_memory(err, where, n_bytes) : ruv_vocab_encode(m->vocab, both.data, both.len, RUV_ENCODE_EDGES, tokens, err);
+	rc = rc ? ruv_fail_memory(err, where, n_bytes)
+	        : ruv_vocab_encode(m->vocab, both.data, both.len, RUV_ENCODE_EDGES, tokens, err);
 	ruv_buf_release(&both);
 	return rc;
 }
@@ -177,7 +180,8 @@ static int run(ruv_embedder *e, const ruv_token *tokens, const int *lengths, int
 	}
 	for (int i = 0; i < row; i++)
 		if (tokens[i] < 0 || tokens[i] >= hp->n_vocab)
-			return ruv_fail(err, RUV_EINVAL, where, "token %d is outside the model's vocabulary of %d", tokens[i], hp->n_vocab);
+			return ruv_fail(err, RUV_EINVAL, where, "token %d is outside the model's vocabulary of %d", tokens[i],
+			                hp->n_vocab);
 	const ruv_forward forward = {
 	    .tokens = tokens, .n = row, .seqs = seqs, .n_seqs = n_seqs, .kv = e->pool->layers, .kv_stride = 0, .pooled = e->pooled};
 	int rc = ruv_model_forward(e->model, &forward, err);
@@ -209,7 +213,7 @@ int ruv_embedder_embed_tokens(ruv_embedder *e, const ruv_token *tokens, int n, f
 }
 
 int ruv_embedder_embed(ruv_embedder *e, const char *const *texts, int n_texts, ruv_embed_kind kind, float *vectors,
-		       const ruv_cancel *cancel, ruv_error *err)
+                       const ruv_cancel *cancel, ruv_error *err)
 {
 	if (n_texts < 1)
 		return ruv_fail(err, RUV_EINVAL, where, "%d texts were given, at least one is needed", n_texts);
@@ -224,7 +228,8 @@ int ruv_embedder_embed(ruv_embedder *e, const char *const *texts, int n_texts, r
 		lengths[i] = (int)(tokens.n - before);
 		longest = lengths[i] > longest ? lengths[i] : longest;
 		if (lengths[i] > e->n_ctx)
-			rc = ruv_fail(err, RUV_ECONTEXT, where, "text %d has %d tokens, but the embedder takes %d", i, lengths[i], e->n_ctx);
+			rc = ruv_fail(err, RUV_ECONTEXT, where, "text %d has %d tokens, but the embedder takes %d", i, lengths[i],
+			              e->n_ctx);
 		else if (lengths[i] == 0)
 			rc = ruv_fail(err, RUV_EINVAL, where, "text %d is empty", i);
 	}

@@ -21,9 +21,12 @@ enum { MAX_TOP = 20, MAX_TEXT_BYTES = 1 << 30 };
 const char *ruv_finish_name(ruv_finish finish)
 {
 	switch (finish) {
-	case RUV_FINISH_STOP: return "stop";
-	case RUV_FINISH_LENGTH: return "length";
-	case RUV_FINISH_CANCELLED: return "cancelled";
+	case RUV_FINISH_STOP:
+		return "stop";
+	case RUV_FINISH_LENGTH:
+		return "length";
+	case RUV_FINISH_CANCELLED:
+		return "cancelled";
 	}
 	return "unknown";
 }
@@ -84,8 +87,8 @@ static bool find_stop(const struct run *r, size_t *at, int *which)
 	for (int i = 0; i < r->params->n_stops; i++) {
 		const char *begin = r->text.data + r->n_shown;
 		const char *hit = r->text.len > r->n_shown
-				      ? memmem(begin, r->text.len - r->n_shown, r->params->stops[i], strlen(r->params->stops[i]))
-				      : NULL;
+		                      ? memmem(begin, r->text.len - r->n_shown, r->params->stops[i], strlen(r->params->stops[i]))
+		                      : NULL;
 		if (hit && (!found || (size_t)(hit - r->text.data) < *at)) {
 			*at = (size_t)(hit - r->text.data);
 			*which = i;
@@ -180,9 +183,13 @@ static int sample_loop(struct run *r, ruv_error *err)
 	if (ruv_utf8_stream_finish(&r->utf8, &r->text))
 		return ruv_fail_memory(err, where, r->text.len);
 	switch (text_grew(r, true)) {
-	case GO_ON: break;
-	case STOP_STRING: g->finish = RUV_FINISH_STOP; break;
-	case CALLER_STOPS: break; /* it had all of it */
+	case GO_ON:
+		break;
+	case STOP_STRING:
+		g->finish = RUV_FINISH_STOP;
+		break;
+	case CALLER_STOPS:
+		break; /* it had all of it */
 	}
 	return RUV_OK;
 }
@@ -196,14 +203,15 @@ static int alloc_results(struct run *r, ruv_error *err)
 	if (r->params->n_logprobs >= 0)
 		ok = (g->logprobs = malloc(n * sizeof *g->logprobs)) && ok;
 	if (r->params->n_logprobs > 0) {
-		g->n_top = r->params->n_logprobs < r->session->model->hp.n_vocab ? r->params->n_logprobs : r->session->model->hp.n_vocab;
+		g->n_top =
+		    r->params->n_logprobs < r->session->model->hp.n_vocab ? r->params->n_logprobs : r->session->model->hp.n_vocab;
 		ok = (g->top = malloc(n * (size_t)g->n_top * sizeof *g->top)) && ok;
 	}
 	return ok ? RUV_OK : ruv_fail_memory(err, where, n * 8);
 }
 
-int ruv_generate(ruv_session *session, const ruv_token *prompt, int n_prompt, const ruv_generate_params *params, ruv_generation *out,
-		 ruv_error *err)
+int ruv_generate(ruv_session *session, const ruv_token *prompt, int n_prompt, const ruv_generate_params *params,
+                 ruv_generation *out, ruv_error *err)
 {
 	const ruv_generate_params defaults = {0};
 	memset(out, 0, sizeof *out);
@@ -219,8 +227,9 @@ int ruv_generate(ruv_session *session, const ruv_token *prompt, int n_prompt, co
 	if (rc)
 		goto done;
 	if (n_prompt >= session->n_ctx) {
-		rc = ruv_fail(err, RUV_ECONTEXT, where, "the prompt has %d tokens, but the context holds %d, of which an answer needs at least 1",
-			      n_prompt, session->n_ctx);
+		rc = ruv_fail(err, RUV_ECONTEXT, where,
+		              "the prompt has %d tokens, but the context holds %d, of which an answer needs at least 1", n_prompt,
+		              session->n_ctx);
 		goto done;
 	}
 	rc = ruv_sampler_open(&r.sampler, &params->sampling, session->model->may_sample, session->model->hp.n_vocab, err);

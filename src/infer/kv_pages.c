@@ -19,14 +19,15 @@ static int alloc_layer(ruv_kv_pool *pool, ruv_kv_layer *layer, ruv_error *err)
 	return rc ? rc : ruv_backend_alloc(pool->backend, &layer->v, n_bytes, err);
 }
 
-int ruv_kv_pool_open(ruv_kv_pool **out, ruv_backend *backend, int n_layers, int n_kv_heads, int head_dim, ruv_dtype dtype, int n_pages,
-		     ruv_error *err)
+int ruv_kv_pool_open(ruv_kv_pool **out, ruv_backend *backend, int n_layers, int n_kv_heads, int head_dim, ruv_dtype dtype,
+                     int n_pages, ruv_error *err)
 {
 	*out = NULL;
 	size_t row = n_layers ? ruv_dtype_row_bytes(dtype, head_dim) : 1;
 	if (row == 0)
-		return ruv_fail(err, RUV_EUNSUPPORTED, where, "heads of %d elements cannot be kept as %s, which goes in blocks of %d",
-				head_dim, ruv_dtype_name(dtype), ruv_dtype_block_elements(dtype));
+		return ruv_fail(err, RUV_EUNSUPPORTED, where,
+		                "heads of %d elements cannot be kept as %s, which goes in blocks of %d", head_dim,
+		                ruv_dtype_name(dtype), ruv_dtype_block_elements(dtype));
 	ruv_kv_pool *pool = calloc(1, sizeof *pool);
 	if (!pool)
 		return ruv_fail_memory(err, where, sizeof *pool);

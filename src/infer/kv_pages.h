@@ -15,13 +15,13 @@ typedef struct ruv_kv_pool {
 	ruv_backend *backend;
 	int n_layers, n_pages, n_free;
 	ruv_kv_layer *layers; /* [n_layers] */
-	int32_t *refs;	      /* [n_pages] sequences that list the page */
+	int32_t *refs;        /* [n_pages] sequences that list the page */
 	int32_t *free_pages;  /* [n_free] stack */
 } ruv_kv_pool;
 
 /* n_layers may be 0 (a model without attention): pages are then only counted. */
-int ruv_kv_pool_open(ruv_kv_pool **out, ruv_backend *backend, int n_layers, int n_kv_heads, int head_dim, ruv_dtype dtype, int n_pages,
-		     ruv_error *err);
+int ruv_kv_pool_open(ruv_kv_pool **out, ruv_backend *backend, int n_layers, int n_kv_heads, int head_dim, ruv_dtype dtype,
+                     int n_pages, ruv_error *err);
 ruv_kv_pool *ruv_kv_pool_hold(ruv_kv_pool *pool);
 /* Gives up one hold; NULL is fine. */
 void ruv_kv_pool_free(ruv_kv_pool *pool);

@@ -1,10 +1,10 @@
 /* sampler.c - choosing a token.
  *
- * top-k, top-p and min-p each keep a beginning of the order by probability, so that the whole vocabulary is never sorted: what min-p
- * cuts never enters the list, and for top-p the tokens within a few nats of the best one are looked at first, the rest only if their
- * mass does not suffice, and what makes up the mass is selected, not sorted. typical-p (Meister et al. 2022, arXiv 2202.00666) orders by |-log p - entropy| and needs all.
- * Repetition penalty as in CTRL (Keskar et al. 2019), frequency and presence penalties as OpenAI's API defines them; all three look
- * at the last tokens of the sequence, prompt included. */
+ * top-k, top-p and min-p each keep a beginning of the order by probability, so that the whole vocabulary is never sorted: what
+ * min-p cuts never enters the list, and for top-p the tokens within a few nats of the best one are looked at first, the rest only
+ * if their mass does not suffice, and what makes up the mass is selected, not sorted. typical-p (Meister et al. 2022, arXiv
+ * 2202.00666) orders by |-log p - entropy| and needs all. Repetition penalty as in CTRL (Keskar et al. 2019), frequency and
+ * presence penalties as OpenAI's API defines them; all three look at the last tokens of the sequence, prompt included. */
 #include "infer/sampler.h"
 
 #include <math.h>
@@ -25,7 +25,7 @@ struct ruv_sampler {
 	int n_vocab;
 	ruv_rng rng;
 	uint64_t seed;
-	float *work;	     /* [n_vocab] logits after bias and penalties; -inf: banned */
+	float *work;         /* [n_vocab] logits after bias and penalties; -inf: banned */
 	int32_t *counts;     /* [n_vocab] zero between calls */
 	ruv_candidate *list; /* [n_vocab] */
 };
@@ -53,10 +53,10 @@ static int check_params(const ruv_sampling *p, int n_vocab, ruv_error *err)
 	for (int i = 0; i < p->n_bias; i++) {
 		if (p->bias[i].token < 0 || p->bias[i].token >= n_vocab)
 			return ruv_fail(err, RUV_EINVAL, where, "logit bias for token %d, which is outside the vocabulary of %d",
-					p->bias[i].token, n_vocab);
+			                p->bias[i].token, n_vocab);
 		if (isnan(p->bias[i].bias) || p->bias[i].bias == INFINITY)
 			return ruv_fail(err, RUV_EINVAL, where, "logit bias %g for token %d is no finite number or -infinity",
-					(double)p->bias[i].bias, p->bias[i].token);
+			                (double)p->bias[i].bias, p->bias[i].token);
 	}
 	return RUV_OK;
 }
@@ -168,7 +168,8 @@ static int gather(ruv_sampler *s, float at_least)
 	return n;
 }
 
-/* Hoare's partition of list[low..high] around its middle by by_logit: [low, *j] before [*i, high], what lies between equals the pivot. */
+/* Hoare's partition of list[low..high] around its middle by by_logit: [low, *j] before [*i, high], what lies between equals the
+ * pivot. */
 static void partition(ruv_candidate *list, int low, int high, int *i_out, int *j_out)
 {
 	const ruv_candidate pivot = list[low + (high - low) / 2];
@@ -203,8 +204,8 @@ static void select_best(ruv_candidate *list, int n, int k)
 	}
 }
 
-/* Moves the fewest of the best whose p sum to `need` or more to the front, unsorted, and returns how many; n when all of them do not
- * suffice. p need not be normalised. Linear, where a sort of a flat distribution over the whole vocabulary would not be. */
+/* Moves the fewest of the best whose p sum to `need` or more to the front, unsorted, and returns how many; n when all of them do
+ * not suffice. p need not be normalised. Linear, where a sort of a flat distribution over the whole vocabulary would not be. */
 static int select_mass(ruv_candidate *list, int n, double need)
 {
 	int low = 0, high = n - 1, i, j;
@@ -258,7 +259,6 @@ static int top_p_count(const ruv_candidate *list, int n, float max, double total
 	return n + 1;
 }
 
-
 /* Keeps the locally typical tokens; leaves the list sorted by logit. p is scratch for the deviation. */
 static int cut_typical(ruv_candidate *list, int n, float max, double typical_p)
 {
@@ -268,7 +268,8 @@ static int cut_typical(ruv_candidate *list, int n, float max, double typical_p)
 		double lp = ((double)list[i].logit - max) - log_total;
 		entropy -= exp(lp) * lp;
 	}
-	/* |surprise - entropy| <= d is a band around the entropy: with the list sorted by logit it is a run, grown from its middle */
+	/* |surprise - entropy| <= d is a band around the entropy: with the list sorted by logit it is a run, grown from its middle
+	 */
 	qsort(list, (size_t)n, sizeof *list, by_logit);
 	int high = 0;
 	while (high < n && log_total - ((double)list[high].logit - max) < entropy)
@@ -286,7 +287,7 @@ static int cut_typical(ruv_candidate *list, int n, float max, double typical_p)
 }
 
 int ruv_sampler_distribution(ruv_sampler *s, const float *logits, const ruv_token *history, int n_history,
-			     const ruv_candidate **candidates, int *n_out, ruv_error *err)
+                             const ruv_candidate **candidates, int *n_out, ruv_error *err)
 {
 	ruv_token best = -1;
 	int rc = prepare(s, logits, history, n_history, &best, err);
@@ -300,7 +301,7 @@ int ruv_sampler_distribution(ruv_sampler *s, const float *logits, const ruv_toke
 	}
 	const ruv_sampling *p = &s->p;
 	const float min_p_cut = p->min_p > 0 ? logf(p->min_p) : -INFINITY;
-	const bool top_p = p->top_p > 0 && p->top_p < 1, typical = p->typical_p > 0 && p->typical_p < 1;
+	const bool top_p = p->top_p > 0 && p->top_p<1, typical = p->typical_p> 0 && p->typical_p < 1;
 	float max = s->work[best];
 	int n;
 	if (p->top_k > 0 || typical) {
@@ -344,7 +345,8 @@ int ruv_sampler_distribution(ruv_sampler *s, const float *logits, const ruv_toke
 	return RUV_OK;
 }
 
-int ruv_sampler_choose(ruv_sampler *s, const float *logits, const ruv_token *history, int n_history, ruv_token *token, ruv_error *err)
+int ruv_sampler_choose(ruv_sampler *s, const float *logits, const ruv_token *history, int n_history, ruv_token *token,
+                       ruv_error *err)
 {
 	const ruv_candidate *list;
 	int n, rc = ruv_sampler_distribution(s, logits, history, n_history, &list, &n, err);

@@ -94,7 +94,8 @@ int ruv_session_open(ruv_session **out, ruv_model *model, const ruv_session_opti
 	if (!model->engine)
 		return ruv_fail(err, RUV_EUNSUPPORTED, where, "%s was opened for its vocabulary alone", model->path);
 	if (!hp->causal)
-		return ruv_fail(err, RUV_EUNSUPPORTED, where, "%s is an encoder: it makes embeddings and cannot generate", model->path);
+		return ruv_fail(err, RUV_EUNSUPPORTED, where, "%s is an encoder: it makes embeddings and cannot generate",
+		                model->path);
 	int n_ctx = options->n_ctx;
 	if (n_ctx == 0)
 		n_ctx = hp->n_ctx_train < DEFAULT_CTX ? hp->n_ctx_train : DEFAULT_CTX;
@@ -102,12 +103,12 @@ int ruv_session_open(ruv_session **out, ruv_model *model, const ruv_session_opti
 		return ruv_fail(err, RUV_EINVAL, where, "a context of %d tokens is outside 1..%d", n_ctx, (int)RUV_MAX_CONTEXT);
 	if (n_ctx > hp->n_ctx_train && !options->allow_longer)
 		return ruv_fail(err, RUV_EINVAL, where,
-				"a context of %d tokens was asked for, but %s was made for %d; set allow_longer to try it anyway", n_ctx,
-				model->path, hp->n_ctx_train);
+		                "a context of %d tokens was asked for, but %s was made for %d; set allow_longer to try it anyway",
+		                n_ctx, model->path, hp->n_ctx_train);
 	int n_pool = options->n_pool ? options->n_pool : n_ctx;
 	if (n_pool < n_ctx || n_pool > MAX_POOL_TOKENS)
 		return ruv_fail(err, RUV_EINVAL, where, "a pool of %d tokens is outside %d (the context)..%d", n_pool, n_ctx,
-				(int)MAX_POOL_TOKENS);
+		                (int)MAX_POOL_TOKENS);
 	if ((int)options->kv_type < RUV_KV_F16 || options->kv_type > RUV_KV_Q8_0)
 		return ruv_fail(err, RUV_EINVAL, where, "kv_type %d does not exist", (int)options->kv_type);
 
@@ -120,7 +121,7 @@ int ruv_session_open(ruv_session **out, ruv_model *model, const ruv_session_opti
 		return rc;
 	ruv_engine_lock(model->engine);
 	rc = ruv_kv_pool_open(&s->pool, ruv_engine_backend(model->engine), hp->n_attention, hp->n_kv_heads, hp->head_dim,
-			      kv_dtype(options->kv_type), pages_for(n_pool), err);
+	                      kv_dtype(options->kv_type), pages_for(n_pool), err);
 	ruv_engine_unlock(model->engine);
 	if (rc) {
 		ruv_session_free(s);
@@ -179,22 +180,22 @@ const float *ruv_session_logits(const ruv_session *s)
 
 /* Runs tokens that stand in s->tokens at [position, position + n). */
 static int pass(ruv_session *s, int position, int n, bool keep_kv, int n_logit_rows, const int32_t *logit_rows, float *logits,
-		ruv_error *err)
+                ruv_error *err)
 {
 	const ruv_forward_seq seq = {
 	    .first_row = 0, .n_rows = n, .position = position, .pages = s->pages, .conv_state = s->conv_state};
 	const ruv_forward forward = {.tokens = s->tokens + position,
-				     .n = n,
-				     .seqs = &seq,
-				     .n_seqs = 1,
-				     .kv = s->pool->layers,
-				     .kv_stride = 1,
-				     .keep_kv = keep_kv,
-				     .logit_rows = logit_rows,
-				     .n_logit_rows = n_logit_rows,
-				     .logits = logits,
-				     .tap = keep_kv ? NULL : s->tap,
-				     .adapter = s->adapter};
+	                             .n = n,
+	                             .seqs = &seq,
+	                             .n_seqs = 1,
+	                             .kv = s->pool->layers,
+	                             .kv_stride = 1,
+	                             .keep_kv = keep_kv,
+	                             .logit_rows = logit_rows,
+	                             .n_logit_rows = n_logit_rows,
+	                             .logits = logits,
+	                             .tap = keep_kv ? NULL : s->tap,
+	                             .adapter = s->adapter};
 	s->state_at = -1;
 	int rc = ruv_model_forward(s->model, &forward, err);
 	if (rc == RUV_OK)
@@ -230,8 +231,9 @@ static int make_room(ruv_session *s, int n, ruv_error *err)
 	bool copy = first < s->n_pages && ruv_kv_pool_is_shared(s->pool, s->pages[first]);
 	if (n_needed + copy > s->pool->n_free)
 		return ruv_fail(err, RUV_ELIMIT, where,
-				"%d more tokens need %d pages of %d tokens, but %d of the pool's %d are free; open the session with a larger n_pool",
-				n, n_needed + copy, (int)RUV_KV_PAGE_TOKENS, s->pool->n_free, s->pool->n_pages);
+		                "%d more tokens need %d pages of %d tokens, but %d of the pool's %d are free; open the session "
+		                "with a larger n_pool",
+		                n, n_needed + copy, (int)RUV_KV_PAGE_TOKENS, s->pool->n_free, s->pool->n_pages);
 	if (copy) {
 		ruv_engine_lock(s->model->engine);
 		s->pages[first] = ruv_kv_pool_own(s->pool, s->pages[first]);
@@ -254,8 +256,8 @@ static int check_tokens(const ruv_session *s, const ruv_token *tokens, int n, ru
 		return ruv_fail(err, RUV_EINVAL, where, "%d tokens were given, at least one is needed", n);
 	for (int i = 0; i < n; i++)
 		if (tokens[i] < 0 || tokens[i] >= s->model->hp.n_vocab)
-			return ruv_fail(err, RUV_EINVAL, where, "token %d at position %d is outside the model's vocabulary of %d", tokens[i],
-					i, s->model->hp.n_vocab);
+			return ruv_fail(err, RUV_EINVAL, where, "token %d at position %d is outside the model's vocabulary of %d",
+			                tokens[i], i, s->model->hp.n_vocab);
 	return RUV_OK;
 }
 
@@ -265,8 +267,9 @@ static int extend(ruv_session *s, const ruv_token *tokens, int n, float *all_log
 	if (rc)
 		return rc;
 	if (n > s->n_ctx - s->n)
-		return ruv_fail(err, RUV_ECONTEXT, where, "%d tokens behind the %d that are there make %lld, but the context holds %d", n, s->n,
-				(long long)s->n + n, s->n_ctx);
+		return ruv_fail(err, RUV_ECONTEXT, where,
+		                "%d tokens behind the %d that are there make %lld, but the context holds %d", n, s->n,
+		                (long long)s->n + n, s->n_ctx);
 	if ((rc = settle_state(s, err)) || (rc = make_room(s, n, err)))
 		return rc;
 	s->has_logits = false;
@@ -413,8 +416,8 @@ int ruv_session_adopt(ruv_session *s, int n, ruv_error *err)
 	for (int i = 0; i < s->n_pages; i++)
 		n_own += !ruv_kv_pool_is_shared(s->pool, s->pages[i]);
 	if (n_pages > s->pool->n_free + n_own)
-		return ruv_fail(err, RUV_ELIMIT, where, "%d tokens need %d pages, but only %d of the pool's %d are free", n, n_pages,
-				s->pool->n_free + n_own, s->pool->n_pages);
+		return ruv_fail(err, RUV_ELIMIT, where, "%d tokens need %d pages, but only %d of the pool's %d are free", n,
+		                n_pages, s->pool->n_free + n_own, s->pool->n_pages);
 	drop_pages(s, 0);
 	while (s->n_pages < n_pages)
 		s->pages[s->n_pages++] = ruv_kv_pool_take(s->pool);

@@ -33,13 +33,13 @@ static const char magic[8] = {'R', 'U', 'V', 'S', 'E', 'S', 'S', '1'};
 static struct header make_header(ruv_session *s)
 {
 	struct header h = {.fingerprint = ruv_model_fingerprint(s->model) ^ (s->adapter ? s->adapter->fingerprint : 0),
-			   .kv_type = (uint32_t)s->kv_type,
-			   .n_tokens = (uint32_t)s->n,
-			   .n_layers = (uint32_t)s->pool->n_layers,
-			   .has_logits = s->has_logits,
-			   .page_bytes = s->pool->n_layers ? s->pool->layers[0].page_bytes : 0,
-			   .state_bytes = ruv_session_state_bytes(s),
-			   .n_vocab = (uint64_t)s->model->hp.n_vocab};
+	                   .kv_type = (uint32_t)s->kv_type,
+	                   .n_tokens = (uint32_t)s->n,
+	                   .n_layers = (uint32_t)s->pool->n_layers,
+	                   .has_logits = s->has_logits,
+	                   .page_bytes = s->pool->n_layers ? s->pool->layers[0].page_bytes : 0,
+	                   .state_bytes = ruv_session_state_bytes(s),
+	                   .n_vocab = (uint64_t)s->model->hp.n_vocab};
 	memcpy(h.magic, magic, sizeof magic);
 	return h;
 }
@@ -139,22 +139,24 @@ static int check_file(ruv_session *s, const ruv_map *map, const char *path, stru
 	memcpy(h, map->data, sizeof *h);
 	struct header mine = make_header(s);
 	if (h->fingerprint != mine.fingerprint)
-		return ruv_fail(err, RUV_EMISMATCH, where, "%s was saved with another model or adapter than %s", path, s->model->path);
+		return ruv_fail(err, RUV_EMISMATCH, where, "%s was saved with another model or adapter than %s", path,
+		                s->model->path);
 	if (h->kv_type != mine.kv_type)
-		return ruv_fail(err, RUV_EMISMATCH, where, "%s holds keys and values of type %u, the session's are of type %u", path,
-				h->kv_type, mine.kv_type);
+		return ruv_fail(err, RUV_EMISMATCH, where, "%s holds keys and values of type %u, the session's are of type %u",
+		                path, h->kv_type, mine.kv_type);
 	if (h->n_layers != mine.n_layers || h->page_bytes != mine.page_bytes || h->state_bytes != mine.state_bytes ||
 	    h->n_vocab != mine.n_vocab || h->has_logits > 1 || h->zero || h->n_tokens > RUV_MAX_CONTEXT)
 		return ruv_fail(err, RUV_ECORRUPT, where, "%s: the header contradicts the model", path);
 	if (file_bytes(h) != map->size)
 		return ruv_fail(err, RUV_ECORRUPT, where, "%s has %zu bytes, its header says %llu", path, map->size,
-				(unsigned long long)file_bytes(h));
+		                (unsigned long long)file_bytes(h));
 	uint64_t said;
 	memcpy(&said, map->data + map->size - sizeof said, sizeof said);
 	if (checksum(h, map->data) != said)
 		return ruv_fail(err, RUV_ECORRUPT, where, "%s: the checksum is wrong", path);
 	if (h->n_tokens > (uint32_t)s->n_ctx)
-		return ruv_fail(err, RUV_ECONTEXT, where, "%s holds %u tokens, but the context holds %d", path, h->n_tokens, s->n_ctx);
+		return ruv_fail(err, RUV_ECONTEXT, where, "%s holds %u tokens, but the context holds %d", path, h->n_tokens,
+		                s->n_ctx);
 	for (uint32_t i = 0; i < h->n_tokens; i++) {
 		ruv_token token;
 		memcpy(&token, map->data + sizeof *h + 4ull * i, sizeof token);

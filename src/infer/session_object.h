@@ -13,16 +13,16 @@ struct ruv_session {
 	ruv_kv_pool *pool;
 	ruv_kv_type kv_type;
 	int n_ctx;
-	int n;		   /* tokens held */
+	int n;             /* tokens held */
 	ruv_token *tokens; /* [n_ctx] */
-	int32_t *pages;	   /* [n_ctx / 64 rounded up] */
+	int32_t *pages;    /* [n_ctx / 64 rounded up] */
 	int n_pages;
 	float *conv_state; /* backend [n_conv, 2, hidden], NULL without convolutions */
 	int state_at;
 	float *logits; /* host [n_vocab] */
 	bool has_logits;
-	int32_t *rows; /* host [n_batch] row numbers 0, 1, 2, ... */
-	ruv_adapter *adapter; /* NULL: none */
+	int32_t *rows;              /* host [n_batch] row numbers 0, 1, 2, ... */
+	ruv_adapter *adapter;       /* NULL: none */
 	const ruv_forward_tap *tap; /* listens to every pass; NULL */
 };
 

@@ -1,9 +1,9 @@
 /* adapter.c - reading and binding LoRA adapters.
  *
- * The file is a GGUF with general.type "adapter", general.architecture that of the model, adapter.type "lora", adapter.lora.alpha (f32),
- * and for each adapted matrix NAME the tensors NAME.lora_a [n_in, r] and NAME.lora_b [r, n_out]. The change is
- * scale * alpha / r * B A. A half without the other, another suffix, or a NAME that the model does not have is an error. Both matrices
- * are kept in F32: they are small. Threads: read-only once open. */
+ * The file is a GGUF with general.type "adapter", general.architecture that of the model, adapter.type "lora", adapter.lora.alpha
+ * (f32), and for each adapted matrix NAME the tensors NAME.lora_a [n_in, r] and NAME.lora_b [r, n_out]. The change is scale * alpha
+ * / r * B A. A half without the other, another suffix, or a NAME that the model does not have is an error. Both matrices are kept
+ * in F32: they are small. Threads: read-only once open. */
 #include "model/adapter.h"
 
 #include <math.h>
@@ -34,16 +34,26 @@ const char *ruv_adapter_slot_name(ruv_adapter_slot slot)
 static const ruv_tensor *base_matrix(const ruv_layer_weights *l, ruv_adapter_slot slot)
 {
 	switch (slot) {
-	case RUV_SLOT_Q: return &l->attn_q;
-	case RUV_SLOT_K: return &l->attn_k;
-	case RUV_SLOT_V: return &l->attn_v;
-	case RUV_SLOT_ATTN_OUTPUT: return &l->attn_output;
-	case RUV_SLOT_CONV_IN: return &l->conv_in;
-	case RUV_SLOT_CONV_OUT: return &l->conv_out;
-	case RUV_SLOT_FFN_GATE: return &l->ffn_gate;
-	case RUV_SLOT_FFN_UP: return &l->ffn_up;
-	case RUV_SLOT_FFN_DOWN: return &l->ffn_down;
-	case RUV_SLOT_N: break;
+	case RUV_SLOT_Q:
+		return &l->attn_q;
+	case RUV_SLOT_K:
+		return &l->attn_k;
+	case RUV_SLOT_V:
+		return &l->attn_v;
+	case RUV_SLOT_ATTN_OUTPUT:
+		return &l->attn_output;
+	case RUV_SLOT_CONV_IN:
+		return &l->conv_in;
+	case RUV_SLOT_CONV_OUT:
+		return &l->conv_out;
+	case RUV_SLOT_FFN_GATE:
+		return &l->ffn_gate;
+	case RUV_SLOT_FFN_UP:
+		return &l->ffn_up;
+	case RUV_SLOT_FFN_DOWN:
+		return &l->ffn_down;
+	case RUV_SLOT_N:
+		break;
 	}
 	return NULL;
 }
@@ -111,12 +121,13 @@ static float *own_floats(ruv_adapter *a, size_t n)
 }
 
 int ruv_adapter_add(ruv_adapter *adapter, int layer, ruv_adapter_slot slot, int rank, const float *a, const float *b, float scale,
-		    ruv_error *err)
+                    ruv_error *err)
 {
 	ruv_model *model = adapter->model;
 	const char *name = ruv_adapter_slot_name(slot);
 	if (layer < 0 || layer >= model->hp.n_layers)
-		return ruv_fail(err, RUV_ENOTFOUND, where, "there is no layer %d, %s has %d", layer, model->path, model->hp.n_layers);
+		return ruv_fail(err, RUV_ENOTFOUND, where, "there is no layer %d, %s has %d", layer, model->path,
+		                model->hp.n_layers);
 	const ruv_tensor *base = base_matrix(&model->weights.layers[layer], slot);
 	if (!ruv_tensor_present(base))
 		return ruv_fail(err, RUV_ENOTFOUND, where, "layer %d of %s has no %s", layer, model->path, name);
@@ -124,7 +135,8 @@ int ruv_adapter_add(ruv_adapter *adapter, int layer, ruv_adapter_slot slot, int 
 	if (ruv_tensor_present(&lora->a))
 		return ruv_fail(err, RUV_EEXIST, where, "blk.%d.%s is adapted already", layer, name);
 	if (rank < 1 || rank > MAX_RANK)
-		return ruv_fail(err, RUV_EINVAL, where, "blk.%d.%s has rank %d, which is outside 1..%d", layer, name, rank, (int)MAX_RANK);
+		return ruv_fail(err, RUV_EINVAL, where, "blk.%d.%s has rank %d, which is outside 1..%d", layer, name, rank,
+		                (int)MAX_RANK);
 	const size_t n_a = (size_t)rank * (size_t)base->n_in, n_b = (size_t)base->n_out * (size_t)rank;
 	float *own_a = own_floats(adapter, n_a), *own_b = own_floats(adapter, n_b);
 	if (!own_a || !own_b)
@@ -150,7 +162,8 @@ int ruv_adapter_add(ruv_adapter *adapter, int layer, ruv_adapter_slot slot, int 
 		return rc;
 	}
 	adapter->rank = rank > adapter->rank ? rank : adapter->rank;
-	adapter->fingerprint = ruv_hash64(own_a, n_a * sizeof(float), adapter->fingerprint + (uint64_t)layer * RUV_SLOT_N + slot + 1);
+	adapter->fingerprint =
+	    ruv_hash64(own_a, n_a * sizeof(float), adapter->fingerprint + (uint64_t)layer * RUV_SLOT_N + slot + 1);
 	adapter->fingerprint = ruv_hash64(own_b, n_b * sizeof(float), adapter->fingerprint);
 	return RUV_OK;
 }
@@ -190,7 +203,7 @@ static int to_floats(float **out, const ruv_gguf_tensor *t, ruv_error *err)
 		int rc = ruv_dequantize_row(*out + r * n, (ruv_dtype)t->dtype, (const char *)t->data + (size_t)r * row_bytes, n);
 		if (rc)
 			return ruv_fail(err, RUV_EUNSUPPORTED, where, "tensor '%s' is %s, which is no type of weights", t->name,
-					ruv_dtype_name(t->dtype));
+			                ruv_dtype_name(t->dtype));
 	}
 	return RUV_OK;
 }
@@ -199,16 +212,17 @@ static int check_keys(const ruv_model *model, const ruv_gguf *gguf, float *alpha
 {
 	ruv_gguf_str type, arch, kind;
 	int rc;
-	if ((rc = ruv_gguf_get_str(gguf, "general.type", &type, err)) || (rc = ruv_gguf_get_str(gguf, "adapter.type", &kind, err)) ||
+	if ((rc = ruv_gguf_get_str(gguf, "general.type", &type, err)) ||
+	    (rc = ruv_gguf_get_str(gguf, "adapter.type", &kind, err)) ||
 	    (rc = ruv_gguf_get_str(gguf, "general.architecture", &arch, err)) ||
 	    (rc = ruv_gguf_get_f32(gguf, "adapter.lora.alpha", alpha, err)))
 		goto bad_key;
 	if (!ruv_gguf_str_is(type, "adapter") || !ruv_gguf_str_is(kind, "lora"))
 		return ruv_fail(err, RUV_EUNSUPPORTED, where, "no LoRA adapter: general.type is '%.*s', adapter.type '%.*s'",
-				(int)(type.len > 40 ? 40 : type.len), type.data, (int)(kind.len > 40 ? 40 : kind.len), kind.data);
+		                (int)(type.len > 40 ? 40 : type.len), type.data, (int)(kind.len > 40 ? 40 : kind.len), kind.data);
 	if (!ruv_gguf_str_is(arch, model->hp.arch->name))
 		return ruv_fail(err, RUV_EMISMATCH, where, "made for architecture '%.*s', the model is %s",
-				(int)(arch.len > 40 ? 40 : arch.len), arch.data, model->hp.arch->name);
+		                (int)(arch.len > 40 ? 40 : arch.len), arch.data, model->hp.arch->name);
 	if (!isfinite(*alpha))
 		return ruv_fail(err, RUV_EFORMAT, where, "key 'adapter.lora.alpha' is %g", (double)*alpha);
 	return RUV_OK;
@@ -232,18 +246,18 @@ static int add_pair(ruv_adapter *adapter, const ruv_gguf *gguf, const ruv_gguf_t
 	if (!tb)
 		return ruv_fail(err, RUV_EFORMAT, where, "tensor '%s' is there, but '%s' is missing", ta->name, other);
 	if (!parse_name(ta->name, n, &layer, &slot) || layer >= adapter->model->hp.n_layers)
-		return ruv_fail(err, RUV_EUNSUPPORTED, where, "'%.*s' is no matrix of the model's layers that can be adapted", (int)n,
-				ta->name);
+		return ruv_fail(err, RUV_EUNSUPPORTED, where, "'%.*s' is no matrix of the model's layers that can be adapted",
+		                (int)n, ta->name);
 	const ruv_tensor *base = base_matrix(&adapter->model->weights.layers[layer], slot);
 	if (!ruv_tensor_present(base))
 		return ruv_fail(err, RUV_EMISMATCH, where, "the model has no '%.*s'", (int)n, ta->name);
 	const int64_t rank = ta->ne[1];
-	if (rank < 1 || rank > MAX_RANK || ta->ne[0] != base->n_in || tb->ne[0] != rank || tb->ne[1] != base->n_out || ta->ne[2] != 1 ||
-	    ta->ne[3] != 1 || tb->ne[2] != 1 || tb->ne[3] != 1) {
+	if (rank < 1 || rank > MAX_RANK || ta->ne[0] != base->n_in || tb->ne[0] != rank || tb->ne[1] != base->n_out ||
+	    ta->ne[2] != 1 || ta->ne[3] != 1 || tb->ne[2] != 1 || tb->ne[3] != 1) {
 		char sa[64], sb[64];
-		return ruv_fail(err, RUV_EMISMATCH, where, "'%.*s' is [%lld, %lld] in the model, but lora_a is %s and lora_b %s", (int)n,
-				ta->name, (long long)base->n_in, (long long)base->n_out, ruv_gguf_shape(ta, sa, sizeof sa),
-				ruv_gguf_shape(tb, sb, sizeof sb));
+		return ruv_fail(err, RUV_EMISMATCH, where, "'%.*s' is [%lld, %lld] in the model, but lora_a is %s and lora_b %s",
+		                (int)n, ta->name, (long long)base->n_in, (long long)base->n_out, ruv_gguf_shape(ta, sa, sizeof sa),
+		                ruv_gguf_shape(tb, sb, sizeof sb));
 	}
 	float *a = NULL, *b = NULL;
 	int rc = to_floats(&a, ta, err);

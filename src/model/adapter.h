@@ -9,15 +9,15 @@
 #include "tensor/ops.h"
 
 /* The matrices of a layer that may have one. */
-#define RUV_ADAPTER_SLOT_LIST(X)                                                                                               \
-	X(RUV_SLOT_Q, "attn_q")                                                                                                \
-	X(RUV_SLOT_K, "attn_k")                                                                                                \
-	X(RUV_SLOT_V, "attn_v")                                                                                                \
-	X(RUV_SLOT_ATTN_OUTPUT, "attn_output")                                                                                 \
-	X(RUV_SLOT_CONV_IN, "shortconv.in_proj")                                                                               \
-	X(RUV_SLOT_CONV_OUT, "shortconv.out_proj")                                                                             \
-	X(RUV_SLOT_FFN_GATE, "ffn_gate")                                                                                       \
-	X(RUV_SLOT_FFN_UP, "ffn_up")                                                                                           \
+#define RUV_ADAPTER_SLOT_LIST(X)                                                                                                   \
+	X(RUV_SLOT_Q, "attn_q")                                                                                                    \
+	X(RUV_SLOT_K, "attn_k")                                                                                                    \
+	X(RUV_SLOT_V, "attn_v")                                                                                                    \
+	X(RUV_SLOT_ATTN_OUTPUT, "attn_output")                                                                                     \
+	X(RUV_SLOT_CONV_IN, "shortconv.in_proj")                                                                                   \
+	X(RUV_SLOT_CONV_OUT, "shortconv.out_proj")                                                                                 \
+	X(RUV_SLOT_FFN_GATE, "ffn_gate")                                                                                           \
+	X(RUV_SLOT_FFN_UP, "ffn_up")                                                                                               \
 	X(RUV_SLOT_FFN_DOWN, "ffn_down")
 
 typedef enum ruv_adapter_slot {
@@ -50,7 +50,7 @@ int ruv_adapter_create(ruv_adapter **out, ruv_model *model, ruv_error *err);
 /* Adds one: a [rank, n_in], b [n_out, rank], both copied; n_in and n_out are the matrix's. RUV_ENOTFOUND when the layer has no such
  * matrix, RUV_EEXIST when it was added already. Not while a session uses the adapter. */
 int ruv_adapter_add(ruv_adapter *adapter, int layer, ruv_adapter_slot slot, int rank, const float *a, const float *b, float scale,
-		    ruv_error *err);
+                    ruv_error *err);
 ruv_adapter *ruv_adapter_hold(ruv_adapter *adapter);
 
 #endif

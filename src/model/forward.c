@@ -7,7 +7,8 @@
  * embedding head. Projections back into the residual stream accumulate in place. In the last layer only the rows that somebody
  * asked for go through the feed-forward part.
  *
- * Nothing here touches a device's memory: addresses go from one operation to the next. Threads: one pass at a time on a workspace. */
+ * Nothing here touches a device's memory: addresses go from one operation to the next. Threads: one pass at a time on a workspace.
+ */
 #include "model/forward.h"
 
 #include <assert.h>
@@ -77,7 +78,7 @@ static void release_buffers(ruv_workspace *ws)
 }
 
 int ruv_workspace_reserve(ruv_workspace *ws, const ruv_hparams *hp, const ruv_weights *w, int n_rows, int n_seqs, int n_context,
-			  ruv_error *err)
+                          ruv_error *err)
 {
 	ws->backend = w->backend;
 	int64_t widest = max64(max64(work_elements(hp), hp->hidden), max64(hp->feed_forward, ruv_forward_embedding_dim(hp, w)));
@@ -91,7 +92,8 @@ int ruv_workspace_reserve(ruv_workspace *ws, const ruv_hparams *hp, const ruv_we
 	release_buffers(ws);
 	/* pooled vectors use `t` and `few` after the last layer */
 	int64_t wide = max64(hp->hidden, ruv_forward_embedding_dim(hp, w)), n = n_rows > n_seqs ? n_rows : n_seqs;
-	if ((rc = alloc_floats(ws->backend, &ws->x, n, hp->hidden, err)) || (rc = alloc_floats(ws->backend, &ws->t, n, wide, err)) ||
+	if ((rc = alloc_floats(ws->backend, &ws->x, n, hp->hidden, err)) ||
+	    (rc = alloc_floats(ws->backend, &ws->t, n, wide, err)) ||
 	    (rc = alloc_floats(ws->backend, &ws->work, n, work_elements(hp), err)) ||
 	    (rc = alloc_floats(ws->backend, &ws->few, n, wide, err)) ||
 	    (rc = alloc_floats(ws->backend, &ws->logits, RUV_LOGIT_ROWS, hp->n_vocab, err)))
@@ -160,8 +162,8 @@ static int tap_linear(const struct pass *p, int layer, const char *suffix, const
 }
 
 /* A group of a layer's matrices, slots first_slot and on, over the same x, with what an adapter adds to each. */
-static int project(const struct pass *p, int layer, ruv_adapter_slot first_slot, const ruv_linear *group, int n_group, const float *x,
-		   int n)
+static int project(const struct pass *p, int layer, ruv_adapter_slot first_slot, const ruv_linear *group, int n_group,
+                   const float *x, int n)
 {
 	for (int g = 0; g < n_group; g++) {
 		int rc = tap_linear(p, layer, ruv_adapter_slot_name(first_slot + (unsigned)g), x, n, group[g].w->n_in);
@@ -187,8 +189,8 @@ static const ruv_tensor *or_null(const ruv_tensor *tensor)
 }
 
 /* x += W y */
-static int add_projection(const struct pass *p, int layer, ruv_adapter_slot slot, float *x, const ruv_tensor *w, const ruv_tensor *bias,
-			  const float *y, int n)
+static int add_projection(const struct pass *p, int layer, ruv_adapter_slot slot, float *x, const ruv_tensor *w,
+                          const ruv_tensor *bias, const float *y, int n)
 {
 	const ruv_linear linear = {.y = x, .ld_y = p->hp->hidden, .w = w, .bias = or_null(bias), .accumulate = true};
 	return project(p, layer, slot, &linear, 1, y, n);
@@ -270,7 +272,7 @@ static int head(const struct pass *p, const float *x, int n)
 		const ruv_linear linear = {.y = p->ws->logits, .ld_y = hp->n_vocab, .w = ruv_weights_head(p->w)};
 		ruv_op_linear(p->b, &linear, 1, x + (int64_t)i * hp->hidden, group);
 		ruv_backend_download(p->b, p->f->logits + (int64_t)i * hp->n_vocab, p->ws->logits,
-				     (size_t)group * (size_t)hp->n_vocab * sizeof(float));
+		                     (size_t)group * (size_t)hp->n_vocab * sizeof(float));
 	}
 	return rc;
 }
@@ -314,7 +316,7 @@ static int run_layers(const struct pass *p)
 	for (int layer = 0; layer < hp->n_layers; layer++) {
 		ruv_op_rms_norm(p->b, p->ws->t, x, &p->w->layers[layer].attn_norm, f->n, hp->hidden, hp->rms_eps);
 		rc = hp->kind[layer] == RUV_LAYER_ATTENTION ? attention(p, layer, attention_index++)
-							     : convolution(p, layer, conv_index++);
+		                                            : convolution(p, layer, conv_index++);
 		if (rc)
 			return rc;
 		if (layer == hp->n_layers - 1 && !all_rows) {

@@ -12,9 +12,10 @@
 /* The rows of one sequence. */
 typedef struct ruv_forward_seq {
 	int first_row, n_rows;
-	int position;	      /* of the first row */
+	int position;         /* of the first row */
 	const int32_t *pages; /* host; covers position + n_rows tokens */
-	float *conv_state;    /* backend address [n_conv, 2, hidden], updated; NULL when nothing reads it (no convolution, or centred) */
+	float
+	    *conv_state; /* backend address [n_conv, 2, hidden], updated; NULL when nothing reads it (no convolution, or centred) */
 } ruv_forward_seq;
 
 /* Listens to a pass; any member may be NULL. x are backend addresses, valid during the call. A result other than RUV_OK ends the
@@ -33,8 +34,8 @@ typedef struct ruv_forward {
 	const ruv_forward_seq *seqs; /* [n_seqs], covering all rows */
 	int n_seqs;
 	const ruv_kv_layer *kv; /* [n_attention]; see kv_stride */
-	int kv_stride;		/* 1; 0: kv[0] serves all layers (a pass whose keys and values nobody reads later) */
-	bool keep_kv;		/* do not write keys and values: the pages hold them already (rebuilding a convolution state) */
+	int kv_stride;          /* 1; 0: kv[0] serves all layers (a pass whose keys and values nobody reads later) */
+	bool keep_kv;           /* do not write keys and values: the pages hold them already (rebuilding a convolution state) */
 
 	const int32_t *logit_rows; /* host [n_logit_rows], ascending */
 	int n_logit_rows;
@@ -48,14 +49,14 @@ typedef struct ruv_forward {
 typedef struct ruv_workspace {
 	ruv_backend *backend;
 	int n_rows, n_seqs, rank; /* room */
-	float *x;	    /* [n_rows, hidden] residual stream */
-	float *t;	    /* [n_rows, hidden] normalised */
-	float *work;	    /* of one operator at a time: q, k, v and its result; or b, c, x and the convolution; or gate, up */
-	float *low;	    /* [n_rows, rank] of adapters; NULL while there are none */
-	float *few;	    /* [n_rows, hidden] rows that go on, or pooled ones */
-	float *logits;	    /* [RUV_LOGIT_ROWS, n_vocab] */
-	int32_t *positions; /* host [n_rows] */
-	int32_t *rows;	    /* host [n_rows] */
+	float *x;                 /* [n_rows, hidden] residual stream */
+	float *t;                 /* [n_rows, hidden] normalised */
+	float *work;         /* of one operator at a time: q, k, v and its result; or b, c, x and the convolution; or gate, up */
+	float *low;          /* [n_rows, rank] of adapters; NULL while there are none */
+	float *few;          /* [n_rows, hidden] rows that go on, or pooled ones */
+	float *logits;       /* [RUV_LOGIT_ROWS, n_vocab] */
+	int32_t *positions;  /* host [n_rows] */
+	int32_t *rows;       /* host [n_rows] */
 	ruv_batch_seq *seqs; /* host [n_seqs] */
 } ruv_workspace;
 
@@ -63,7 +64,7 @@ enum { RUV_LOGIT_ROWS = 32 /* logits are computed for that many rows at a time *
 
 /* Makes room for n_rows rows of n_seqs sequences over up to n_context tokens; grows only. */
 int ruv_workspace_reserve(ruv_workspace *ws, const ruv_hparams *hp, const ruv_weights *w, int n_rows, int n_seqs, int n_context,
-			  ruv_error *err);
+                          ruv_error *err);
 /* Room for adapters of up to that rank. */
 int ruv_workspace_reserve_rank(ruv_workspace *ws, int rank, ruv_error *err);
 void ruv_workspace_release(ruv_workspace *ws);

@@ -24,7 +24,7 @@ static int check_range(const char *key, int64_t value, int low, int high, ruv_er
 {
 	if (value < low || value > high)
 		return ruv_fail(err, RUV_EFORMAT, where, "key '%s' is %lld, which is outside %d..%d", key, (long long)value, low,
-				high);
+		                high);
 	return RUV_OK;
 }
 
@@ -41,7 +41,8 @@ int ruv_hparams_int(const ruv_hparams *hp, const ruv_gguf *gguf, const char *nam
 	return rc;
 }
 
-int ruv_hparams_opt_int(const ruv_hparams *hp, const ruv_gguf *gguf, const char *name, int low, int high, int *value, ruv_error *err)
+int ruv_hparams_opt_int(const ruv_hparams *hp, const ruv_gguf *gguf, const char *name, int low, int high, int *value,
+                        ruv_error *err)
 {
 	char key[96];
 	if (!ruv_gguf_find_key(gguf, arch_key(hp, name, key, sizeof key)))
@@ -51,7 +52,7 @@ int ruv_hparams_opt_int(const ruv_hparams *hp, const ruv_gguf *gguf, const char 
 
 /* A float key within (low, high]; missing: *value stays, unless it is required. */
 static int read_float(const ruv_hparams *hp, const ruv_gguf *gguf, const char *name, bool required, double low, double high,
-		      float *value, ruv_error *err)
+                      float *value, ruv_error *err)
 {
 	char key[96];
 	float v = *value;
@@ -76,7 +77,7 @@ static int read_feed_forward(ruv_hparams *hp, const ruv_gguf *gguf, ruv_error *e
 		return ruv_hparams_int(hp, gguf, "feed_forward_length", 1, RUV_MAX_FEED_FORWARD, &hp->feed_forward, err);
 	if (k->array.n != (uint64_t)hp->n_layers)
 		return ruv_fail(err, RUV_EFORMAT, where, "key '%s' has %llu elements for %d layers", key,
-				(unsigned long long)k->array.n, hp->n_layers);
+		                (unsigned long long)k->array.n, hp->n_layers);
 	for (int i = 0; i < hp->n_layers; i++) {
 		int64_t v = 0;
 		int rc = ruv_gguf_array_i64(&k->array, (uint64_t)i, &v, err);
@@ -86,8 +87,9 @@ static int read_feed_forward(ruv_hparams *hp, const ruv_gguf *gguf, ruv_error *e
 		if (rc)
 			return rc;
 		if (i && v != hp->feed_forward)
-			return ruv_fail(err, RUV_EUNSUPPORTED, where, "key '%s' differs between layers (%d and %lld), which is not supported",
-					key, hp->feed_forward, (long long)v);
+			return ruv_fail(err, RUV_EUNSUPPORTED, where,
+			                "key '%s' differs between layers (%d and %lld), which is not supported", key,
+			                hp->feed_forward, (long long)v);
 		hp->feed_forward = (int)v;
 	}
 	return RUV_OK;
@@ -104,7 +106,7 @@ static int read_rope(ruv_hparams *hp, const ruv_gguf *gguf, ruv_error *err)
 		return rc;
 	if (hp->n_rot % 2 || hp->n_rot > hp->head_dim)
 		return ruv_fail(err, RUV_EFORMAT, where, "key '%s' is %d, but must be even and at most the head size %d",
-				arch_key(hp, "rope.dimension_count", key, sizeof key), hp->n_rot, hp->head_dim);
+		                arch_key(hp, "rope.dimension_count", key, sizeof key), hp->n_rot, hp->head_dim);
 	hp->rope_theta = 10000.0f;
 	rc = read_float(hp, gguf, "rope.freq_base", false, 1, 1e12, &hp->rope_theta, err);
 	if (rc)
@@ -127,7 +129,7 @@ static int read_rope(ruv_hparams *hp, const ruv_gguf *gguf, ruv_error *err)
 	bool yarn = ruv_gguf_str_is(type, "yarn"), linear = ruv_gguf_str_is(type, "linear");
 	if (!yarn && !linear && !ruv_gguf_str_is(type, "none"))
 		return ruv_fail(err, RUV_EUNSUPPORTED, where, "key '%s' is '%.*s'; known are none, linear and yarn", key,
-				(int)(type.len > 40 ? 40 : type.len), type.data);
+		                (int)(type.len > 40 ? 40 : type.len), type.data);
 
 	int original = hp->n_ctx_train;
 	if (yarn) {
@@ -188,7 +190,7 @@ static int read_pooling(ruv_hparams *hp, const ruv_gguf *gguf, ruv_error *err)
 		return RUV_OK;
 	}
 	return ruv_fail(err, RUV_EUNSUPPORTED, where, "key '%s' is %d; known are 1 (mean), 2 (first) and 3 (last)",
-			arch_key(hp, "pooling_type", key, sizeof key), type);
+	                arch_key(hp, "pooling_type", key, sizeof key), type);
 }
 
 /* The vocabulary's size is the embedding's row count; a vocab_size key must agree with it. */
@@ -200,14 +202,14 @@ static int read_vocab_size(ruv_hparams *hp, const ruv_gguf *gguf, ruv_error *err
 	if (t->ne[0] != hp->hidden || t->ne[1] < 1 || t->ne[1] > RUV_MAX_VOCAB || t->ne[2] != 1 || t->ne[3] != 1) {
 		char shape[64];
 		return ruv_fail(err, RUV_EFORMAT, where, "tensor 'token_embd.weight' is %s, expected [%d, 1..%d]",
-				ruv_gguf_shape(t, shape, sizeof shape), hp->hidden, (int)RUV_MAX_VOCAB);
+		                ruv_gguf_shape(t, shape, sizeof shape), hp->hidden, (int)RUV_MAX_VOCAB);
 	}
 	hp->n_vocab = (int)t->ne[1];
 	int said = hp->n_vocab;
 	int rc = ruv_hparams_opt_int(hp, gguf, "vocab_size", 1, RUV_MAX_VOCAB, &said, err);
 	if (rc == RUV_OK && said != hp->n_vocab)
-		rc = ruv_fail(err, RUV_EFORMAT, where, "key '%s.vocab_size' is %d, but token_embd.weight has %d rows", hp->arch->name,
-			      said, hp->n_vocab);
+		rc = ruv_fail(err, RUV_EFORMAT, where, "key '%s.vocab_size' is %d, but token_embd.weight has %d rows",
+		              hp->arch->name, said, hp->n_vocab);
 	return rc;
 }
 
@@ -220,14 +222,14 @@ int ruv_hparams_read(ruv_hparams *hp, const ruv_gguf *gguf, ruv_error *err)
 		return rc;
 	if (!ruv_gguf_str_is(type, "model"))
 		return ruv_fail(err, RUV_EUNSUPPORTED, where, "this file is no model: key 'general.type' is '%.*s'",
-				(int)(type.len > 40 ? 40 : type.len), type.data);
+		                (int)(type.len > 40 ? 40 : type.len), type.data);
 	rc = ruv_gguf_get_str(gguf, "general.architecture", &name, err);
 	if (rc)
 		return rc == RUV_ENOTFOUND ? ruv_fail(err, RUV_EFORMAT, where, "key 'general.architecture' is missing") : rc;
 	hp->arch = ruv_arch_find(name.data, name.len);
 	if (!hp->arch)
 		return ruv_fail(err, RUV_EUNSUPPORTED, where, "architecture '%.*s' is not supported; supported are %s",
-				(int)(name.len > 40 ? 40 : name.len), name.data, ruv_arch_names());
+		                (int)(name.len > 40 ? 40 : name.len), name.data, ruv_arch_names());
 
 	rc = ruv_hparams_int(hp, gguf, "block_count", 1, RUV_MAX_LAYERS, &hp->n_layers, err);
 	if (rc)
@@ -249,7 +251,7 @@ int ruv_hparams_read(ruv_hparams *hp, const ruv_gguf *gguf, ruv_error *err)
 		return rc;
 	if (hp->n_attention && hp->n_heads % hp->n_kv_heads)
 		return ruv_fail(err, RUV_EFORMAT, where, "%d heads cannot share %d key/value heads ('%s.attention.head_count_kv')",
-				hp->n_heads, hp->n_kv_heads, hp->arch->name);
+		                hp->n_heads, hp->n_kv_heads, hp->arch->name);
 
 	hp->head_dim = hp->hidden / hp->n_heads;
 	rc = ruv_hparams_opt_int(hp, gguf, "attention.key_length", 2, RUV_MAX_HEAD_DIM, &hp->head_dim, err);
@@ -260,11 +262,12 @@ int ruv_hparams_read(ruv_hparams *hp, const ruv_gguf *gguf, ruv_error *err)
 	if (rc)
 		return rc;
 	if (value_dim != hp->head_dim)
-		return ruv_fail(err, RUV_EUNSUPPORTED, where, "keys of %d and values of %d elements a head are not supported", hp->head_dim,
-				value_dim);
+		return ruv_fail(err, RUV_EUNSUPPORTED, where, "keys of %d and values of %d elements a head are not supported",
+		                hp->head_dim, value_dim);
 	if (hp->head_dim < 2 || hp->head_dim > RUV_MAX_HEAD_DIM || hp->head_dim % 2)
-		return ruv_fail(err, RUV_EFORMAT, where, "%d elements over %d heads give a head size of %d, which must be even and in 2..%d",
-				hp->hidden, hp->n_heads, hp->head_dim, (int)RUV_MAX_HEAD_DIM);
+		return ruv_fail(err, RUV_EFORMAT, where,
+		                "%d elements over %d heads give a head size of %d, which must be even and in 2..%d", hp->hidden,
+		                hp->n_heads, hp->head_dim, (int)RUV_MAX_HEAD_DIM);
 
 	rc = read_float(hp, gguf, "attention.layer_norm_rms_epsilon", true, 0, 1, &hp->rms_eps, err);
 	if (rc)
@@ -279,8 +282,9 @@ int ruv_hparams_read(ruv_hparams *hp, const ruv_gguf *gguf, ruv_error *err)
 	if (rc)
 		return rc;
 	if (window)
-		return ruv_fail(err, RUV_EUNSUPPORTED, where, "key '%s.attention.sliding_window' is %d; sliding windows are not supported",
-				hp->arch->name, window);
+		return ruv_fail(err, RUV_EUNSUPPORTED, where,
+		                "key '%s.attention.sliding_window' is %d; sliding windows are not supported", hp->arch->name,
+		                window);
 	rc = read_rope(hp, gguf, err);
 	if (rc)
 		return rc;

@@ -1,7 +1,8 @@
 /* hparams.h - what a model's metadata keys say about its shape, checked before anything is allocated from it.
  *
- * Keys are "<architecture>.<name>" as GGUF names them (spec of each architecture in its own file and in registry.c). A value that is
- * absurd, contradicts another, or asks for something that no graph here computes is an error that names the key. Layer: model. */
+ * Keys are "<architecture>.<name>" as GGUF names them (spec of each architecture in its own file and in registry.c). A value that
+ * is absurd, contradicts another, or asks for something that no graph here computes is an error that names the key. Layer: model.
+ */
 #ifndef RUV_MODEL_HPARAMS_H
 #define RUV_MODEL_HPARAMS_H
 
@@ -31,8 +32,8 @@ typedef struct ruv_hparams {
 	unsigned char kind[RUV_MAX_LAYERS]; /* ruv_layer_kind */
 	int hidden, feed_forward;
 	int n_heads, n_kv_heads, head_dim; /* the same in every attention layer */
-	int n_vocab;			   /* rows of token_embd */
-	int n_ctx_train;		   /* scaling included */
+	int n_vocab;                       /* rows of token_embd */
+	int n_ctx_train;                   /* scaling included */
 	float rms_eps;
 	bool causal;
 	ruv_pooling pooling;
@@ -40,7 +41,7 @@ typedef struct ruv_hparams {
 	int n_rot;
 	ruv_rope_kind rope_kind;
 	float rope_theta;
-	float rope_magnitude; /* YaRN's factor on cos and sin, else 1 */
+	float rope_magnitude;  /* YaRN's factor on cos and sin, else 1 */
 	float *rope_frequency; /* [n_rot / 2], ours; rope_freqs.weight is folded in by weights.c */
 } ruv_hparams;
 
@@ -53,6 +54,7 @@ void ruv_hparams_release(ruv_hparams *hp);
 /* For the architectures' own readers: "<arch>.<name>" as an integer within [low, high]. */
 int ruv_hparams_int(const ruv_hparams *hp, const ruv_gguf *gguf, const char *name, int low, int high, int *value, ruv_error *err);
 /* The same; a missing key leaves *value. */
-int ruv_hparams_opt_int(const ruv_hparams *hp, const ruv_gguf *gguf, const char *name, int low, int high, int *value, ruv_error *err);
+int ruv_hparams_opt_int(const ruv_hparams *hp, const ruv_gguf *gguf, const char *name, int low, int high, int *value,
+                        ruv_error *err);
 
 #endif

@@ -16,28 +16,29 @@ static int read_layers(ruv_hparams *hp, const ruv_gguf *gguf, ruv_error *err)
 		return rc;
 	if (taps != RUV_CONV_TAPS)
 		return ruv_fail(err, RUV_EUNSUPPORTED, where, "key 'lfm2.shortconv.l_cache' is %d; only %d is supported", taps,
-				(int)RUV_CONV_TAPS);
+		                (int)RUV_CONV_TAPS);
 
 	ruv_gguf_array kv;
 	rc = ruv_gguf_get_array(gguf, "lfm2.attention.head_count_kv", &kv, err);
 	if (rc)
-		return rc == RUV_ENOTFOUND ? ruv_fail(err, RUV_EFORMAT, where, "key 'lfm2.attention.head_count_kv' is missing") : rc;
+		return rc == RUV_ENOTFOUND ? ruv_fail(err, RUV_EFORMAT, where, "key 'lfm2.attention.head_count_kv' is missing")
+		                           : rc;
 	if (kv.n != (uint64_t)hp->n_layers)
 		return ruv_fail(err, RUV_EFORMAT, where, "key 'lfm2.attention.head_count_kv' has %llu elements for %d layers",
-				(unsigned long long)kv.n, hp->n_layers);
+		                (unsigned long long)kv.n, hp->n_layers);
 	for (int i = 0; i < hp->n_layers; i++) {
 		int64_t n = 0;
 		rc = ruv_gguf_array_i64(&kv, (uint64_t)i, &n, err);
 		if (rc)
 			return ruv_error_prefix(err, rc, "key 'lfm2.attention.head_count_kv': ");
 		if (n < 0 || n > RUV_MAX_HEADS)
-			return ruv_fail(err, RUV_EFORMAT, where, "key 'lfm2.attention.head_count_kv' says %lld for layer %d", (long long)n,
-					i);
+			return ruv_fail(err, RUV_EFORMAT, where, "key 'lfm2.attention.head_count_kv' says %lld for layer %d",
+			                (long long)n, i);
 		hp->kind[i] = n ? RUV_LAYER_ATTENTION : RUV_LAYER_CONV;
 		if (n && hp->n_attention && n != hp->n_kv_heads)
 			return ruv_fail(err, RUV_EUNSUPPORTED, where,
-					"key 'lfm2.attention.head_count_kv' differs between attention layers (%d and %lld)",
-					hp->n_kv_heads, (long long)n);
+			                "key 'lfm2.attention.head_count_kv' differs between attention layers (%d and %lld)",
+			                hp->n_kv_heads, (long long)n);
 		if (n)
 			hp->n_kv_heads = (int)n;
 		hp->n_attention += n != 0;

@@ -99,21 +99,36 @@ static int opt_text(char **out, const ruv_gguf *gguf, const char *key, ruv_error
 static const char *file_type_name(uint32_t type)
 {
 	switch (type) {
-	case 0: return "F32";
-	case 1: return "F16";
-	case 2: return "Q4_0";
-	case 3: return "Q4_1";
-	case 7: return "Q8_0";
-	case 8: return "Q5_0";
-	case 9: return "Q5_1";
-	case 12: return "Q3_K_M";
-	case 14: return "Q4_K_S";
-	case 15: return "Q4_K_M";
-	case 16: return "Q5_K_S";
-	case 17: return "Q5_K_M";
-	case 18: return "Q6_K";
-	case 32: return "BF16";
-	default: return "mixed";
+	case 0:
+		return "F32";
+	case 1:
+		return "F16";
+	case 2:
+		return "Q4_0";
+	case 3:
+		return "Q4_1";
+	case 7:
+		return "Q8_0";
+	case 8:
+		return "Q5_0";
+	case 9:
+		return "Q5_1";
+	case 12:
+		return "Q3_K_M";
+	case 14:
+		return "Q4_K_S";
+	case 15:
+		return "Q4_K_M";
+	case 16:
+		return "Q5_K_S";
+	case 17:
+		return "Q5_K_M";
+	case 18:
+		return "Q6_K";
+	case 32:
+		return "BF16";
+	default:
+		return "mixed";
 	}
 }
 
@@ -128,16 +143,16 @@ static int read_sampling(ruv_model *model, ruv_error *err)
 		float *value;
 		float low, high;
 	} keys[] = {{"general.sampling.temp", &s->temperature, 0, 100},
-		    {"general.sampling.top_p", &s->top_p, 0, 1},
-		    {"general.sampling.min_p", &s->min_p, 0, 1},
-		    {"general.sampling.penalty_repeat", &s->repetition_penalty, 0, 100}};
+	            {"general.sampling.top_p", &s->top_p, 0, 1},
+	            {"general.sampling.min_p", &s->min_p, 0, 1},
+	            {"general.sampling.penalty_repeat", &s->repetition_penalty, 0, 100}};
 	for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
 		int rc = ruv_gguf_opt_f32(model->gguf, keys[i].key, keys[i].value, err);
 		if (rc)
 			return rc;
 		if (!(*keys[i].value >= keys[i].low && *keys[i].value <= keys[i].high))
 			return ruv_fail(err, RUV_EFORMAT, where, "key '%s' is %g, which is outside %g..%g", keys[i].key,
-					(double)*keys[i].value, (double)keys[i].low, (double)keys[i].high);
+			                (double)*keys[i].value, (double)keys[i].low, (double)keys[i].high);
 	}
 	int32_t top_k = s->top_k;
 	int rc = ruv_gguf_opt_i32(model->gguf, "general.sampling.top_k", &top_k, err);
@@ -203,8 +218,9 @@ static int open_all(ruv_model *model, const char *path, const ruv_model_options 
 	if (options->vocab_only)
 		return RUV_OK;
 	if (model->vocab && ruv_vocab_n_tokens(model->vocab) > (size_t)model->hp.n_vocab)
-		return ruv_fail(err, RUV_EFORMAT, where, "key 'tokenizer.ggml.tokens' has %zu tokens, but token_embd.weight has %d rows",
-				ruv_vocab_n_tokens(model->vocab), model->hp.n_vocab);
+		return ruv_fail(err, RUV_EFORMAT, where,
+		                "key 'tokenizer.ggml.tokens' has %zu tokens, but token_embd.weight has %d rows",
+		                ruv_vocab_n_tokens(model->vocab), model->hp.n_vocab);
 	return open_weights(model, options, err);
 }
 
@@ -220,7 +236,7 @@ int ruv_model_open(ruv_model **out, const char *path, const ruv_model_options *o
 	const ruv_variant *variant = ruv_variant_find(options->variant);
 	if (options->variant && *options->variant && !variant)
 		return ruv_fail(err, RUV_EINVAL, where, "there is no variant '%s'; the variants are base, coder and agent",
-				options->variant);
+		                options->variant);
 	ruv_model *model = calloc(1, sizeof *model);
 	if (!model)
 		return ruv_fail_memory(err, where, sizeof *model);
@@ -294,7 +310,7 @@ uint64_t ruv_model_fingerprint(ruv_model *model)
 		return known;
 	const ruv_hparams *hp = &model->hp;
 	const int32_t shape[] = {hp->n_layers, hp->hidden,  hp->feed_forward, hp->n_heads, hp->n_kv_heads,
-				 hp->head_dim, hp->n_vocab, hp->n_rot,	      hp->causal,  (int32_t)hp->rope_kind};
+	                         hp->head_dim, hp->n_vocab, hp->n_rot,        hp->causal,  (int32_t)hp->rope_kind};
 	uint64_t h = ruv_hash64(shape, sizeof shape, 0x72757673ull);
 	h = ruv_hash64(hp->rope_frequency, (size_t)(hp->n_rot / 2) * sizeof(float), h);
 	for (size_t i = 0; i < ruv_gguf_n_tensors(model->gguf); i++) {
@@ -404,7 +420,8 @@ static int need_vocab(const ruv_model *model, ruv_error *err)
 	return model->vocab ? RUV_OK : ruv_fail(err, RUV_EUNSUPPORTED, where, "%s has no tokenizer", model->path);
 }
 
-int ruv_model_tokenize(const ruv_model *model, const char *text, size_t n_bytes, unsigned flags, ruv_token_list *tokens, ruv_error *err)
+int ruv_model_tokenize(const ruv_model *model, const char *text, size_t n_bytes, unsigned flags, ruv_token_list *tokens,
+                       ruv_error *err)
 {
 	int rc = need_vocab(model, err);
 	if (rc)
@@ -435,7 +452,7 @@ int ruv_model_detokenize(const ruv_model *model, const ruv_token *tokens, int n,
 	ruv_utf8_stream_init(&stream);
 	rc = ruv_vocab_decode(model->vocab, tokens, (size_t)(n > 0 ? n : 0), !special, &bytes, err);
 	if (rc == RUV_OK && ((rc = ruv_utf8_stream_push(&stream, ruv_buf_cstr(&bytes), bytes.len, &clean)) ||
-			     (rc = ruv_utf8_stream_finish(&stream, &clean)) || (rc = ruv_buf_append(&clean, "", 0))))
+	                     (rc = ruv_utf8_stream_finish(&stream, &clean)) || (rc = ruv_buf_append(&clean, "", 0))))
 		rc = ruv_fail_memory(err, where, bytes.len);
 	if (rc == RUV_OK) {
 		*text = clean.len ? ruv_buf_take(&clean) : strdup("");
@@ -474,14 +491,15 @@ static int parse_json(json_t **out, const char *text, const char *what, ruv_erro
 	json_error_t bad;
 	*out = json_loads(text, JSON_REJECT_DUPLICATES, &bad);
 	if (!*out)
-		return ruv_fail(err, RUV_EINVAL, where, "%s is no valid JSON: line %d, column %d: %s", what, bad.line, bad.column, bad.text);
+		return ruv_fail(err, RUV_EINVAL, where, "%s is no valid JSON: line %d, column %d: %s", what, bad.line, bad.column,
+		                bad.text);
 	if (!json_is_array(*out))
 		return ruv_fail(err, RUV_EINVAL, where, "%s must be a JSON array", what);
 	return RUV_OK;
 }
 
 int ruv_model_chat_tokens(const ruv_model *model, const ruv_message *messages, int n_messages, const char *tools,
-			  bool add_generation_prompt, ruv_token_list *tokens, ruv_error *err)
+                          bool add_generation_prompt, ruv_token_list *tokens, ruv_error *err)
 {
 	int rc = need_vocab(model, err);
 	if (rc)
@@ -503,10 +521,10 @@ int ruv_model_chat_tokens(const ruv_model *model, const ruv_message *messages, i
 		if (messages[i].tool_calls && (rc = parse_json(&calls[i], messages[i].tool_calls, "a message's tool_calls", err)))
 			goto done;
 		list[i] = (ruv_chat_message){.role = messages[i].role,
-					     .content = messages[i].content,
-					     .tool_calls = calls[i],
-					     .tool_call_id = messages[i].tool_call_id,
-					     .name = messages[i].tool_name};
+		                             .content = messages[i].content,
+		                             .tool_calls = calls[i],
+		                             .tool_call_id = messages[i].tool_call_id,
+		                             .name = messages[i].tool_name};
 	}
 	const ruv_chat_input input = {
 	    .messages = list, .n_messages = n, .tools = tool_list, .add_generation_prompt = add_generation_prompt};

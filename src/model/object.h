@@ -17,20 +17,20 @@ void ruv_engine_lock(ruv_engine *engine);
 void ruv_engine_unlock(ruv_engine *engine);
 
 struct ruv_model {
-	int n_refs; /* atomic */
+	int n_refs;         /* atomic */
 	ruv_engine *engine; /* NULL when vocab_only */
 	ruv_gguf *gguf;
-	ruv_hparams hp;	     /* empty when vocab_only */
+	ruv_hparams hp;      /* empty when vocab_only */
 	ruv_weights weights; /* likewise */
 	ruv_workspace workspace;
 	int n_batch;
-	ruv_vocab *vocab;	 /* NULL: the file has no tokenizer */
+	ruv_vocab *vocab;        /* NULL: the file has no tokenizer */
 	ruv_chat_template *chat; /* NULL: none */
 	const ruv_variant *variant;
 	ruv_sampling sampling; /* recommended */
 	char *path, *name, *architecture, *file_type, *query_prefix, *passage_prefix;
-	uint64_t fingerprint;	 /* 0: not computed yet; under the engine's lock */
-	bool *may_sample; /* [n_vocab]; NULL when vocab_only */
+	uint64_t fingerprint; /* 0: not computed yet; under the engine's lock */
+	bool *may_sample;     /* [n_vocab]; NULL when vocab_only */
 };
 
 ruv_model *ruv_model_hold(ruv_model *model);

@@ -9,10 +9,10 @@
 #include "ruvllm/session.h"
 
 enum {
-	RUV_ARCH_QKV_BIAS = 1,	   /* q, k, v have biases; elsewhere they may but need not */
-	RUV_ARCH_QK_NORM = 2,	   /* RMSNorm over each head of q and k */
-	RUV_ARCH_SHORT_CONV = 4,   /* layers without kv heads are gated short convolutions */
-	RUV_ARCH_ROPE_FREQS = 8,   /* may carry rope_freqs.weight */
+	RUV_ARCH_QKV_BIAS = 1,       /* q, k, v have biases; elsewhere they may but need not */
+	RUV_ARCH_QK_NORM = 2,        /* RMSNorm over each head of q and k */
+	RUV_ARCH_SHORT_CONV = 4,     /* layers without kv heads are gated short convolutions */
+	RUV_ARCH_ROPE_FREQS = 8,     /* may carry rope_freqs.weight */
 	RUV_ARCH_EMBEDDING_HEAD = 16 /* may carry embedding_proj and embedding_layer_norm */
 };
 

@@ -8,8 +8,7 @@
 
 enum { DOCUMENT_LAYERS = 32 };
 
-#define COMMON                                                                                                                 \
-	.reasoning_bank = true, .kv_page_tokens = 64, .draft_lookahead = 4, .draft_min_prob = 0.7f, .draft_temperature = 0.0f
+#define COMMON .reasoning_bank = true, .kv_page_tokens = 64, .draft_lookahead = 4, .draft_min_prob = 0.7f, .draft_temperature = 0.0f
 
 static const ruv_variant variants[] = {
     {.name = "base",

@@ -19,7 +19,7 @@ static int read_strings(const ruv_gguf *gguf, const char *key, ruv_str **out, si
 		return rc == RUV_ENOTFOUND ? ruv_fail(err, RUV_EFORMAT, where, "key '%s' is missing", key) : rc;
 	if (array.type != RUV_GGUF_STRING)
 		return ruv_fail(err, RUV_EFORMAT, where, "key '%s' is an array of %s, expected strings", key,
-				ruv_gguf_type_name(array.type));
+		                ruv_gguf_type_name(array.type));
 	if (array.n > RUV_MAX_VOCAB * 4ull)
 		return ruv_fail(err, RUV_ELIMIT, where, "key '%s' has %llu elements", key, (unsigned long long)array.n);
 	ruv_str *strings = malloc((array.n + 1) * sizeof *strings);
@@ -44,8 +44,8 @@ static int read_types(const ruv_gguf *gguf, size_t n_tokens, int32_t **out, ruv_
 	if (rc)
 		return rc;
 	if (array.n != n_tokens)
-		return ruv_fail(err, RUV_EFORMAT, where, "key '%s' has %llu elements for %zu tokens", key, (unsigned long long)array.n,
-				n_tokens);
+		return ruv_fail(err, RUV_EFORMAT, where, "key '%s' has %llu elements for %zu tokens", key,
+		                (unsigned long long)array.n, n_tokens);
 	int32_t *types = malloc((n_tokens + 1) * sizeof *types);
 	if (!types)
 		return ruv_fail_memory(err, where, (n_tokens + 1) * sizeof *types);
@@ -96,8 +96,9 @@ int ruv_vocab_load(ruv_vocab **vocab, const ruv_gguf *gguf, ruv_error *err)
 	if (rc || ruv_gguf_str_is(kind, "no_vocab") || ruv_gguf_str_is(kind, "none"))
 		return rc;
 	if (!ruv_gguf_str_is(kind, "gpt2"))
-		return ruv_fail(err, RUV_EUNSUPPORTED, where, "key 'tokenizer.ggml.model' is '%.*s'; only gpt2 (byte-level BPE) is supported",
-				(int)(kind.len > 40 ? 40 : kind.len), kind.data);
+		return ruv_fail(err, RUV_EUNSUPPORTED, where,
+		                "key 'tokenizer.ggml.model' is '%.*s'; only gpt2 (byte-level BPE) is supported",
+		                (int)(kind.len > 40 ? 40 : kind.len), kind.data);
 	ruv_vocab_desc desc;
 	ruv_vocab_desc_init(&desc);
 	ruv_str *tokens = NULL, *merges = NULL;
@@ -110,7 +111,8 @@ int ruv_vocab_load(ruv_vocab **vocab, const ruv_gguf *gguf, ruv_error *err)
 	rc = ruv_gguf_get_cstr(gguf, "tokenizer.ggml.pre", &pre, err);
 	if (rc) {
 		if (rc == RUV_ENOTFOUND)
-			rc = ruv_fail(err, RUV_EFORMAT, where, "key 'tokenizer.ggml.pre' is missing: how to split text is not known");
+			rc = ruv_fail(err, RUV_EFORMAT, where,
+			              "key 'tokenizer.ggml.pre' is missing: how to split text is not known");
 		goto done;
 	}
 	desc.tokens = tokens;
@@ -121,10 +123,10 @@ int ruv_vocab_load(ruv_vocab **vocab, const ruv_gguf *gguf, ruv_error *err)
 		const char *key;
 		ruv_token *id;
 	} ids[] = {{"tokenizer.ggml.bos_token_id", &desc.bos},
-		   {"tokenizer.ggml.eos_token_id", &desc.eos},
-		   {"tokenizer.ggml.eot_token_id", &desc.eot},
-		   {"tokenizer.ggml.padding_token_id", &desc.pad},
-		   {"tokenizer.ggml.unknown_token_id", &desc.unk}};
+	           {"tokenizer.ggml.eos_token_id", &desc.eos},
+	           {"tokenizer.ggml.eot_token_id", &desc.eot},
+	           {"tokenizer.ggml.padding_token_id", &desc.pad},
+	           {"tokenizer.ggml.unknown_token_id", &desc.unk}};
 	for (size_t i = 0; i < sizeof ids / sizeof *ids; i++)
 		if ((rc = read_id(gguf, ids[i].key, desc.n_tokens, ids[i].id, err)))
 			goto done;

@@ -1,7 +1,8 @@
 /* weights.c - binding tensors by name and shape.
  *
  * Each tensor that the architecture needs is asked for once; whatever the file holds besides is an error too, because a tensor that
- * a graph ignores means that the graph is not the model's. Vectors and convolution taps must be F32, as every GGUF file has them. */
+ * a graph ignores means that the graph is not the model's. Vectors and convolution taps must be F32, as every GGUF file has them.
+ */
 #include "model/weights.h"
 
 #include <math.h>
@@ -45,10 +46,10 @@ static void bind(struct binder *b, ruv_tensor *tensor, const char *name, int64_t
 		char shape[64];
 		if (n_out)
 			b->rc = ruv_fail(b->err, RUV_EFORMAT, where, "tensor '%s' is %s, expected [%lld, %lld]", name,
-					 ruv_gguf_shape(t, shape, sizeof shape), (long long)n_in, (long long)n_out);
+			                 ruv_gguf_shape(t, shape, sizeof shape), (long long)n_in, (long long)n_out);
 		else
 			b->rc = ruv_fail(b->err, RUV_EFORMAT, where, "tensor '%s' is %s, expected [%lld]", name,
-					 ruv_gguf_shape(t, shape, sizeof shape), (long long)n_in);
+			                 ruv_gguf_shape(t, shape, sizeof shape), (long long)n_in);
 		return;
 	}
 	if ((flags & PLAIN) && t->dtype != RUV_F32) {
@@ -57,7 +58,7 @@ static void bind(struct binder *b, ruv_tensor *tensor, const char *name, int64_t
 	}
 	if (t->dtype == RUV_I8 || t->dtype == RUV_I16 || t->dtype == RUV_I32) {
 		b->rc = ruv_fail(b->err, RUV_EUNSUPPORTED, where, "tensor '%s' is %s, which is no type of weights", name,
-				 ruv_dtype_name(t->dtype));
+		                 ruv_dtype_name(t->dtype));
 		return;
 	}
 	b->rc = ruv_backend_bind(b->w->backend, tensor, (ruv_dtype)t->dtype, want[0], want[1], t->data, b->err);
@@ -78,10 +79,10 @@ static void bind_layer(struct binder *b, const ruv_hparams *hp, int layer, ruv_l
 	const unsigned traits = hp->arch->traits;
 	const int64_t d = hp->hidden, f = hp->feed_forward, q = (int64_t)hp->n_heads * hp->head_dim,
 		      kv = (int64_t)hp->n_kv_heads * hp->head_dim;
-#define BIND(field, suffix, n_in, n_out, flags)                                                                                \
-	do {                                                                                                                   \
-		snprintf(name, sizeof name, "blk.%d." suffix, layer);                                                          \
-		bind(b, &l->field, name, n_in, n_out, flags);                                                                  \
+#define BIND(field, suffix, n_in, n_out, flags)                                                                                    \
+	do {                                                                                                                       \
+		snprintf(name, sizeof name, "blk.%d." suffix, layer);                                                              \
+		bind(b, &l->field, name, n_in, n_out, flags);                                                                      \
 	} while (0)
 	BIND(attn_norm, "attn_norm.weight", d, 0, PLAIN);
 	BIND(ffn_norm, "ffn_norm.weight", d, 0, PLAIN);
@@ -122,7 +123,8 @@ static void fold_rope_freqs(struct binder *b, ruv_hparams *hp)
 		float factor;
 		memcpy(&factor, (const char *)t->data + 4 * (size_t)i, 4); /* the file's bytes, not the device's */
 		if (!(factor > 0) || !isfinite(factor))
-			b->rc = ruv_fail(b->err, RUV_EFORMAT, where, "tensor 'rope_freqs.weight' holds %g at %d", (double)factor, i);
+			b->rc =
+			    ruv_fail(b->err, RUV_EFORMAT, where, "tensor 'rope_freqs.weight' holds %g at %d", (double)factor, i);
 		else
 			hp->rope_frequency[i] /= factor;
 	}
@@ -137,7 +139,8 @@ static void bind_embedding_head(struct binder *b, const ruv_hparams *hp)
 	if (t) {
 		dim = t->ne[1];
 		if (dim < 1 || dim > RUV_MAX_HIDDEN) {
-			b->rc = ruv_fail(b->err, RUV_EFORMAT, where, "tensor 'embedding_proj.weight' has %lld rows", (long long)dim);
+			b->rc =
+			    ruv_fail(b->err, RUV_EFORMAT, where, "tensor 'embedding_proj.weight' has %lld rows", (long long)dim);
 			return;
 		}
 		bind(b, &w->embedding_proj, "embedding_proj.weight", hp->hidden, dim, MATRIX);
@@ -176,10 +179,11 @@ int ruv_weights_bind(ruv_weights *w, ruv_hparams *hp, const ruv_gguf *gguf, ruv_
 		if (!b.used[i] && n_extra++ == 0)
 			extra = i;
 	if (n_extra)
-		b.rc = ruv_fail(err, RUV_EUNSUPPORTED, where,
-				"%zu tensor%s that a plain %s model does not have, the first is '%s'; without %s the results would be wrong",
-				n_extra, n_extra == 1 ? "" : "s", hp->arch->name, ruv_gguf_tensor_at(gguf, extra)->name,
-				n_extra == 1 ? "it" : "them");
+		b.rc = ruv_fail(
+		    err, RUV_EUNSUPPORTED, where,
+		    "%zu tensor%s that a plain %s model does not have, the first is '%s'; without %s the results would be wrong",
+		    n_extra, n_extra == 1 ? "" : "s", hp->arch->name, ruv_gguf_tensor_at(gguf, extra)->name,
+		    n_extra == 1 ? "it" : "them");
 done:
 	free(b.used);
 	return b.rc;
@@ -193,16 +197,17 @@ static void unbind(ruv_weights *w, ruv_tensor *tensor)
 
 void ruv_weights_release(ruv_weights *w)
 {
-	ruv_tensor *const top[] = {&w->token_embd,	    &w->final_norm,	&w->output,	     &w->embedding_proj,
-				   &w->embedding_proj_bias, &w->embedding_norm, &w->embedding_norm_bias};
+	ruv_tensor *const top[] = {&w->token_embd,         &w->final_norm,          &w->output,
+	                           &w->embedding_proj,     &w->embedding_proj_bias, &w->embedding_norm,
+	                           &w->embedding_norm_bias};
 	for (size_t i = 0; i < sizeof top / sizeof *top; i++)
 		unbind(w, top[i]);
 	for (int i = 0; w->layers && i < w->n_layers; i++) {
 		ruv_layer_weights *l = &w->layers[i];
-		ruv_tensor *const all[] = {&l->attn_norm,   &l->ffn_norm,    &l->ffn_gate,    &l->ffn_up,      &l->ffn_down,
-					   &l->attn_q,	    &l->attn_k,	     &l->attn_v,      &l->attn_output, &l->attn_q_bias,
-					   &l->attn_k_bias, &l->attn_v_bias, &l->attn_output_bias, &l->attn_q_norm, &l->attn_k_norm,
-					   &l->conv_in,	    &l->conv_taps,   &l->conv_out};
+		ruv_tensor *const all[] = {&l->attn_norm,   &l->ffn_norm,    &l->ffn_gate,         &l->ffn_up,      &l->ffn_down,
+		                           &l->attn_q,      &l->attn_k,      &l->attn_v,           &l->attn_output, &l->attn_q_bias,
+		                           &l->attn_k_bias, &l->attn_v_bias, &l->attn_output_bias, &l->attn_q_norm, &l->attn_k_norm,
+		                           &l->conv_in,     &l->conv_taps,   &l->conv_out};
 		for (size_t j = 0; j < sizeof all / sizeof *all; j++)
 			unbind(w, all[j]);
 	}

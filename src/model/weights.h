@@ -8,23 +8,23 @@
 
 /* A tensor with n_out 0 is absent. Shapes as [n_out, n_in]; d hidden, f feed-forward, h heads, k kv heads, e head size. */
 typedef struct ruv_layer_weights {
-	ruv_tensor attn_norm, ffn_norm;	       /* [d], both kinds of layers */
+	ruv_tensor attn_norm, ffn_norm;        /* [d], both kinds of layers */
 	ruv_tensor ffn_gate, ffn_up, ffn_down; /* [f, d], [f, d], [d, f] */
 	ruv_tensor attn_q, attn_k, attn_v;     /* [h e, d], [k e, d], [k e, d] */
-	ruv_tensor attn_output;		       /* [d, h e] */
+	ruv_tensor attn_output;                /* [d, h e] */
 	ruv_tensor attn_q_bias, attn_k_bias, attn_v_bias, attn_output_bias;
-	ruv_tensor attn_q_norm, attn_k_norm; /* [e] */
+	ruv_tensor attn_q_norm, attn_k_norm;     /* [e] */
 	ruv_tensor conv_in, conv_taps, conv_out; /* [3 d, d], [d, 3], [d, d] */
 } ruv_layer_weights;
 
 typedef struct ruv_weights {
 	ruv_backend *backend;
-	ruv_tensor token_embd; /* [V, d] */
-	ruv_tensor final_norm; /* [d] */
-	ruv_tensor output;     /* [V, d], absent when tied: use ruv_weights_head */
+	ruv_tensor token_embd;                          /* [V, d] */
+	ruv_tensor final_norm;                          /* [d] */
+	ruv_tensor output;                              /* [V, d], absent when tied: use ruv_weights_head */
 	ruv_tensor embedding_proj, embedding_proj_bias; /* [e, d], [e] */
 	ruv_tensor embedding_norm, embedding_norm_bias; /* [e] */
-	ruv_layer_weights *layers; /* [n_layers] */
+	ruv_layer_weights *layers;                      /* [n_layers] */
 	int n_layers;
 	int64_t n_params;
 	size_t n_bytes;

@@ -29,8 +29,9 @@ static inline ruv_session *fixture_session(ruv_model *model, int n_ctx, ruv_kv_t
 {
 	ruv_error err = {0};
 	ruv_session *session = NULL;
-	assert_ok(ruv_session_open(&session, model, &(ruv_session_options){.n_ctx = n_ctx, .kv_type = type, .n_pool = 4 * n_ctx}, &err),
-		  err);
+	assert_ok(
+	    ruv_session_open(&session, model, &(ruv_session_options){.n_ctx = n_ctx, .kv_type = type, .n_pool = 4 * n_ctx}, &err),
+	    err);
 	return session;
 }
 
@@ -66,11 +67,11 @@ static inline int argmax(const float *x, int n)
 	return at;
 }
 
-#define assert_close(a, b, n, tolerance)                                                                                       \
-	do {                                                                                                                   \
-		double d_ = difference(a, b, n);                                                                               \
-		if (!(d_ <= (tolerance)))                                                                                      \
-			fail_msg("%s and %s differ by %.3g, more than %.3g", #a, #b, d_, (double)(tolerance));                 \
+#define assert_close(a, b, n, tolerance)                                                                                           \
+	do {                                                                                                                       \
+		double d_ = difference(a, b, n);                                                                                   \
+		if (!(d_ <= (tolerance)))                                                                                          \
+			fail_msg("%s and %s differ by %.3g, more than %.3g", #a, #b, d_, (double)(tolerance));                     \
 	} while (0)
 
 #endif

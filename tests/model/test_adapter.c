@@ -1,4 +1,5 @@
-/* test_adapter.c - an adapter gives what the model with its product merged into the weights gives; malformed adapters are refused. */
+/* test_adapter.c - an adapter gives what the model with its product merged into the weights gives; malformed adapters are refused.
+ */
 #include "base/rng.h"
 #include "fixture.h"
 #include "format/gguf_write.h"
@@ -67,11 +68,11 @@ static void write_both(const ruv_gguf *base, const char *arch, int rank, float a
 		const int64_t n_in = t->ne[0], n_out = t->ne[1];
 		float *w = malloc((size_t)(n_in * n_out) * sizeof *w);
 		for (int64_t r = 0; r < n_out; r++)
-			assert_int_equal(ruv_dequantize_row(w + r * n_in, (ruv_dtype)t->dtype,
-							    (const char *)t->data +
-								(size_t)r * ruv_dtype_row_bytes((ruv_dtype)t->dtype, n_in),
-							    n_in),
-					 RUV_OK);
+			assert_int_equal(
+			    ruv_dequantize_row(w + r * n_in, (ruv_dtype)t->dtype,
+			                       (const char *)t->data + (size_t)r * ruv_dtype_row_bytes((ruv_dtype)t->dtype, n_in),
+			                       n_in),
+			    RUV_OK);
 		if (adaptable(t->name) && count++ % 2 == 0) {
 			float *la = malloc((size_t)(n_in * rank) * sizeof *la), *lb = malloc((size_t)(n_out * rank) * sizeof *lb);
 			for (int64_t k = 0; k < n_in * rank; k++)
@@ -178,16 +179,40 @@ static void test_refusals(void **state)
 	    {"adapter", "lora", "lfm2", {Q ".lora_a", Q ".lora_b"}, {{32, 2}, {2, 32}}, true, RUV_EFORMAT, "alpha"},
 	    {"adapter", "lora", "lfm2", {Q ".lora_a"}, {{32, 2}}, false, RUV_EFORMAT, Q ".lora_b"},
 	    {"adapter", "lora", "lfm2", {Q ".lora_b"}, {{2, 32}}, false, RUV_EFORMAT, Q ".lora_a"},
-	    {"adapter", "lora", "lfm2", {Q ".lora_a", Q ".lora_b", Q ".lora_mid"}, {{32, 2}, {2, 32}, {2, 2}}, false, RUV_EUNSUPPORTED,
+	    {"adapter",
+	     "lora",
+	     "lfm2",
+	     {Q ".lora_a", Q ".lora_b", Q ".lora_mid"},
+	     {{32, 2}, {2, 32}, {2, 2}},
+	     false,
+	     RUV_EUNSUPPORTED,
 	     "lora_mid"},
 	    {"adapter", "lora", "lfm2", {Q ".lora_a", Q ".lora_b"}, {{31, 2}, {2, 32}}, false, RUV_EMISMATCH, Q},
 	    {"adapter", "lora", "lfm2", {Q ".lora_a", Q ".lora_b"}, {{32, 2}, {3, 32}}, false, RUV_EMISMATCH, Q},
 	    {"adapter", "lora", "lfm2", {Q ".lora_a", Q ".lora_b"}, {{32, 2}, {2, 31}}, false, RUV_EMISMATCH, Q},
-	    {"adapter", "lora", "lfm2", {"blk.0.attn_q.weight.lora_a", "blk.0.attn_q.weight.lora_b"}, {{32, 2}, {2, 32}}, false, RUV_EMISMATCH,
+	    {"adapter",
+	     "lora",
+	     "lfm2",
+	     {"blk.0.attn_q.weight.lora_a", "blk.0.attn_q.weight.lora_b"},
+	     {{32, 2}, {2, 32}},
+	     false,
+	     RUV_EMISMATCH,
 	     "blk.0.attn_q"},
-	    {"adapter", "lora", "lfm2", {"blk.9.attn_q.weight.lora_a", "blk.9.attn_q.weight.lora_b"}, {{32, 2}, {2, 32}}, false,
-	     RUV_EUNSUPPORTED, "blk.9.attn_q"},
-	    {"adapter", "lora", "lfm2", {"token_embd.weight.lora_a", "token_embd.weight.lora_b"}, {{32, 2}, {2, 300}}, false, RUV_EUNSUPPORTED,
+	    {"adapter",
+	     "lora",
+	     "lfm2",
+	     {"blk.9.attn_q.weight.lora_a", "blk.9.attn_q.weight.lora_b"},
+	     {{32, 2}, {2, 32}},
+	     false,
+	     RUV_EUNSUPPORTED,
+	     "blk.9.attn_q"},
+	    {"adapter",
+	     "lora",
+	     "lfm2",
+	     {"token_embd.weight.lora_a", "token_embd.weight.lora_b"},
+	     {{32, 2}, {2, 300}},
+	     false,
+	     RUV_EUNSUPPORTED,
 	     "token_embd"},
 	    {"adapter", "lora", "lfm2", {NULL}, {{0}}, false, RUV_EFORMAT, "no tensor"},
 	};

@@ -46,8 +46,8 @@ static int on_hidden(void *user, int i, ruv_backend *backend, const float *x, in
 
 struct outcome {
 	int n, n_hidden, n_same; /* positions, hidden states compared, positions with the same most likely token */
-	double hidden, logits;	 /* worst differences */
-	double logits_rms;	 /* root of the mean square difference, relative to that of the reference */
+	double hidden, logits;   /* worst differences */
+	double logits_rms;       /* root of the mean square difference, relative to that of the reference */
 };
 
 /* Runs the reference's ids in one pass. */
@@ -435,13 +435,14 @@ int main(int argc, char **argv)
 		struct outcome o;
 		double tolerance = argc > 3 ? atof(argv[3]) : 1e-3;
 		compare(argv[1], argv[2], &o);
-		printf("%s: %d positions, %d hidden states within %.2e, logits within %.2e (rms %.2e), the same most likely token at %d\n",
+		printf("%s: %d positions, %d hidden states within %.2e, logits within %.2e (rms %.2e), the same most likely token "
+		       "at %d\n",
 		       argv[1], o.n, o.n_hidden, o.hidden, o.logits, o.logits_rms, o.n_same);
 		return !(o.hidden < tolerance && o.logits < tolerance && (argc > 3 || o.n_same == o.n));
 	}
 	const struct CMUnitTest tests[] = {
-	    cmocka_unit_test(test_references), cmocka_unit_test(test_chunks),	    cmocka_unit_test(test_truncate),
-	    cmocka_unit_test(test_fork),       cmocka_unit_test(test_pool_limit),   cmocka_unit_test(test_save_restore),
+	    cmocka_unit_test(test_references), cmocka_unit_test(test_chunks),     cmocka_unit_test(test_truncate),
+	    cmocka_unit_test(test_fork),       cmocka_unit_test(test_pool_limit), cmocka_unit_test(test_save_restore),
 	    cmocka_unit_test(test_kv_types),   cmocka_unit_test(test_refusals),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

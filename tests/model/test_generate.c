@@ -1,5 +1,5 @@
-/* test_generate.c - generation on tiny random models: their text is noise, which is just what finds cut characters and stop strings that
- * straddle tokens. Expectations come from a plain loop over decode and the detokenized whole. */
+/* test_generate.c - generation on tiny random models: their text is noise, which is just what finds cut characters and stop strings
+ * that straddle tokens. Expectations come from a plain loop over decode and the detokenized whole. */
 #include <pthread.h>
 
 #include "fixture.h"
@@ -119,19 +119,19 @@ static void test_streams(void **state)
 	for (int seed = 1; seed < 12; seed++) {
 		struct stream stream = {0};
 		ruv_generation g = generate(s, &(ruv_generate_params){.sampling = {.temperature = 1.5f, .seed = (uint64_t)seed},
-								      .max_tokens = 90,
-								      .on_piece = on_piece,
-								      .user = &stream});
+		                                                      .max_tokens = 90,
+		                                                      .on_piece = on_piece,
+		                                                      .user = &stream});
 		assert_int_equal(stream.n, g.n_bytes);
 		assert_memory_equal(stream.text, g.text, g.n_bytes);
 		ruv_generation_release(&g);
 	}
 	struct stream stream = {.stop_after = 3};
 	ruv_generation g = generate(s, &(ruv_generate_params){.sampling = {.temperature = 1, .seed = 4},
-							      .ignore_end = true,
-							      .max_tokens = 90,
-							      .on_piece = on_piece,
-							      .user = &stream});
+	                                                      .ignore_end = true,
+	                                                      .max_tokens = 90,
+	                                                      .on_piece = on_piece,
+	                                                      .user = &stream});
 	assert_int_equal(g.finish, RUV_FINISH_CANCELLED);
 	assert_int_equal(stream.n_pieces, 3);
 	assert_true(g.n_tokens < 90);
@@ -150,12 +150,13 @@ static void test_stops(void **state)
 		ascii[i] = (ruv_logit_bias){i < 10 ? i : 128 + i, -INFINITY};
 	for (int seed = 1; seed < 6; seed++) {
 		ruv_generate_params p = {.sampling = {.temperature = 1, .seed = (uint64_t)seed, .bias = ascii, .n_bias = 138},
-					 .max_tokens = 80,
-					 .ignore_end = true};
+		                         .max_tokens = 80,
+		                         .ignore_end = true};
 		ruv_generation whole = generate(s, &p);
 		assert_int_equal(whole.stop_index, -1);
 		for (size_t at = 0; at + 6 < whole.n_bytes; at += 3) {
-			size_t from = ruv_utf8_floor(whole.text, whole.n_bytes, at), to = ruv_utf8_floor(whole.text, whole.n_bytes, at + 6);
+			size_t from = ruv_utf8_floor(whole.text, whole.n_bytes, at),
+			       to = ruv_utf8_floor(whole.text, whole.n_bytes, at + 6);
 			char stop[16];
 			if (to <= from || memchr(whole.text + from, 0, to - from))
 				continue;
@@ -257,10 +258,10 @@ static void test_cancel(void **state)
 	int n = 0;
 	ruv_session *s = fixture_session(model, 256, RUV_KV_F32);
 	g = generate(s, &(ruv_generate_params){.sampling = {.temperature = 1, .seed = 4},
-					       .ignore_end = true,
-					       .cancel = &cancel,
-					       .on_piece = cancel_at_third,
-					       .user = &n});
+	                                       .ignore_end = true,
+	                                       .cancel = &cancel,
+	                                       .on_piece = cancel_at_third,
+	                                       .user = &n});
 	assert_int_equal(g.finish, RUV_FINISH_CANCELLED);
 	assert_true(n == 3 || n == 4); /* a character that was cut comes last, as U+FFFD */
 	assert_true(g.n_tokens >= 3 && g.n_bytes > 0);
@@ -330,7 +331,7 @@ static void test_tokens_and_chat(void **state)
 	assert_int_equal(n_starts, 3);
 	assert_ok(ruv_model_detokenize(model, list.ids, list.n, true, &text, &err), err);
 	assert_string_equal(text, "<|startoftext|><|im_start|>system\nthe<|im_end|>\n<|im_start|>user\nin<|im_end|><|im_end|>\n"
-				  "<|im_start|>assistant\n");
+	                          "<|im_start|>assistant\n");
 	free(text);
 	assert_int_equal(ruv_model_chat_tokens(model, messages, 2, "{not json", true, &list, &err), RUV_EINVAL);
 	ruv_token_list_release(&list);
@@ -359,8 +360,11 @@ static void test_info_and_variants(void **state)
 	ruv_model_default_sampling(model, &s);
 	assert_true(s.temperature == 0.3f && s.min_p == 0.15f);
 	ruv_model *coder = NULL;
-	assert_int_equal(ruv_model_open(&coder, fixture_path("qwen2.gguf"), &(ruv_model_options){.variant = "poet"}, &err), RUV_EINVAL);
-	assert_ok(ruv_model_open(&coder, fixture_path("qwen2.gguf"), &(ruv_model_options){.variant = "coder", .n_threads = 1}, &err), err);
+	assert_int_equal(ruv_model_open(&coder, fixture_path("qwen2.gguf"), &(ruv_model_options){.variant = "poet"}, &err),
+	                 RUV_EINVAL);
+	assert_ok(
+	    ruv_model_open(&coder, fixture_path("qwen2.gguf"), &(ruv_model_options){.variant = "coder", .n_threads = 1}, &err),
+	    err);
 	ruv_model_default_sampling(coder, &s);
 	assert_true(s.temperature == 0.2f && s.top_p == 0.95f);
 	ruv_model_free(coder);

@@ -1,5 +1,5 @@
-/* test_memory_out.c - every allocation of opening, running, forking, saving and embedding fails once: each time the call says so, nothing
- * leaks (the sanitizers look) and nothing crashes. The linker puts the functions below in place of the allocator's. */
+/* test_memory_out.c - every allocation of opening, running, forking, saving and embedding fails once: each time the call says so,
+ * nothing leaks (the sanitizers look) and nothing crashes. The linker puts the functions below in place of the allocator's. */
 #include "fixture.h"
 
 static long countdown = -1; /* allocations until one fails; negative: none does */

@@ -54,7 +54,8 @@ static void rewrite(const ruv_gguf *from, const struct change *c)
 		bool reshape = c->reshape_tensor && !strcmp(c->reshape_tensor, t->name);
 		bool retype = c->retype_tensor && !strcmp(c->retype_tensor, t->name);
 		ne[0] += reshape;
-		ruv_gguf_add_tensor(w, t->name, retype ? (t->dtype == RUV_F32 ? RUV_F16 : RUV_I32) : (ruv_dtype)t->dtype, t->n_dims, ne);
+		ruv_gguf_add_tensor(w, t->name, retype ? (t->dtype == RUV_F32 ? RUV_F16 : RUV_I32) : (ruv_dtype)t->dtype, t->n_dims,
+		                    ne);
 	}
 	if (c->extra_tensor)
 		ruv_gguf_add_tensor(w, c->extra_tensor, RUV_F32, 1, (int64_t[]){8});
@@ -72,8 +73,9 @@ static void rewrite(const ruv_gguf *from, const struct change *c)
 			assert_ok(ruv_gguf_writer_data(w, t->data, n_bytes, &err), err);
 		else
 			for (size_t at = 0; at < n_bytes; at += sizeof zeros)
-				assert_ok(ruv_gguf_writer_data(w, zeros, n_bytes - at < sizeof zeros ? n_bytes - at : sizeof zeros, &err),
-					  err);
+				assert_ok(
+				    ruv_gguf_writer_data(w, zeros, n_bytes - at < sizeof zeros ? n_bytes - at : sizeof zeros, &err),
+				    err);
 	}
 	if (c->extra_tensor)
 		assert_ok(ruv_gguf_writer_data(w, zeros, 32, &err), err);
@@ -126,7 +128,7 @@ static void test_tensors(void **state)
 				expect_refusal(from, &(struct change){.drop_tensor = name}, name);
 			expect_refusal(from, &(struct change){.retype_tensor = name}, name);
 			expect_refusal(from, &(struct change){.reshape_tensor = name},
-				       strcmp(name, "embedding_proj.weight") ? name : "embedding_proj");
+			               strcmp(name, "embedding_proj.weight") ? name : "embedding_proj");
 			n_tried += 3;
 		}
 		expect_refusal(from, &(struct change){.extra_tensor = "blk.0.attn_sinks.weight"}, "blk.0.attn_sinks.weight");
@@ -136,10 +138,10 @@ static void test_tensors(void **state)
 	print_message("%d changed tensors refused\n", n_tried);
 }
 
-#define SET(name, call)                                                                                                        \
-	static void name(ruv_gguf_writer *w)                                                                                   \
-	{                                                                                                                      \
-		call;                                                                                                          \
+#define SET(name, call)                                                                                                            \
+	static void name(ruv_gguf_writer *w)                                                                                       \
+	{                                                                                                                          \
+		call;                                                                                                              \
 	}
 SET(arch_unknown, ruv_gguf_set_str(w, "general.architecture", "gpt-j"))
 SET(type_adapter, ruv_gguf_set_str(w, "general.type", "adapter"))
@@ -191,59 +193,53 @@ static void test_keys(void **state)
 		void (*set)(ruv_gguf_writer *w);
 		const char *name;
 	} sets[] = {{arch_unknown, "gpt-j"},
-		    {type_adapter, "general.type"},
-		    {layers_zero, "lfm2.block_count"},
-		    {layers_many, "lfm2.block_count"},
-		    {layers_text, "lfm2.block_count"},
-		    {layers_six, "head_count_kv"},
-		    {hidden_zero, "lfm2.embedding_length"},
-		    {hidden_huge, "lfm2.embedding_length"},
-		    {hidden_other, "token_embd.weight"},
-		    {ffn_huge, "lfm2.feed_forward_length"},
-		    {ffn_other, "ffn_"},
-		    {context_zero, "lfm2.context_length"},
-		    {heads_zero, "head_count"},
-		    {heads_many, "head"},
-		    {kv_negative, "head_count_kv"},
-		    {kv_mixed, "head_count_kv"},
-		    {kv_three, "head"},
-		    {kv_short, "head_count_kv"},
-		    {kv_floats, "head_count_kv"},
-		    {kv_number, "head_count_kv"},
-		    {kv_swapped, "blk.0."},
-		    {eps_zero, "epsilon"},
-		    {eps_nan, "epsilon"},
-		    {taps_four, "l_cache"},
-		    {vocab_other, "vocab_size"},
-		    {theta_negative, "freq_base"},
-		    {rot_odd, "dimension_count"},
-		    {rot_wide, "dimension_count"},
-		    {scaling_unknown, "longrope"},
-		    {scaling_bare, "original_context_length"},
-		    {factor_nan, "rope.scaling.factor"},
-		    {pooling_rank, "pooling_type"},
-		    {window, "sliding_window"},
-		    {value_other, "values"},
-		    {causal_text, "causal"},
-		    {pre_unknown, "martian"},
-		    {model_spm, "tokenizer.ggml.model"},
-		    {eos_outside, "eos_token_id"},
-		    {types_short, "token_type"},
-		    {merges_bad, "merges"},
-		    {prefix_number, "query_prefix"},
-		    {temp_negative, "general.sampling.temp"}};
-	static const char *const required[] = {"general.architecture",
-					       "lfm2.block_count",
-					       "lfm2.context_length",
-					       "lfm2.embedding_length",
-					       "lfm2.feed_forward_length",
-					       "lfm2.attention.head_count",
-					       "lfm2.attention.head_count_kv",
-					       "lfm2.attention.layer_norm_rms_epsilon",
-					       "lfm2.shortconv.l_cache",
-					       "tokenizer.ggml.tokens",
-					       "tokenizer.ggml.merges",
-					       "tokenizer.ggml.pre"};
+	            {type_adapter, "general.type"},
+	            {layers_zero, "lfm2.block_count"},
+	            {layers_many, "lfm2.block_count"},
+	            {layers_text, "lfm2.block_count"},
+	            {layers_six, "head_count_kv"},
+	            {hidden_zero, "lfm2.embedding_length"},
+	            {hidden_huge, "lfm2.embedding_length"},
+	            {hidden_other, "token_embd.weight"},
+	            {ffn_huge, "lfm2.feed_forward_length"},
+	            {ffn_other, "ffn_"},
+	            {context_zero, "lfm2.context_length"},
+	            {heads_zero, "head_count"},
+	            {heads_many, "head"},
+	            {kv_negative, "head_count_kv"},
+	            {kv_mixed, "head_count_kv"},
+	            {kv_three, "head"},
+	            {kv_short, "head_count_kv"},
+	            {kv_floats, "head_count_kv"},
+	            {kv_number, "head_count_kv"},
+	            {kv_swapped, "blk.0."},
+	            {eps_zero, "epsilon"},
+	            {eps_nan, "epsilon"},
+	            {taps_four, "l_cache"},
+	            {vocab_other, "vocab_size"},
+	            {theta_negative, "freq_base"},
+	            {rot_odd, "dimension_count"},
+	            {rot_wide, "dimension_count"},
+	            {scaling_unknown, "longrope"},
+	            {scaling_bare, "original_context_length"},
+	            {factor_nan, "rope.scaling.factor"},
+	            {pooling_rank, "pooling_type"},
+	            {window, "sliding_window"},
+	            {value_other, "values"},
+	            {causal_text, "causal"},
+	            {pre_unknown, "martian"},
+	            {model_spm, "tokenizer.ggml.model"},
+	            {eos_outside, "eos_token_id"},
+	            {types_short, "token_type"},
+	            {merges_bad, "merges"},
+	            {prefix_number, "query_prefix"},
+	            {temp_negative, "general.sampling.temp"}};
+	static const char *const required[] = {"general.architecture",         "lfm2.block_count",
+	                                       "lfm2.context_length",          "lfm2.embedding_length",
+	                                       "lfm2.feed_forward_length",     "lfm2.attention.head_count",
+	                                       "lfm2.attention.head_count_kv", "lfm2.attention.layer_norm_rms_epsilon",
+	                                       "lfm2.shortconv.l_cache",       "tokenizer.ggml.tokens",
+	                                       "tokenizer.ggml.merges",        "tokenizer.ggml.pre"};
 	ruv_error err = {0};
 	ruv_gguf *from = NULL;
 	assert_ok(ruv_gguf_open(&from, fixture_path("lfm2.gguf"), 0, &err), err);
@@ -300,6 +296,7 @@ static void test_random_bytes(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = {cmocka_unit_test(test_tensors), cmocka_unit_test(test_keys), cmocka_unit_test(test_random_bytes)};
+	const struct CMUnitTest tests[] = {cmocka_unit_test(test_tensors), cmocka_unit_test(test_keys),
+	                                   cmocka_unit_test(test_random_bytes)};
 	return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -319,19 +319,19 @@ static void test_bad_parameters(void **state)
 		ruv_sampling p;
 		const char *name;
 	} cases[] = {{{.temperature = -0.1f}, "temperature"},
-		     {{.temperature = NAN}, "temperature"},
-		     {{.temperature = INFINITY}, "temperature"},
-		     {{.top_p = 1.5f}, "top_p"},
-		     {{.top_p = -1}, "top_p"},
-		     {{.min_p = 2}, "min_p"},
-		     {{.typical_p = -0.5f}, "typical_p"},
-		     {{.top_k = -1}, "top_k"},
-		     {{.repetition_penalty = -1}, "repetition_penalty"},
-		     {{.frequency_penalty = NAN}, "frequency_penalty"},
-		     {{.presence_penalty = 1e9f}, "presence_penalty"},
-		     {{.penalty_last_n = -2}, "penalty_last_n"},
-		     {{.bias = outside, .n_bias = 1}, "bias"},
-		     {{.bias = nan_bias, .n_bias = 1}, "bias"}};
+	             {{.temperature = NAN}, "temperature"},
+	             {{.temperature = INFINITY}, "temperature"},
+	             {{.top_p = 1.5f}, "top_p"},
+	             {{.top_p = -1}, "top_p"},
+	             {{.min_p = 2}, "min_p"},
+	             {{.typical_p = -0.5f}, "typical_p"},
+	             {{.top_k = -1}, "top_k"},
+	             {{.repetition_penalty = -1}, "repetition_penalty"},
+	             {{.frequency_penalty = NAN}, "frequency_penalty"},
+	             {{.presence_penalty = 1e9f}, "presence_penalty"},
+	             {{.penalty_last_n = -2}, "penalty_last_n"},
+	             {{.bias = outside, .n_bias = 1}, "bias"},
+	             {{.bias = nan_bias, .n_bias = 1}, "bias"}};
 	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
 		ruv_error err = {0};
 		ruv_sampler *s = NULL;
@@ -344,9 +344,14 @@ static void test_bad_parameters(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    cmocka_unit_test(test_against_the_book), cmocka_unit_test(test_greedy_and_masks), cmocka_unit_test(test_bias),
-	    cmocka_unit_test(test_penalties),	     cmocka_unit_test(test_draws),	      cmocka_unit_test(test_seeds),
-	    cmocka_unit_test(test_logprobs),	     cmocka_unit_test(test_bad_parameters),
+	    cmocka_unit_test(test_against_the_book),
+	    cmocka_unit_test(test_greedy_and_masks),
+	    cmocka_unit_test(test_bias),
+	    cmocka_unit_test(test_penalties),
+	    cmocka_unit_test(test_draws),
+	    cmocka_unit_test(test_seeds),
+	    cmocka_unit_test(test_logprobs),
+	    cmocka_unit_test(test_bad_parameters),
 	};
 	return cmocka_run_group_tests(tests, setup, NULL);
 }
