@@ -20,6 +20,8 @@
 #ifndef RUVLLM_MEMORY_H
 #define RUVLLM_MEMORY_H
 
+#include <stdio.h>
+
 #include "ruvllm/types.h"
 
 #ifdef __cplusplus
@@ -314,6 +316,21 @@ RUV_API int ruv_memory_check(ruv_memory *memory, ruv_memory_report *report, bool
 RUV_API int ruv_memory_backup(ruv_memory *memory, const char *path, ruv_error *err);
 /* Gives freed space back to the file system and merges the word index. Other writers wait meanwhile. */
 RUV_API int ruv_memory_compact(ruv_memory *memory, ruv_error *err);
+
+typedef struct ruv_memory_transfer {
+	int64_t n_nodes, n_edges, n_sources; /* written or read in */
+	int64_t n_skipped;		     /* import: were there already */
+} ruv_memory_transfer;
+
+/* Writes the whole memory, every scope, as one snapshot in JSON lines (src/memory/jsonl.h has the form). What is read in again and written again
+ * is the same byte for byte. without_vectors: texts and labels only. `done` may be NULL. The caller flushes and closes `out`. */
+RUV_API int ruv_memory_export(ruv_memory *memory, FILE *out, bool without_vectors, ruv_memory_transfer *done, ruv_error *err);
+/* Reads such lines into the memory, in transactions of some thousand lines; nodes and edges whose id is there already are left as they are,
+ * so that an import that was interrupted can be done again. A line that is wrong ends it: the error has its number, and what came before
+ * the transaction with it stays. RUV_EMISMATCH when the vectors are another embedder's; without_vectors ignores them. A memory that has no
+ * embedder yet takes on the export's. `name` stands for the input in errors. */
+RUV_API int ruv_memory_import(ruv_memory *memory, FILE *in, const char *name, bool without_vectors, ruv_memory_transfer *done,
+			      ruv_error *err);
 
 typedef struct ruv_memory_event {
 	int64_t seq, time_ms;

@@ -60,7 +60,8 @@ static void put_float(ruv_buf *buf, float value)
 {
 	/* A locale may write a decimal comma, which is not JSON. */
 	char text[40];
-	int n = snprintf(text, sizeof text, "%.9g", (double)value);
+	/* "-0" would be read as the whole number 0. */
+	int n = value == 0 && signbit(value) ? snprintf(text, sizeof text, "-0.0") : snprintf(text, sizeof text, "%.9g", (double)value);
 
 	for (int i = 0; i < n; i++)
 		if (text[i] == ',')

@@ -130,7 +130,8 @@ static const char *const sql_text[N_SQL] = {
 		     " (SELECT * FROM edges WHERE src=?1 UNION SELECT * FROM edges WHERE dst=?1) e"
 		     " JOIN nodes a ON a.key=e.src JOIN nodes b ON b.key=e.dst ORDER BY e.weight DESC,e.key LIMIT ?2",
     [SQL_EDGE_LIST] = "SELECT e.id,a.id,b.id,e.type,e.weight,e.confidence,e.created_ms,e.created_by FROM edges e"
-		      " JOIN nodes a ON a.key=e.src JOIN nodes b ON b.key=e.dst WHERE e.id>?1 ORDER BY e.id LIMIT ?2",
+		      " JOIN nodes a ON a.key=e.src JOIN nodes b ON b.key=e.dst WHERE e.id>?1"
+		      " AND (a.expires_ms=0 OR a.expires_ms>?3) AND (b.expires_ms=0 OR b.expires_ms>?3) ORDER BY e.id LIMIT ?2",
     [SQL_EVENT_ADD] = "INSERT INTO events(time_ms,what,node,id,detail) VALUES(?1,?2,?3,?4,?5)",
     [SQL_EVENT_SCRUB] = "UPDATE events SET detail='' WHERE node=?1 AND node>0 AND detail<>''",
     [SQL_EVENT_LAST] = "SELECT coalesce(max(seq),0) FROM events",
@@ -141,9 +142,12 @@ static const char *const sql_text[N_SQL] = {
     [SQL_CHANGES] = "SELECT e.node,n.type,n.user,n.agent,n.session,n.domain,n.source,n.tags,n.confidence,n.created_ms,n.expires_ms,"
 		    "v.data,v.digest FROM (SELECT DISTINCT node FROM events WHERE seq>?1 AND node>0) e"
 		    " LEFT JOIN nodes n ON n.key=e.node LEFT JOIN vectors v ON v.node=e.node ORDER BY e.node",
-    /* A word of the title counts twice a word of the text. */
-    [SQL_LEXICAL] = "SELECT n.key,bm25(words,2.0,1.0,1.0) AS s FROM words JOIN nodes n ON n.key=words.rowid"
-		    " WHERE words MATCH ?13 AND" RUV_SQL_FILTER "ORDER BY s,n.key LIMIT ?14",
+    /* A word of the title counts twice a word of the text. The best ?15 by words alone come first, then the filter: looking up every row that
+     * has one of the words costs more than ranking it. */
+    [SQL_LEXICAL] = "SELECT n.key,w.s FROM (SELECT rowid AS r,bm25(words,2.0,1.0,1.0) AS s FROM words WHERE words MATCH ?13"
+		    " ORDER BY s,rowid LIMIT ?15) w JOIN nodes n ON n.key=w.r WHERE" RUV_SQL_FILTER "ORDER BY w.s,n.key LIMIT ?14",
+    [SQL_VISIT] = "SELECT " RUV_SQL_NODE_COLUMNS ",v.data,v.digest FROM nodes n LEFT JOIN vectors v ON v.node=n.key"
+		  " WHERE (n.expires_ms=0 OR n.expires_ms>?1) ORDER BY n.key",
 };
 
 /* ---- errors and statements ---- */
@@ -800,10 +804,10 @@ static const ruv_store_ops sqlite_ops = {
     .edge_put = ruv_sqlite_edge_put,
     .edge_erase = ruv_sqlite_edge_erase,
     .edges_of = ruv_sqlite_edges_of,
-    .edge_list = ruv_sqlite_edge_list,
     .scan = ruv_sqlite_scan,
     .changes = ruv_sqlite_changes,
     .last_event = ruv_sqlite_last_event,
+    .visit = ruv_sqlite_visit,
     .lexical = ruv_sqlite_lexical,
     .history = ruv_sqlite_history,
     .stats = ruv_sqlite_stats,

@@ -49,7 +49,8 @@
 	X(SQL_EVENTS_NODE)                                                                                                     \
 	X(SQL_SCAN)                                                                                                            \
 	X(SQL_CHANGES)                                                                                                         \
-	X(SQL_LEXICAL)
+	X(SQL_LEXICAL)                                                                                                         \
+	X(SQL_VISIT)
 
 typedef enum ruv_sql {
 #define X(name) name,
@@ -127,6 +128,7 @@ int ruv_sqlite_lexical(ruv_store *base, ruv_store_match *out, int *n, const ruv_
 		       const ruv_memory_filter *filter, int limit, ruv_error *err);
 int ruv_sqlite_scan(ruv_store *base, int64_t *seq, ruv_store_row_fn *fn, void *user, ruv_error *err);
 int ruv_sqlite_changes(ruv_store *base, int64_t since, int64_t *seq, ruv_store_row_fn *fn, void *user, ruv_error *err);
+int ruv_sqlite_visit(ruv_store *base, const ruv_store_visitor *visitor, ruv_error *err);
 int ruv_sqlite_last_event(ruv_store *base, int64_t *seq, ruv_error *err);
 /* Deletes nodes whose time is over; in a transaction. */
 int ruv_sqlite_expire(ruv_sqlite *store, ruv_error *err);
@@ -149,10 +151,13 @@ int ruv_sqlite_edge_put(ruv_store *base, ruv_memory_edge *edge, ruv_error *err);
 int ruv_sqlite_edge_erase(ruv_store *base, const char *id, ruv_error *err);
 int ruv_sqlite_edges_of(ruv_store *base, ruv_arena *arena, ruv_memory_edge **edges, int *n, const char *id, int limit,
 			ruv_error *err);
-int ruv_sqlite_edge_list(ruv_store *base, ruv_arena *arena, ruv_memory_edge **edges, int *n, const char *after, int limit,
-			 ruv_error *err);
 int ruv_sqlite_history(ruv_store *base, ruv_arena *arena, ruv_memory_event **events, int *n, const char *id, int limit,
 		       ruv_error *err);
+
+int ruv_sqlite_visit_sources(ruv_sqlite *store, ruv_sqlite_conn *conn, ruv_arena *arena, const ruv_store_visitor *visitor,
+			     ruv_error *err);
+int ruv_sqlite_visit_edges(ruv_sqlite *store, ruv_sqlite_conn *conn, ruv_arena *arena, const ruv_store_visitor *visitor,
+			   ruv_error *err);
 
 /* sqlite_care.c */
 int ruv_sqlite_stats(ruv_store *base, ruv_memory_stats *stats, ruv_error *err);

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "base/buf.h"
+#include "base/clock.h"
 #include "base/status.h"
 #include "memory/jsonl.h"
 #include "memory/sqlite.h"
@@ -126,21 +127,17 @@ int ruv_sqlite_source_erase(ruv_store *base, const ruv_memory_source *which, ruv
 	return rc;
 }
 
-int ruv_sqlite_source_list(ruv_store *base, ruv_arena *arena, ruv_memory_source **sources, int *n, const ruv_memory_filter *filter,
-			   ruv_error *err)
+static int list_sources(ruv_sqlite *store, ruv_sqlite_conn *conn, ruv_arena *arena, ruv_memory_source **sources, int *n,
+			const ruv_memory_filter *filter, ruv_error *err)
 {
-	ruv_sqlite *store = (ruv_sqlite *)base;
 	ruv_memory_source *items = NULL;
 	sqlite3_stmt *stmt;
 	int rc = RUV_OK, code, cap = 0;
-	ruv_sqlite_conn *conn = ruv_sqlite_reader(store, &rc, err);
 
 	*n = 0;
-	if (!conn)
-		return rc;
 	stmt = ruv_sqlite_stmt(store, conn, SQL_SOURCE_LIST, &rc, err);
 	if (!stmt)
-		goto done;
+		return rc;
 	sqlite3_bind_int(stmt, 1, filter->every_scope);
 	ruv_sqlite_bind_text(stmt, 2, filter->scope.user);
 	ruv_sqlite_bind_text(stmt, 3, filter->scope.agent);
@@ -160,8 +157,33 @@ int ruv_sqlite_source_list(ruv_store *base, ruv_arena *arena, ruv_memory_source 
 		rc = ruv_sqlite_fail(store, conn->db, code, "listing sources", err);
 	ruv_sqlite_done(stmt);
 	*sources = items;
-done:
+	return rc;
+}
+
+int ruv_sqlite_source_list(ruv_store *base, ruv_arena *arena, ruv_memory_source **sources, int *n, const ruv_memory_filter *filter,
+			   ruv_error *err)
+{
+	ruv_sqlite *store = (ruv_sqlite *)base;
+	int rc = RUV_OK;
+	ruv_sqlite_conn *conn = ruv_sqlite_reader(store, &rc, err);
+
+	*n = 0;
+	if (!conn)
+		return rc;
+	rc = list_sources(store, conn, arena, sources, n, filter, err);
 	ruv_sqlite_reader_done(store, conn);
+	return rc;
+}
+
+int ruv_sqlite_visit_sources(ruv_sqlite *store, ruv_sqlite_conn *conn, ruv_arena *arena, const ruv_store_visitor *visitor,
+			     ruv_error *err)
+{
+	ruv_memory_filter all = {.every_scope = true};
+	ruv_memory_source *sources = NULL;
+	int n = 0, rc = list_sources(store, conn, arena, &sources, &n, &all, err);
+
+	for (int i = 0; !rc && i < n; i++)
+		rc = visitor->source(visitor->user, &sources[i], err);
 	return rc;
 }
 
@@ -329,29 +351,32 @@ int ruv_sqlite_edges_of(ruv_store *base, ruv_arena *arena, ruv_memory_edge **edg
 	return rc;
 }
 
-int ruv_sqlite_edge_list(ruv_store *base, ruv_arena *arena, ruv_memory_edge **edges, int *n, const char *after, int limit,
-			 ruv_error *err)
+int ruv_sqlite_visit_edges(ruv_sqlite *store, ruv_sqlite_conn *conn, ruv_arena *arena, const ruv_store_visitor *visitor,
+			   ruv_error *err)
 {
-	ruv_sqlite *store = (ruv_sqlite *)base;
-	sqlite3_stmt *stmt;
-	int rc = RUV_OK;
-	ruv_sqlite_conn *conn = ruv_sqlite_reader(store, &rc, err);
+	char after[RUV_ID_SIZE] = "";
+	int n = 0, rc = RUV_OK;
 
-	*n = 0;
-	if (!conn)
-		return rc;
-	stmt = ruv_sqlite_stmt(store, conn, SQL_EDGE_LIST, &rc, err);
-	if (stmt) {
-		if (after && *after)
+	do {
+		ruv_memory_edge *edges = NULL;
+		sqlite3_stmt *stmt = ruv_sqlite_stmt(store, conn, SQL_EDGE_LIST, &rc, err);
+		if (!stmt)
+			return rc;
+		if (*after)
 			rc = ruv_sqlite_bind_id(store, stmt, 1, after, err);
 		else
 			sqlite3_bind_zeroblob(stmt, 1, 0);
-		sqlite3_bind_int(stmt, 2, limit);
+		sqlite3_bind_int(stmt, 2, 1000);
+		sqlite3_bind_int64(stmt, 3, ruv_clock_wall_ms());
 		if (!rc)
-			rc = collect_edges(store, conn, arena, edges, n, stmt, err);
+			rc = collect_edges(store, conn, arena, &edges, &n, stmt, err);
 		ruv_sqlite_done(stmt);
-	}
-	ruv_sqlite_reader_done(store, conn);
+		for (int i = 0; !rc && i < n; i++)
+			rc = visitor->edge(visitor->user, &edges[i], err);
+		if (!rc && n)
+			memcpy(after, edges[n - 1].id, sizeof after);
+		ruv_arena_release(arena);
+	} while (!rc && n);
 	return rc;
 }
 

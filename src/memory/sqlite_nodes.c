@@ -673,7 +673,11 @@ int ruv_sqlite_lexical(ruv_store *base, ruv_store_match *out, int *n, const ruv_
 	rc = ruv_sqlite_bind_filter(stmt, filter, ruv_clock_wall_ms(), err);
 	sqlite3_bind_text(stmt, 13, match.data, (int)match.len, SQLITE_STATIC);
 	sqlite3_bind_int(stmt, 14, limit);
-	if (!rc) {
+	/* When the filter held back so many of the best that too few are left, all that have the words are looked at. */
+	for (int pass = 0; !rc && pass < 2 && (pass == 0 || *n < limit); pass++) {
+		*n = 0;
+		sqlite3_reset(stmt);
+		sqlite3_bind_int64(stmt, 15, pass == 0 ? 2 * (int64_t)limit : -1);
 		while ((code = sqlite3_step(stmt)) == SQLITE_ROW && *n < limit) {
 			out[*n].key = sqlite3_column_int64(stmt, 0);
 			out[*n].score = -sqlite3_column_double(stmt, 1);
@@ -820,4 +824,82 @@ int ruv_sqlite_scan(ruv_store *base, int64_t *seq, ruv_store_row_fn *fn, void *u
 int ruv_sqlite_changes(ruv_store *base, int64_t since, int64_t *seq, ruv_store_row_fn *fn, void *user, ruv_error *err)
 {
 	return feed(base, false, since, seq, fn, user, err);
+}
+
+/* ---- export ---- */
+
+static int visit_nodes(ruv_sqlite *store, ruv_sqlite_conn *conn, const ruv_store_visitor *visitor, ruv_error *err)
+{
+	size_t vector_bytes = sizeof(float) * (size_t)atomic_load(&store->dimension);
+	int rc = RUV_OK, code;
+	ruv_arena arena;
+	sqlite3_stmt *stmt = ruv_sqlite_stmt(store, conn, SQL_VISIT, &rc, err);
+
+	if (!stmt)
+		return rc;
+	ruv_arena_init(&arena);
+	sqlite3_bind_int64(stmt, 1, ruv_clock_wall_ms());
+	while (!rc && (code = sqlite3_step(stmt)) != SQLITE_DONE) {
+		ruv_memory_node node;
+		bool sound = false;
+		int64_t key;
+		if (code != SQLITE_ROW) {
+			rc = ruv_sqlite_fail(store, conn->db, code, "reading nodes", err);
+			break;
+		}
+		rc = ruv_sqlite_read_node(&arena, &node, &key, &sound, stmt, err);
+		if (!rc && !sound)
+			rc = unsound(store, &node, err);
+		if (!rc && sqlite3_column_type(stmt, 20) != SQLITE_NULL) {
+			const void *data = sqlite3_column_blob(stmt, 20);
+			size_t n = (size_t)sqlite3_column_bytes(stmt, 20);
+			float *copy = n && n == vector_bytes ? ruv_arena_alloc(&arena, n) : NULL;
+			if (!copy || ruv_sqlite_vector_digest(data, n) != sqlite3_column_int64(stmt, 21))
+				rc = ruv_fail(err, RUV_ECORRUPT, "memory",
+					      "%s: the vector of node %s fails its checksum; `ruvllm memory verify --repair` drops it",
+					      store->path, node.id);
+			else
+				node.vector = memcpy(copy, data, n);
+		}
+		if (!rc)
+			rc = visitor->node(visitor->user, &node, err);
+		ruv_arena_release(&arena);
+	}
+	ruv_sqlite_done(stmt);
+	ruv_arena_release(&arena);
+	return rc;
+}
+
+int ruv_sqlite_visit(ruv_store *base, const ruv_store_visitor *visitor, ruv_error *err)
+{
+	ruv_sqlite *store = (ruv_sqlite *)base;
+	sqlite3_stmt *stmt;
+	ruv_arena arena;
+	int rc = RUV_OK;
+	ruv_sqlite_conn *conn = ruv_sqlite_committed(store, &rc, err);
+
+	if (!conn)
+		return rc;
+	ruv_arena_init(&arena);
+	stmt = ruv_sqlite_stmt(store, conn, SQL_BEGIN_READ, &rc, err);
+	if (stmt)
+		rc = ruv_sqlite_run(store, conn, stmt, err);
+	if (!rc)
+		rc = ruv_sqlite_visit_sources(store, conn, &arena, visitor, err);
+	if (!rc)
+		rc = visit_nodes(store, conn, visitor, err);
+	if (!rc)
+		rc = ruv_sqlite_visit_edges(store, conn, &arena, visitor, err);
+	if (!sqlite3_get_autocommit(conn->db)) {
+		ruv_error late = {0};
+		int other = RUV_OK;
+		stmt = ruv_sqlite_stmt(store, conn, SQL_COMMIT, &other, &late);
+		if (stmt)
+			other = ruv_sqlite_run(store, conn, stmt, &late);
+		if (!rc && other)
+			rc = ruv_fail(err, other, "memory", "%s", late.message);
+	}
+	ruv_arena_release(&arena);
+	ruv_sqlite_reader_done(store, conn);
+	return rc;
 }

@@ -35,6 +35,14 @@ typedef struct ruv_store_row {
 /* Returns a status; anything but RUV_OK stops the reading and is returned from it. */
 typedef int ruv_store_row_fn(void *user, const ruv_store_row *row, ruv_error *err);
 
+/* Where an export goes: each returns a status; anything but RUV_OK stops the visit. What they get lives during the call. */
+typedef struct ruv_store_visitor {
+	void *user;
+	int (*source)(void *user, const ruv_memory_source *source, ruv_error *err);
+	int (*node)(void *user, const ruv_memory_node *node, ruv_error *err); /* with its vector */
+	int (*edge)(void *user, const ruv_memory_edge *edge, ruv_error *err);
+} ruv_store_visitor;
+
 /* A term of a word search: `n` bytes, to be matched literally after the home's own folding and stemming. */
 typedef struct ruv_store_term {
 	const char *text;
@@ -94,13 +102,12 @@ typedef struct ruv_store_ops {
 	int (*edge_erase)(ruv_store *store, const char *id, ruv_error *err);
 	/* Edges that touch the node (either end), heaviest first. */
 	int (*edges_of)(ruv_store *store, ruv_arena *arena, ruv_memory_edge **edges, int *n, const char *id, int limit, ruv_error *err);
-	/* All edges by id, after `after` ("" for the first). */
-	int (*edge_list)(ruv_store *store, ruv_arena *arena, ruv_memory_edge **edges, int *n, const char *after, int limit,
-			 ruv_error *err);
 
 	/* Indexes; these three see only what is committed, inside a transaction too. scan: every node, once, and the sequence number that this state has. changes: every node touched after `since`. */
 	int (*scan)(ruv_store *store, int64_t *seq, ruv_store_row_fn *fn, void *user, ruv_error *err);
 	int (*changes)(ruv_store *store, int64_t since, int64_t *seq, ruv_store_row_fn *fn, void *user, ruv_error *err);
+	/* Everything in one snapshot: sources by name, nodes by key, edges by id. */
+	int (*visit)(ruv_store *store, const ruv_store_visitor *visitor, ruv_error *err);
 	/* The number of the last committed event; cheap. */
 	int (*last_event)(ruv_store *store, int64_t *seq, ruv_error *err);
 
