@@ -7,6 +7,8 @@
 #include "text/unicode.h"
 #include "vocab_fixture.h"
 
+enum { N_GOLDEN = 486 };
+
 static ruv_vocab *qwen, *gpt2, *lfm2;
 
 static int setup(void **state)
@@ -101,6 +103,13 @@ static void test_llama_cpp_vectors(void **state)
 	ruv_vocab_free(r1);
 }
 
+static void test_hugging_face_golden(void **state)
+{
+	(void)state;
+	assert_int_equal(check_vectors(qwen, "qwen2.golden.jsonl"), N_GOLDEN);
+	assert_int_equal(check_vectors(lfm2, "lfm2-pattern.golden.jsonl"), N_GOLDEN);
+}
+
 static void test_known(void **state)
 {
 	(void)state;
@@ -114,6 +123,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(test_llama_cpp_vectors),
+	    cmocka_unit_test(test_hugging_face_golden),
 	    cmocka_unit_test(test_known),
 	};
 	return cmocka_run_group_tests(tests, setup, teardown);
