@@ -174,7 +174,11 @@ static int retrieve(asking *a, ruv_error *err)
 	int rc;
 
 	begin_stage(a);
-	rc = a->vector ? ruv_runtime_memory(a->runtime, &memory, err) : ruv_runtime_memory_if_any(a->runtime, &memory, err);
+	rc = a->vector ? ruv_runtime_bound_memory(a->runtime, false, &memory, err) : ruv_runtime_memory_if_any(a->runtime, &memory, err);
+	if (rc == RUV_ENOTFOUND) { /* nothing was ever remembered: no sources */
+		end_stage(a, "retrieve");
+		return RUV_OK;
+	}
 	if (rc)
 		return rc;
 	query.mode = !strcmp(settings->search, "vector")    ? RUV_SEARCH_VECTOR

@@ -184,9 +184,9 @@ int ruv_runtime_embedder(ruv_runtime *runtime, ruv_embedder **out, ruv_error *er
 
 /* ---- memory ------------------------------------------------------------------------------------------------------------ */
 
-int ruv_runtime_memory(ruv_runtime *runtime, ruv_memory **out, ruv_error *err)
+int ruv_runtime_bound_memory(ruv_runtime *runtime, bool create, ruv_memory **out, ruv_error *err)
 {
-	ruv_memory_options options = {.create = true};
+	ruv_memory_options options = {.create = create};
 	ruv_embedder *embedder;
 	ruv_model_info info;
 	int rc;
@@ -202,7 +202,7 @@ int ruv_runtime_memory(ruv_runtime *runtime, ruv_memory **out, ruv_error *err)
 	options.embedder_id = info.name;
 	options.embedder_version = runtime->encoder_version;
 	options.dimension = ruv_embedder_dim(embedder);
-	rc = ruv_dir_create(runtime->settings.data_dir, err);
+	rc = create ? ruv_dir_create(runtime->settings.data_dir, err) : RUV_OK;
 	if (rc)
 		return rc;
 	ruv_memory_free(runtime->memory); /* one that was opened without the encoder */
@@ -213,6 +213,11 @@ int ruv_runtime_memory(ruv_runtime *runtime, ruv_memory **out, ruv_error *err)
 	runtime->memory_is_bound = true;
 	*out = runtime->memory;
 	return RUV_OK;
+}
+
+int ruv_runtime_memory(ruv_runtime *runtime, ruv_memory **out, ruv_error *err)
+{
+	return ruv_runtime_bound_memory(runtime, true, out, err);
 }
 
 int ruv_runtime_memory_if_any(ruv_runtime *runtime, ruv_memory **out, ruv_error *err)

@@ -26,4 +26,7 @@ struct ruv_runtime {
 /* The sampling that settings and model ask for. */
 void ruv_runtime_sampling(const ruv_runtime *runtime, const ruv_model *model, ruv_sampling *sampling);
 
+/* ruv_runtime_memory that leaves an absent store absent (RUV_ENOTFOUND) unless `create`. */
+int ruv_runtime_bound_memory(ruv_runtime *runtime, bool create, ruv_memory **out, ruv_error *err);
+
 #endif
