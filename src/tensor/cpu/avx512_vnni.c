@@ -119,13 +119,8 @@ X86_INLINE struct step prepare(ruv_dtype dtype, const ruv_act_row *x, int64_t i)
 /* Scales (lanes 0-7) and minima (8-15) of a Q4_K or Q5_K block, times the block's d and dmin. `head`: its first 16 bytes. */
 X86_INLINE zf k_scales(__m128i head)
 {
-	const __m128i six = _mm_set1_epi8(63), four = _mm_set1_epi8(15), top = _mm_set1_epi8(0x30);
-	__m128i first = _mm_shuffle_epi32(head, 0x09); /* words 1, 2: bytes 0-7 of the packed scales */
-	__m128i last = _mm_srlv_epi32(_mm_shuffle_epi32(head, 0x0f), _mm_setr_epi32(0, 4, 0, 0));
-	__m128i high = _mm_or_si128(_mm_and_si128(last, four), _mm_and_si128(_mm_srli_epi32(first, 2), top));
-	__m128i codes = _mm_unpacklo_epi32(_mm_and_si128(first, six), high);
 	zf super = _mm512_permutexvar_ps(LANES8(0, 1), _mm512_castps128_ps512(_mm_cvtph_ps(head)));
-	return _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(codes)), super);
+	return _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(k_scale_bytes(head))), super);
 }
 
 X86_INLINE void step_q4_k(zf *acc, zf *rest, const ruv_block_q4_k *b, const struct step *step)

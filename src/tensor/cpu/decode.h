@@ -111,11 +111,15 @@ DECODE decode_q8_0(uint8_t *restrict c, float *restrict scale, const ruv_block_q
 	}
 }
 
-DECODE decode_k_scales(float *restrict scale, float *restrict min, const uint8_t packed[12], float d, float dmin)
+#ifndef OWN_K_SCALES
+/* block: Q4_K or Q5_K, which begin alike */
+DECODE decode_k_scales(float *restrict scale, float *restrict min, const void *block)
 {
+	const ruv_block_q4_k *b = block;
+	float d = half_to_float(b->d), dmin = half_to_float(b->dmin);
 	/* Four scales a word: the low six bits of words 0 and 1, and the rest put together from word 2 and the top bits. */
 	uint32_t w[3], sc[2], mn[2];
-	memcpy(w, packed, 12);
+	memcpy(w, b->scales, 12);
 	sc[0] = w[0] & 0x3f3f3f3f;
 	mn[0] = w[1] & 0x3f3f3f3f;
 	sc[1] = (w[2] & 0x0f0f0f0f) | (w[0] >> 2 & 0x30303030);
@@ -125,6 +129,7 @@ DECODE decode_k_scales(float *restrict scale, float *restrict min, const uint8_t
 		min[s] = dmin * (float)(mn[s / 4] >> 8 * (s % 4) & 255);
 	}
 }
+#endif
 
 DECODE decode_q4_k(uint8_t *restrict c, float *scale, float *min, const ruv_block_q4_k *restrict b)
 {
@@ -133,7 +138,7 @@ DECODE decode_q4_k(uint8_t *restrict c, float *scale, float *min, const ruv_bloc
 			c[64 * k + l] = b->qs[32 * k + l] & 15;
 			c[64 * k + 32 + l] = b->qs[32 * k + l] >> 4;
 		}
-	decode_k_scales(scale, min, b->scales, half_to_float(b->d), half_to_float(b->dmin));
+	decode_k_scales(scale, min, b);
 }
 
 DECODE decode_q5_k(uint8_t *restrict c, float *scale, float *min, const ruv_block_q5_k *restrict b)
@@ -143,7 +148,7 @@ DECODE decode_q5_k(uint8_t *restrict c, float *scale, float *min, const ruv_bloc
 			c[64 * k + l] = (uint8_t)((b->qs[32 * k + l] & 15) | (b->qh[l] >> 2 * k & 1) << 4);
 			c[64 * k + 32 + l] = (uint8_t)(b->qs[32 * k + l] >> 4 | (b->qh[l] >> (2 * k + 1) & 1) << 4);
 		}
-	decode_k_scales(scale, min, b->scales, half_to_float(b->d), half_to_float(b->dmin));
+	decode_k_scales(scale, min, b);
 }
 
 DECODE decode_q6_k(uint8_t *restrict c, float *restrict scale, const ruv_block_q6_k *restrict b)

@@ -102,32 +102,39 @@ INLINE vf vexp(vf x)
 
 /* ---- activations ---- */
 
-static void quantize_act(ruv_act *x, int64_t i)
+#ifndef OWN_QUANTIZE_GROUP
+/* 32 values to codes with one scale; sums[2] of 16 codes each. Returns the scale. */
+INLINE float quantize_group(int8_t *q, int32_t *sums, const float *x)
 {
-	const float *f = x->f + i * x->k;
 	const vf magic = splat(12582912.0f);
 	const vi sign = splat_int(0x7fffffff);
+	vf top = splat(0);
+	int32_t codes[32];
 
+	for (int j = 0; j < 32; j += VW)
+		top = vf_max(top, (vf)((vi)load(x + j) & sign));
+	float amax = max_lanes(top), inverse = amax > 1e-30f ? 127 / amax : 0;
+	for (int j = 0; j < 32; j += VW) {
+		vi code = (vi)(load(x + j) * splat(inverse) + magic) - (vi)magic;
+		memcpy(codes + j, &code, sizeof code);
+	}
+	sums[0] = sums[1] = 0;
+	for (int j = 0; j < 16; j++) {
+		q[j] = (int8_t)codes[j];
+		q[j + 16] = (int8_t)codes[j + 16];
+		sums[0] += codes[j];
+		sums[1] += codes[j + 16];
+	}
+	return amax / 127;
+}
+#endif
+
+static void quantize_act(ruv_act *x, int64_t i)
+{
 	for (int64_t g = 0; g < x->k / 32; g++) {
 		int64_t at = i * (x->k / 32) + g;
-		int8_t *q = x->q + i * x->k + 32 * g;
-		vf top = splat(0);
-		int32_t codes[32], sums[2] = {0, 0};
-		for (int j = 0; j < 32; j += VW)
-			top = vf_max(top, (vf)((vi)load(f + 32 * g + j) & sign));
-		float amax = max_lanes(top), d = amax / 127, inverse = amax > 1e-30f ? 127 / amax : 0;
-		for (int j = 0; j < 32; j += VW) {
-			vi code = (vi)(load(f + 32 * g + j) * splat(inverse) + magic) - (vi)magic;
-			memcpy(codes + j, &code, sizeof code);
-		}
-		for (int j = 0; j < 16; j++) {
-			q[j] = (int8_t)codes[j];
-			q[j + 16] = (int8_t)codes[j + 16];
-			sums[0] += codes[j];
-			sums[1] += codes[j + 16];
-		}
-		x->sum[2 * at] = sums[0];
-		x->sum[2 * at + 1] = sums[1];
+		int32_t *sums = x->sum + 2 * at;
+		float d = quantize_group(x->q + i * x->k + 32 * g, sums, x->f + i * x->k + 32 * g);
 		x->d[at] = d;
 		x->s[at] = d * (float)(sums[0] + sums[1]);
 	}
