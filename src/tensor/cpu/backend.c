@@ -168,25 +168,34 @@ void ruv_backend_unbind(ruv_backend *b, ruv_tensor *tensor)
 	*tensor = (ruv_tensor){0};
 }
 
+/* From calloc, which does not touch fresh pages: keys and values of a long context cost memory as they are written. The block's own
+ * address stands in front of the aligned one. */
 int ruv_backend_alloc(ruv_backend *b, void **address, size_t n_bytes, ruv_error *err)
 {
-	void *p;
+	char *block, *p;
 
 	(void)b;
-	if (n_bytes > SIZE_MAX - ALIGN)
+	if (n_bytes > SIZE_MAX - ALIGN - sizeof block)
 		return ruv_fail_memory(err, "backend", n_bytes);
-	p = aligned_bytes(n_bytes ? n_bytes : 1);
-	if (!p)
+	block = calloc(1, n_bytes + ALIGN + sizeof block);
+	if (!block)
 		return ruv_fail_memory(err, "backend", n_bytes);
-	memset(p, 0, n_bytes);
+	p = block + sizeof block;
+	p += (ALIGN - (uintptr_t)p % ALIGN) % ALIGN;
+	memcpy(p - sizeof block, &block, sizeof block);
 	*address = p;
 	return RUV_OK;
 }
 
 void ruv_backend_release(ruv_backend *b, void *address)
 {
+	char *block;
+
 	(void)b;
-	free(address);
+	if (!address)
+		return;
+	memcpy(&block, (char *)address - sizeof block, sizeof block);
+	free(block);
 }
 
 void ruv_backend_upload(ruv_backend *b, void *address, const void *host, size_t n_bytes)
