@@ -339,7 +339,9 @@ INLINE float choose_scale_codes(const float *x, const float *w, const fit *fits,
 	float error = 0;
 	for (int s = 0; s < 8; s++) {
 		int sc0 = d > 0 ? clamp_int(fits[s].d / d, 0, 63) : 0, mn0 = dmin > 0 ? clamp_int(-fits[s].m / dmin, 0, 63) : 0;
-		float best = INFINITY;
+		/* All zero is where super-scales too small for F16 end. */
+		float best = grid_error(x + 32 * s, w + 32 * s, 32, 0, 0, 0, n_max);
+		sc[s] = mn[s] = 0;
 		for (int a = sc0 - 1; a <= sc0 + 1; a++)
 			for (int b = mn0 - 1; b <= mn0 + 1; b++) {
 				if (a < 0 || a > 63 || b < 0 || b > 63)
