@@ -122,8 +122,8 @@ INLINE float quantize_group(int8_t *q, int32_t *sums, const float *x)
 	for (int j = 0; j < 16; j++) {
 		q[j] = (int8_t)codes[j];
 		q[j + 16] = (int8_t)codes[j + 16];
-		sums[0] += codes[j];
-		sums[1] += codes[j + 16];
+		sums[0] += q[j]; /* as stored: codes of NaN and infinity are any number */
+		sums[1] += q[j + 16];
 	}
 	return amax / 127;
 }
