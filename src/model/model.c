@@ -189,7 +189,17 @@ static int open_weights(ruv_model *model, const ruv_model_options *options, ruv_
 	ruv_engine_lock(model->engine);
 	rc = ruv_weights_bind(&model->weights, &model->hp, model->gguf, ruv_engine_backend(model->engine), err);
 	ruv_engine_unlock(model->engine);
-	return rc ? rc : make_sample_mask(model, err);
+	if (rc)
+		return rc;
+	const int dim = ruv_forward_embedding_dim(&model->hp, &model->weights);
+	uint32_t said = (uint32_t)dim;
+	rc = ruv_gguf_opt_u32(model->gguf, "ruvllm.embed.dimension", &said, err);
+	if (rc)
+		return rc;
+	if (said != (uint32_t)dim)
+		return ruv_fail(err, RUV_EFORMAT, where,
+		                "key 'ruvllm.embed.dimension' is %u, but the model's embeddings have %d elements", said, dim);
+	return make_sample_mask(model, err);
 }
 
 static int open_all(ruv_model *model, const char *path, const ruv_model_options *options, ruv_error *err)

@@ -373,6 +373,7 @@ static void test_save_restore(void **state)
 static void test_kv_types(void **state)
 {
 	(void)state;
+	int n_q8 = 0;
 	ruv_error err = {0};
 	for (int m = 0; m < N_MODELS; m++) {
 		struct way w;
@@ -382,10 +383,16 @@ static void test_kv_types(void **state)
 		assert_close(ruv_session_logits(f16), w.all + (size_t)(w.n - 1) * (size_t)w.n_vocab, w.n_vocab, 5e-3);
 		int rc = ruv_session_open(&q8, w.model, &(ruv_session_options){.n_ctx = 200, .kv_type = RUV_KV_Q8_0}, &err);
 		assert_int_equal(rc, w.model->hp.head_dim % 32 ? RUV_EUNSUPPORTED : RUV_OK);
+		if (rc == RUV_OK) {
+			assert_ok(ruv_session_prefill(q8, w.ids, w.n, NULL, &err), err);
+			assert_close(ruv_session_logits(q8), w.all + (size_t)(w.n - 1) * (size_t)w.n_vocab, w.n_vocab, 5e-2);
+			n_q8++;
+		}
 		ruv_session_free(q8);
 		ruv_session_free(f16);
 		way_close(&w);
 	}
+	assert_int_equal(n_q8, 1);
 }
 
 static void test_refusals(void **state)

@@ -184,6 +184,7 @@ SET(eos_outside, ruv_gguf_set_u32(w, "tokenizer.ggml.eos_token_id", 5000))
 SET(types_short, ruv_gguf_set_array(w, "tokenizer.ggml.token_type", RUV_GGUF_I32, ((int32_t[]){1, 2}), 2))
 SET(merges_bad, ruv_gguf_set_array(w, "tokenizer.ggml.merges", RUV_GGUF_I32, ((int32_t[]){1, 2}), 2))
 SET(prefix_number, ruv_gguf_set_u32(w, "ruvllm.embed.query_prefix", 2))
+SET(dimension_other, ruv_gguf_set_u32(w, "ruvllm.embed.dimension", 384))
 SET(temp_negative, ruv_gguf_set_f32(w, "general.sampling.temp", -2))
 
 static void test_keys(void **state)
@@ -233,6 +234,7 @@ static void test_keys(void **state)
 	            {types_short, "token_type"},
 	            {merges_bad, "merges"},
 	            {prefix_number, "query_prefix"},
+	            {dimension_other, "ruvllm.embed.dimension"},
 	            {temp_negative, "general.sampling.temp"}};
 	static const char *const required[] = {"general.architecture",         "lfm2.block_count",
 	                                       "lfm2.context_length",          "lfm2.embedding_length",
