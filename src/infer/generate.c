@@ -13,6 +13,7 @@
 #include "base/status.h"
 #include "infer/sampler.h"
 #include "infer/session_object.h"
+#include "text/unicode.h"
 
 static const char where[] = "generate";
 
@@ -58,9 +59,13 @@ static int check_params(const ruv_generate_params *p, ruv_error *err)
 		return ruv_fail(err, RUV_EINVAL, where, "max_tokens is %d, must not be negative", p->max_tokens);
 	if (p->n_logprobs < -1 || p->n_logprobs > MAX_TOP)
 		return ruv_fail(err, RUV_EINVAL, where, "n_logprobs is %d, which is outside -1..%d", p->n_logprobs, (int)MAX_TOP);
-	for (int i = 0; i < p->n_stops; i++)
-		if (!p->stops[i] || !*p->stops[i])
+	for (int i = 0; i < p->n_stops; i++) {
+		const size_t n = p->stops[i] ? strlen(p->stops[i]) : 0;
+		if (n == 0)
 			return ruv_fail(err, RUV_EINVAL, where, "stop string %d is empty", i);
+		if (ruv_utf8_valid_prefix(p->stops[i], n) != n)
+			return ruv_fail(err, RUV_EINVAL, where, "stop string %d is not valid UTF-8", i);
+	}
 	return RUV_OK;
 }
 

@@ -185,8 +185,9 @@ static void test_stops(void **state)
 	assert_true(n_tried > 50);
 	ruv_error err = {0};
 	ruv_generation g;
-	const char *const empty[] = {""};
+	const char *const empty[] = {""}, *const broken[] = {"ok", "\x80x"};
 	assert_int_equal(ruv_generate(s, prompt, 40, &(ruv_generate_params){.stops = empty, .n_stops = 1}, &g, &err), RUV_EINVAL);
+	assert_int_equal(ruv_generate(s, prompt, 40, &(ruv_generate_params){.stops = broken, .n_stops = 2}, &g, &err), RUV_EINVAL);
 	ruv_session_free(s);
 }
 
