@@ -30,6 +30,63 @@ struct ruv_sampler {
 	ruv_candidate *list; /* [n_vocab] */
 };
 
+/* e^x for x <= 0 within 2e-7 of it (and of 1e-38 below -87), without a branch or call, so that loops over it become vector code. */
+static inline float exp_negative(float x)
+{
+	x = x > -87.0f ? x : -87.0f;     /* also for NaN, which the callers look for */
+	const float magic = 12582912.0f; /* 1.5 * 2^23: adding it rounds to an integer */
+	const float k = x * 1.44269504f + magic - magic;
+	const float r = x - k * 0.693359375f + k * 2.12194440e-4f; /* x - k ln 2, |r| <= ln 2 / 2 */
+	float p = 1.0f / 720;
+	p = p * r + 1.0f / 120;
+	p = p * r + 1.0f / 24;
+	p = p * r + 1.0f / 6;
+	p = p * r + 0.5f;
+	p = p * r + 1.0f;
+	p = p * r + 1.0f;
+	const int32_t bits = ((int32_t)k + 127) << 23;
+	float scale;
+	memcpy(&scale, &bits, sizeof scale);
+	return p * scale;
+}
+
+static float largest(const float *x, int n)
+{
+	enum { LANES = 8 };
+	float lane[LANES], max = -INFINITY;
+	int i = 0;
+	for (int k = 0; k < LANES; k++)
+		lane[k] = max;
+	for (; i + LANES <= n; i += LANES)
+		for (int k = 0; k < LANES; k++)
+			lane[k] = x[i + k] > lane[k] ? x[i + k] : lane[k];
+	for (int k = 0; k < LANES; k++)
+		max = lane[k] > max ? lane[k] : max;
+	for (; i < n; i++)
+		max = x[i] > max ? x[i] : max;
+	return max;
+}
+
+/* Sum of e^(x - max): eight lanes in F32 over short runs, the runs in F64. */
+static double sum_exp(const float *x, int n, float max)
+{
+	enum { LANES = 8, RUN = 256 };
+	double sum = 0;
+	int i = 0;
+	while (i + LANES <= n) {
+		float lane[LANES] = {0};
+		const int end = i + RUN < n ? i + RUN : n;
+		for (; i + LANES <= end; i += LANES)
+			for (int k = 0; k < LANES; k++)
+				lane[k] += exp_negative(x[i + k] - max);
+		for (int k = 0; k < LANES; k++)
+			sum += (double)lane[k];
+	}
+	for (; i < n; i++)
+		sum += (double)exp_negative(x[i] - max);
+	return sum;
+}
+
 static int check_range(const char *name, float value, double low, double high, ruv_error *err)
 {
 	if (!(value >= low && value <= high))
@@ -243,7 +300,7 @@ static double unnormalized(ruv_candidate *list, int n, float max)
 {
 	double sum = 0;
 	for (int i = 0; i < n; i++)
-		sum += list[i].p = expf(list[i].logit - max);
+		sum += list[i].p = exp_negative(list[i].logit - max);
 	return sum;
 }
 
@@ -322,9 +379,7 @@ int ruv_sampler_distribution(ruv_sampler *s, const float *logits, const ruv_toke
 		while (n > 1 && s->list[n - 1].logit < max + min_p_cut)
 			n--;
 	} else if (top_p) {
-		double total = 0;
-		for (int i = 0; i < s->n_vocab; i++)
-			total += exp((double)s->work[i] - max); /* banned ones add exp(-inf) = 0 */
+		const double total = sum_exp(s->work, s->n_vocab, max); /* banned ones add nothing */
 		const float near = min_p_cut > -NEAR ? min_p_cut : -NEAR;
 		const double need = p->top_p * total;
 		n = gather(s, max + near);
@@ -369,13 +424,13 @@ int ruv_sampler_choose(ruv_sampler *s, const float *logits, const ruv_token *his
 
 double ruv_log_sum_exp(const float *logits, int n)
 {
-	float max = -INFINITY;
+	int n_nan = 0;
 	for (int i = 0; i < n; i++)
-		max = logits[i] > max ? logits[i] : max;
-	double sum = 0;
-	for (int i = 0; i < n; i++)
-		sum += exp((double)logits[i] - max);
-	return (double)max + log(sum);
+		n_nan += logits[i] != logits[i];
+	if (n_nan)
+		return NAN;
+	const float max = largest(logits, n);
+	return (double)max + log(sum_exp(logits, n, max));
 }
 
 void ruv_top_logprobs(const float *logits, int n_vocab, int n_top, ruv_token_logprob *top)
