@@ -52,13 +52,13 @@ static int read_types(const ruv_gguf *gguf, size_t n_tokens, int32_t **out, ruv_
 	for (size_t i = 0; i < n_tokens; i++) {
 		int64_t v = 0;
 		rc = ruv_gguf_array_i64(&array, i, &v, err);
-		if (rc == RUV_OK && (v < RUV_TOKEN_NORMAL || v > RUV_TOKEN_BYTE))
+		if (rc == RUV_OK && (v < 0 || v > RUV_TOKEN_BYTE))
 			rc = ruv_fail(err, RUV_EFORMAT, where, "key '%s' says %lld for token %zu", key, (long long)v, i);
 		if (rc) {
 			free(types);
 			return rc;
 		}
-		types[i] = (int32_t)v;
+		types[i] = v ? (int32_t)v : RUV_TOKEN_NORMAL; /* 0: the writer did not say */
 	}
 	*out = types;
 	return RUV_OK;
