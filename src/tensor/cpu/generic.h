@@ -783,9 +783,9 @@ static uint64_t read_memory(const void *memory, size_t n_bytes)
 	for (size_t i = 0; i + 256 <= n_bytes; i += 256)
 #pragma GCC unroll 16
 		for (int j = 0; j < 256 / (4 * VW); j++)
-			acc[j] += load_codes(p + i + (size_t)j * 4 * VW);
+			acc[j] ^= load_codes(p + i + (size_t)j * 4 * VW);
 	for (int j = 1; j < 256 / (4 * VW); j++)
-		acc[0] += acc[j];
+		acc[0] ^= acc[j];
 	return (uint64_t)(uint32_t)acc[0][0];
 }
 
