@@ -409,7 +409,7 @@ static void chat_on_terminal(chat *c)
 	el_set(el, EL_GETCFN, read_character);
 	el_set(el, EL_EDITOR, "emacs");
 	el_set(el, EL_HIST, history, past);
-	el_set(el, EL_ADDFN, "ruv-complete", "complete a command", complete);
+	el_wset(el, EL_ADDFN, L"ruv-complete", L"complete a command", complete); /* el_set would leak its copies */
 	el_set(el, EL_BIND, "^I", "ruv-complete", NULL);
 	el_set(el, EL_BIND, "^R", "em-inc-search-prev", NULL);
 	el_source(el, NULL);
