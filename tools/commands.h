@@ -17,6 +17,7 @@
 	X(ask, GROUP_USE, "Answer a question from memory, with its sources")                                                   \
 	X(chat, GROUP_USE, "Talk, with memory behind it")                                                                      \
 	X(remember, GROUP_USE, "Read files, directories or standard input into memory")                                        \
+	X(memory, GROUP_USE, "Look into memory and change it: search, list, edit, forget, export, ...")                        \
 	X(convert, GROUP_MODELS, "Turn a Hugging Face model into a GGUF file")                                                     \
 	X(quantize, GROUP_MODELS, "Make a model smaller")                                                                          \
 	X(imatrix, GROUP_MODELS, "Measure which weights matter, for quantize")                                                     \

@@ -1,0 +1,34 @@
+/* cmd_memory.h - what the two files of `ruvllm memory` share. Layer: tools. */
+#ifndef RUV_TOOLS_CMD_MEMORY_H
+#define RUV_TOOLS_CMD_MEMORY_H
+
+#include "cli_runtime.h"
+
+/* An action's runtime and memory; memory_close frees both. */
+typedef struct memory_action {
+	ruv_runtime *runtime;
+	ruv_memory *memory;
+	int code; /* to end with, when memory_open returned false */
+} memory_action;
+
+/* with_encoder: bound to the configured encoder and made when absent; otherwise only what is there, whatever filled it. */
+bool memory_open(memory_action *action, bool with_encoder);
+void memory_close(memory_action *action);
+/* The id that the user's beginning or end of one stands for. */
+int memory_resolve(memory_action *action, char id[RUV_ID_SIZE], const char *part, ruv_error *err);
+/* "2026-11-23 06:50" in local time. */
+const char *memory_time(char *text, size_t cap, int64_t ms);
+/* The vector that the encoder gives a passage, [dim], freed by the caller. */
+int memory_embed(memory_action *action, float **vector, const char *title, const char *text, ruv_error *err);
+
+int memory_export(int argc, char **argv);
+int memory_import(int argc, char **argv);
+int memory_backup(int argc, char **argv);
+int memory_verify(int argc, char **argv);
+int memory_compact(int argc, char **argv);
+int memory_stats(int argc, char **argv);
+int memory_history(int argc, char **argv);
+int memory_reembed(int argc, char **argv);
+int memory_sources(int argc, char **argv);
+
+#endif
