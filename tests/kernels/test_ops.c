@@ -22,6 +22,8 @@ static void check_sync(ruv_backend *b)
 	CHECK(ruv_backend_sync(b, &err) == 0, "sync: %s", err.message);
 }
 
+static bool quick; /* fewer shapes: for emulated processors */
+
 static void test_linear(int n_threads, ruv_rng *rng)
 {
 	static const ruv_dtype types[] = {RUV_F32, RUV_F16, RUV_BF16, RUV_Q4_0, RUV_Q5_1, RUV_Q8_0, RUV_Q4_K, RUV_Q6_K};
@@ -32,6 +34,8 @@ static void test_linear(int n_threads, ruv_rng *rng)
 	for (size_t t = 0; t < sizeof types / sizeof *types; t++)
 		for (size_t c = 0; c < sizeof counts / sizeof *counts; c++) {
 			int n = counts[c];
+			if (quick && n != 1 && n != 9)
+				continue;
 			/* The group mixes a quantized type with floats, has odd row counts, a bias and an accumulation. */
 			const ruv_dtype group_types[GROUP] = {types[t], RUV_F32, types[(t + 3) % 8]};
 			const int64_t rows[GROUP] = {ROWS, 7, 64};
@@ -170,6 +174,8 @@ static void test_attention(int n_threads, ruv_rng *rng)
 {
 	static const ruv_dtype types[] = {RUV_F32, RUV_F16, RUV_Q8_0};
 	for (int t = 0; t < 3; t++) {
+		if (quick && types[t] != RUV_F16)
+			continue;
 		attention_case(n_threads, types[t], 4, 2, 64, 0, false, 0, 1, 5, 3, rng);
 		attention_case(n_threads, types[t], 4, 2, 64, 0, false, 130, 70, 0, 65, rng);
 		attention_case(n_threads, types[t], 8, 1, 32, 0, false, 600, 1, 299, 1, rng); /* split over the context */
@@ -344,10 +350,13 @@ static void test_failures(void)
 	ruv_backend_free(b);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
 	ruv_rng rng;
-	for (int n_threads = 1; n_threads <= 4; n_threads += n_threads == 1 ? 1 : 2) {
+	quick = argc > 1 && !strcmp(argv[1], "quick");
+	for (int n_threads = quick ? 2 : 1; n_threads <= 4; n_threads += n_threads == 1 ? 1 : 2) {
+		if (quick && n_threads > 2)
+			break;
 		ruv_rng_init(&rng, 11);
 		test_linear(n_threads, &rng);
 		test_attention(n_threads, &rng);
