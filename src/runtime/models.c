@@ -143,10 +143,10 @@ int ruv_models_find(const ruv_settings *settings, const char *which, char *path,
 	return rc;
 }
 
-int ruv_models_verify(const char *path, bool *listed, ruv_error *err)
+int ruv_models_verify(const char *path, const char *hex, bool *listed, ruv_error *err)
 {
 	const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
-	char *list_path = NULL, *list = NULL, hex[65];
+	char *list_path = NULL, *list = NULL, own[65];
 	size_t size;
 	int rc;
 
@@ -164,7 +164,9 @@ int ruv_models_verify(const char *path, bool *listed, ruv_error *err)
 		if (n < 67 || strlen(name) != n - 66 || memcmp(line + 66, name, n - 66))
 			continue;
 		*listed = true;
-		rc = ruv_hash_file_sha256(hex, path, err);
+		if (!hex)
+			rc = ruv_hash_file_sha256(own, path, err);
+		hex = hex ? hex : own;
 		if (!rc && memcmp(hex, line, 64))
 			rc = ruv_fail(err, RUV_ECORRUPT, "models", "%s: its SHA-256 is %.16s..., but SHA256SUMS says %.16s...; get the file again", path,
 				      hex, line);

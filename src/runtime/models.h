@@ -19,8 +19,8 @@ int ruv_models_find(const ruv_settings *settings, const char *which, char *path,
 /* The i-th directory that is looked at, NULL past the end; text[0..cap) is its room. */
 const char *ruv_models_dir_at(const ruv_settings *settings, int i, char *text, size_t cap);
 
-/* Compares a bundled file with SHA256SUMS beside it. *listed is false when there is no such list or the file is not in it.
- * RUV_ECORRUPT when the sums differ. */
-int ruv_models_verify(const char *path, bool *listed, ruv_error *err);
+/* Compares a bundled file with SHA256SUMS beside it. *listed is false when there is no such list or the file is not in it; only a listed
+ * file is hashed, and not when its digest is given (hex, NULL: not known). RUV_ECORRUPT when the sums differ. */
+int ruv_models_verify(const char *path, const char *hex, bool *listed, ruv_error *err);
 
 #endif

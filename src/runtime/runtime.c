@@ -47,7 +47,6 @@ void ruv_runtime_free(ruv_runtime *runtime)
 		free(runtime->models[i].path);
 	}
 	ruv_engine_free(runtime->engine);
-	free(runtime->encoder_version);
 	ruv_config_free(runtime->config);
 	free(runtime);
 }
@@ -81,13 +80,13 @@ int ruv_runtime_engine(ruv_runtime *runtime, ruv_engine **out, ruv_error *err)
 
 /* ---- models ------------------------------------------------------------------------------------------------------------ */
 
-static int open_model(ruv_runtime *runtime, const char *path, bool is_generator, ruv_model **out, ruv_error *err)
+static int open_model(ruv_runtime *runtime, const char *path, const char *hex, bool is_generator, ruv_model **out, ruv_error *err)
 {
 	const ruv_settings *settings = &runtime->settings;
 	ruv_model_options options = {.n_batch = (int)settings->batch};
 	ruv_model_info info;
 	bool listed;
-	int rc = ruv_models_verify(path, &listed, err);
+	int rc = ruv_models_verify(path, hex, &listed, err);
 
 	if (!rc)
 		rc = ruv_runtime_engine(runtime, &options.engine, err);
@@ -130,7 +129,7 @@ int ruv_runtime_model(ruv_runtime *runtime, const char *which, ruv_model **out, 
 
 	if (!copy)
 		return ruv_fail_memory(err, "runtime", strlen(path));
-	rc = open_model(runtime, path, true, &model, err);
+	rc = open_model(runtime, path, NULL, true, &model, err);
 	if (rc) {
 		free(copy);
 		return rc;
@@ -161,16 +160,12 @@ int ruv_runtime_embedder(ruv_runtime *runtime, ruv_embedder **out, ruv_error *er
 		rc = ruv_models_find(&runtime->settings, "encoder", path, sizeof path, err);
 		if (rc)
 			return rc;
-		if (!runtime->encoder_version) {
-			rc = ruv_hash_file_sha256(hex, path, err);
-			if (rc)
-				return rc;
-			runtime->encoder_version = strndup(hex, 16);
-			if (!runtime->encoder_version)
-				return ruv_fail_memory(err, "runtime", 17);
-		}
+		rc = ruv_hash_file_sha256(hex, path, err);
+		if (rc)
+			return rc;
+		memcpy(runtime->encoder_version, hex, sizeof runtime->encoder_version - 1);
 		if (!runtime->encoder) {
-			rc = open_model(runtime, path, false, &runtime->encoder, err);
+			rc = open_model(runtime, path, hex, false, &runtime->encoder, err);
 			if (rc)
 				return rc;
 		}

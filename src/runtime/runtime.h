@@ -18,7 +18,7 @@ struct ruv_runtime {
 	int n_models;
 	ruv_model *encoder;
 	ruv_embedder *embedder;
-	char *encoder_version; /* 16 hex digits of its file's SHA-256 */
+	char encoder_version[17]; /* the beginning of its file's SHA-256 */
 	ruv_memory *memory;
 	bool memory_is_bound; /* opened with the encoder's name */
 };
