@@ -286,6 +286,47 @@ typedef struct ruv_memory_hits {
 RUV_API int ruv_memory_search(ruv_memory *memory, ruv_memory_hits *out, const ruv_memory_query *query, ruv_error *err);
 RUV_API void ruv_memory_hits_release(ruv_memory_hits *hits);
 
+/* ---- writing answers back ---- */
+
+/* An answer that may be worth remembering, as a QAPair "Q: ...\nA: ...". Zeros take the value in brackets. */
+typedef struct ruv_memory_answer {
+	const char *question, *answer;
+	const float *vector; /* [dimension] of question and answer together */
+	float quality;	     /* [0, 1], the judge's: becomes the confidence */
+	float threshold;     /* quality below it is not kept [0.75] */
+	float near_cosine;   /* from which two pairs may be one [0.95] */
+	ruv_memory_scope scope;
+	const char *domain, *created_by;
+	const char *const *tags;
+	int n_tags;
+	const char *const *cited; /* [n_cited] ids of the nodes that the answer rests on: Cites edges */
+	int n_cited;
+	const char *previous; /* id of the pair before it in the conversation: a Follows edge; NULL: none */
+	const char *const *sources; /* [n_sources] the texts that were given to the model: an answer that only repeats one is junk */
+	int n_sources;
+} ruv_memory_answer;
+
+typedef enum ruv_memory_written_as {
+	RUV_WRITTEN_NEW,	  /* stored, linked to what is about the same */
+	RUV_WRITTEN_MERGED,	  /* the same is there: that one has become surer */
+	RUV_WRITTEN_SUPERSEDED,	  /* there was a worse answer to the question: it has this text now, the log keeps the old one */
+	RUV_WRITTEN_CONTRADICTS,  /* stored; contradicts another, both are linked, the less sure one has lost confidence */
+	RUV_WRITTEN_NOT_GOOD,	  /* below the threshold: nothing done */
+	RUV_WRITTEN_JUNK	  /* a refusal, a leftover of a prompt, an echo: nothing done, `why` says which */
+} ruv_memory_written_as;
+
+typedef struct ruv_memory_written {
+	ruv_memory_written_as as;
+	char id[RUV_ID_SIZE];	 /* the node that has the answer now; "" for the last two */
+	char other[RUV_ID_SIZE]; /* the node that was merged with, superseded or contradicted; "" else */
+	float cosine, jaccard;	 /* to that node: of the vectors, and of the words as MinHash estimates it */
+	const char *why;	 /* a static text */
+} ruv_memory_written;
+
+/* Writes answers[0..n) back in one transaction; written[i] says what became of each. An answer sees those before it. */
+RUV_API int ruv_memory_write_back(ruv_memory *memory, ruv_memory_written *written, const ruv_memory_answer *answers, int n,
+				  ruv_error *err);
+
 /* ---- care ---- */
 
 typedef struct ruv_memory_stats {

@@ -29,10 +29,12 @@ static bool same(const ruv_store_term *a, const char *text, int n)
 	return a->n == n && !strncasecmp(a->text, text, (size_t)n);
 }
 
-static bool is_stop_word(const ruv_store_term *term)
+bool ruv_lexical_is_stop_word(const char *text, int n)
 {
+	ruv_store_term term = {text, n};
+
 	for (size_t i = 0; i < sizeof stop_words / sizeof *stop_words; i++)
-		if (same(term, stop_words[i], (int)strlen(stop_words[i])))
+		if (same(&term, stop_words[i], (int)strlen(stop_words[i])))
 			return true;
 	return false;
 }
@@ -56,7 +58,7 @@ int ruv_lexical_terms(ruv_store_term terms[RUV_LEXICAL_MAX_TERMS], const char *t
 		if (seen)
 			continue;
 		/* Content words stand before stop words; a content word pushes out the last stop word when the list is full. */
-		if (is_stop_word(&term)) {
+		if (ruv_lexical_is_stop_word(term.text, term.n)) {
 			if (n < RUV_LEXICAL_MAX_TERMS)
 				terms[n++] = term;
 			continue;

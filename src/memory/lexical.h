@@ -11,4 +11,7 @@ enum { RUV_LEXICAL_MAX_TERMS = 128 };
  * distinct ones. */
 int ruv_lexical_terms(ruv_store_term terms[RUV_LEXICAL_MAX_TERMS], const char *text);
 
+/* Is it one of the stop words, in any ASCII case? */
+bool ruv_lexical_is_stop_word(const char *text, int n);
+
 #endif
