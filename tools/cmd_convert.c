@@ -40,7 +40,7 @@ int cmd_convert(int argc, char **argv)
 		return cli_usage("'%s' is no type; known are %s", type, ruv_recipe_names());
 	rc = ruv_model_find(&dir, args.items[0], &err);
 	if (rc)
-		return cli_fail(&err, "Give a directory that holds config.json and model.safetensors.");
+		return cli_fail(&err, "give a directory that holds config.json and model.safetensors");
 	if (stat(dir, &sb) || !S_ISDIR(sb.st_mode)) {
 		code = cli_failf(RUV_EINVAL, "'%s' is a file; convert takes a Hugging Face directory, quantize takes a GGUF file", dir);
 		free(dir);

@@ -254,8 +254,8 @@ static int inspect_gguf(const char *path)
 	if (ruv_gguf_n_parts(gguf) > 1)
 		printf(" in %d parts", ruv_gguf_n_parts(gguf));
 	type_words(gguf, text, sizeof text);
-	printf("\n%s parameters in %zu tensors, type %s\n", cli_human_count(count, sizeof count, (double)s.n_elements),
-	       ruv_gguf_n_tensors(gguf), text);
+	printf("\n%s parameters in %zu tensor%s, type %s\n", cli_human_count(count, sizeof count, (double)s.n_elements),
+	       ruv_gguf_n_tensors(gguf), ruv_gguf_n_tensors(gguf) == 1 ? "" : "s", text);
 	printf("%s%s%s\n\n", *refusal ? cli_sgr(stdout, CLI_RED) : cli_sgr(stdout, CLI_GREEN), *refusal ? "cannot run here: " : "runs here",
 	       refusal);
 	printf("%s", cli_sgr(stdout, CLI_PLAIN));
@@ -292,7 +292,7 @@ static int inspect_gguf(const char *path)
 		if (t)
 			cli_table_print(t, stdout);
 	} else {
-		printf("\n%zu tensors: --tensors lists them\n", ruv_gguf_n_tensors(gguf));
+		printf("\n--tensors lists the tensors\n");
 	}
 	ruv_gguf_free(gguf);
 	return CLI_EXIT_OK;
