@@ -3,6 +3,7 @@
  * Colours and the bar appear on terminals only; a pipe or a file gets plain lines. */
 #include <errno.h>
 #include <fcntl.h>
+#include <math.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
@@ -57,7 +58,7 @@ const char *cli_human_time(char *text, size_t cap, double seconds)
 	else if (seconds < 1)
 		snprintf(text, cap, "%.0f ms", seconds * 1e3);
 	else if (seconds < 59.95)
-		snprintf(text, cap, "%.1f s", seconds);
+		snprintf(text, cap, seconds == floor(seconds) ? "%.0f s" : "%.1f s", seconds);
 	else if (seconds < 3600)
 		snprintf(text, cap, "%d min %d s", (int)seconds / 60, (int)seconds % 60);
 	else
@@ -320,14 +321,16 @@ static void show_progress(cli_progress *progress, const char *detail, int64_t no
 	double elapsed = (double)(now - progress->started_ns) * 1e-9;
 	double share = progress->total ? (double)progress->done / (double)progress->total : 0;
 	char done[32], total[32], left[32] = "", line[256];
-	const char *unit = strcmp(progress->unit, "B") ? progress->unit : "";
+	char unit[32] = ""; /* a size carries its own */
 
+	if (strcmp(progress->unit, "B"))
+		snprintf(unit, sizeof unit, " %s", progress->unit);
 	if (share > 1)
 		share = 1;
 	if (share > 0 && share < 1 && elapsed > 0.5) {
 		char time[32];
 
-		snprintf(left, sizeof left, ", %s left", cli_human_time(time, sizeof time, elapsed / share - elapsed));
+		snprintf(left, sizeof left, ", %s left", cli_human_time(time, sizeof time, ceil(elapsed / share - elapsed)));
 	}
 	amount(done, sizeof done, progress, progress->done);
 	amount(total, sizeof total, progress, progress->total);
@@ -341,10 +344,10 @@ static void show_progress(cli_progress *progress, const char *detail, int64_t no
 			bar[filled] = '>';
 		bar[24] = 0;
 		if (progress->total)
-			snprintf(line, sizeof line, "%s [%s] %3d%% %s/%s %s%s  %.60s", progress->label, bar, (int)(share * 100), done, total,
+			snprintf(line, sizeof line, "%s [%s] %3d%% %s/%s%s%s  %.60s", progress->label, bar, (int)(share * 100), done, total,
 				 unit, left, detail ? detail : "");
 		else
-			snprintf(line, sizeof line, "%s %s %s  %.60s", progress->label, done, unit, detail ? detail : "");
+			snprintf(line, sizeof line, "%s %s%s  %.60s", progress->label, done, unit, detail ? detail : "");
 		int width = cli_term_width(stderr) - 1;
 
 		if (cli_text_width(line) > width) { /* cut at a character */
@@ -355,9 +358,9 @@ static void show_progress(cli_progress *progress, const char *detail, int64_t no
 		}
 		fprintf(stderr, "\r%s\033[K", line);
 	} else if (progress->total) {
-		fprintf(stderr, "%s: %s of %s %s (%d%%%s)\n", progress->label, done, total, unit, (int)(share * 100), left);
+		fprintf(stderr, "%s: %s of %s%s (%d%%%s)\n", progress->label, done, total, unit, (int)(share * 100), left);
 	} else {
-		fprintf(stderr, "%s: %s %s\n", progress->label, done, unit);
+		fprintf(stderr, "%s: %s%s\n", progress->label, done, unit);
 	}
 	fflush(stderr);
 }

@@ -16,7 +16,7 @@ static const char *const outcome_names[] = {"added", "updated", "unchanged", "sk
 static void on_progress(void *user, const ruv_remember_progress *p)
 {
 	watch *w = user;
-	char path[4300];
+	const char *slash = strrchr(p->path, '/');
 	uint64_t done = (uint64_t)p->n_bytes_done;
 	uint64_t now = 0;
 
@@ -24,7 +24,7 @@ static void on_progress(void *user, const ruv_remember_progress *p)
 	if (p->n_chunks && p->n_files_done < p->n_files && p->n_bytes > p->n_bytes_done)
 		now = (uint64_t)((p->n_files == 1 ? (double)p->n_bytes : 0) * p->n_chunks_done / p->n_chunks);
 	w->progress.total = (uint64_t)p->n_bytes;
-	cli_progress_update(&w->progress, done + now, cli_short_path(p->path, path, sizeof path));
+	cli_progress_update(&w->progress, done + now, slash ? slash + 1 : p->path);
 }
 
 static void on_file(void *user, const ruv_remember_file *file)
@@ -141,11 +141,11 @@ int cmd_remember(int argc, char **argv)
 	params.user = &w;
 	if (cli.json)
 		w.files = json_array();
-	cli_progress_begin(&w.progress, "reading", "B", 0);
 	for (int i = 0; i < args.n && !rc; i++) {
 		bool is_stdin = !strcmp(args.items[i], "-");
 		char *text = is_stdin ? read_stdin(&params.n_bytes) : NULL;
 
+		cli_progress_begin(&w.progress, "reading", "B", 0);
 		params.path = is_stdin ? NULL : args.items[i];
 		params.text = text;
 		params.name = is_stdin ? name : NULL;
@@ -155,9 +155,9 @@ int cmd_remember(int argc, char **argv)
 			rc = ruv_remember(runtime, &params, &one, &err);
 			add_up(&sum, &one);
 		}
+		cli_progress_end(&w.progress, false);
 		free(text);
 	}
-	cli_progress_end(&w.progress, false);
 	if (rc)
 		code = cli_runtime_fail(&err);
 	else
