@@ -148,6 +148,10 @@ class RememberAndAsk(unittest.TestCase):
         self.assertEqual(list(a["stages_ms"]), ["embed", "retrieve", "assemble", "prefill", "generate", "cite"])
         self.assertGreater(a["tokens"]["prompt"], 50)
 
+        manual = (pathlib.Path(source) / "docs/cli.md").read_text()
+        for key in [*a, *a["sources"][0], *a["tokens"], *a["stages_ms"], *again, *again["details"][0]]:
+            self.assertIn(f"`{key}`", manual)
+
         r = run("ask", *d, "When does the nightly backup start?")
         self.assertEqual(r.returncode, 0, r.stderr)
         self.assertIn("docs/backup.md:3", r.stdout)
