@@ -30,8 +30,8 @@ enum {
 	JINJA_MAX_DEPTH = 600,	      /* of the evaluation, macros included */
 	JINJA_MAX_ARGS = 24,
 	JINJA_MAX_RANGE = 100000,
-	JINJA_MAX_STEPS = 20000000,
-	JINJA_MAX_MEMORY = 256 << 20
+	JINJA_MAX_STEPS = 5000000,
+	JINJA_MAX_MEMORY = 128 << 20
 };
 
 /* ---- values ---- */

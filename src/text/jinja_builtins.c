@@ -75,6 +75,19 @@ static int to_string(jinja_interp *in, jinja_value v, jinja_value *out)
 
 /* ---- strings: what filters and methods share ---- */
 
+/* memmem() whose cost is that of what it passes over, also where tools check the whole range on every call. */
+static const char *find(const char *text, size_t n, const char *what, size_t n_what)
+{
+	const char *end = text + n, *at;
+
+	if (n_what == 0 || n_what > 16)
+		return memmem(text, n, what, n_what);
+	for (at = text; (size_t)(end - at) >= n_what && (at = memchr(at, *what, (size_t)(end - at) - n_what + 1)); at++)
+		if (memcmp(at, what, n_what) == 0)
+			return at;
+	return NULL;
+}
+
 static bool in_set(uint32_t cp, const jinja_string *set)
 {
 	size_t i;
@@ -165,7 +178,7 @@ static int split(jinja_interp *in, jinja_string *s, const jinja_string *separato
 			n_separator = 0;
 		} else {
 			if (max != 0)
-				found = memmem(s->data + at, s->len - at, separator->data, separator->len);
+				found = find(s->data + at, s->len - at, separator->data, separator->len);
 			stop = found ? (size_t)(found - s->data) : s->len;
 		}
 		if ((rc = jinja_charge(in, 1)) || (rc = jinja_slice(in, s, at, stop, &part)) || (rc = jinja_list_push(in, out->l, part)))
@@ -187,7 +200,7 @@ static int replace(jinja_interp *in, jinja_string *s, jinja_string *what, jinja_
 		return jinja_fail(in, RUV_EUNSUPPORTED, "replacing the empty string is not supported");
 	jinja_builder_init(&b, JINJA_MAX_MEMORY / 4);
 	while (rc == RUV_OK && max != 0) {
-		const char *found = memmem(s->data + at, s->len - at, what->data, what->len);
+		const char *found = find(s->data + at, s->len - at, what->data, what->len);
 		if (!found)
 			break;
 		rc = jinja_charge(in, 1);
@@ -1044,7 +1057,7 @@ static int string_method(jinja_interp *in, jinja_string *s, const char *name, co
 			return rc;
 		if (!first || first->len == 0 || args->n > 1)
 			return jinja_fail(in, RUV_EUNSUPPORTED, "%s takes one string that is not empty", name);
-		for (at = s->data; (found = memmem(at, s->len - (size_t)(at - s->data), first->data, first->len)); at = found + first->len) {
+		for (at = s->data; (found = find(at, s->len - (size_t)(at - s->data), first->data, first->len)); at = found + first->len) {
 			if (name[0] == 'f') {
 				*out = integer((int64_t)ruv_utf8_length(s->data, (size_t)(found - s->data)));
 				return RUV_OK;
