@@ -84,7 +84,9 @@ void answer_print_sources(const ruv_answer *answer, FILE *out)
 		for (int j = 0; j < answer->n_citations; j++) /* the quote's own line is nearer than the passage's range */
 			if (answer->citations[j].source == i && answer->citations[j].line)
 				first = last = answer->citations[j].line;
-		if (source->number)
+		if (!answer->text) /* only retrieved: no prompt, no numbers in it */
+			cli_table_cell(table, "  %d.", i + 1);
+		else if (source->number)
 			cli_table_cell(table, "%s[%d]", source->cited ? "* " : "  ", source->number);
 		else
 			cli_table_cell(table, "  [-]");

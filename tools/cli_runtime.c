@@ -159,7 +159,7 @@ int cli_runtime_fail(const ruv_error *err)
 		break;
 	case RUV_EMISMATCH:
 		if (err->where && strstr(err->where, "memory"))
-			next = "name that encoder with --encoder, or another --data-dir";
+			next = "name that encoder with --encoder, take another --data-dir, or run `ruvllm memory reembed --all`";
 		break;
 	case RUV_ECONTEXT:
 		next = "a larger --context helps where the model allows it";

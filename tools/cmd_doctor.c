@@ -166,14 +166,14 @@ static void look_at_store(doctor *d, ruv_runtime *runtime)
 	report(d, OK, "store", "%s: %lld passages from %lld sources, %lld vectors, %s on disk", dir, (long long)stats.n_nodes,
 	       (long long)stats.n_sources, (long long)stats.n_vectors, cli_human_bytes(text, sizeof text, (uint64_t)stats.database_bytes));
 	if (stats.n_without_vector)
-		report(d, NOTE, "store", "%lld passages have no vector and are found by words only", (long long)stats.n_without_vector);
+		report(d, NOTE, "store", "%lld passages have no vector and are found by words only; `ruvllm memory reembed` gives them one", (long long)stats.n_without_vector);
 	rc = ruv_memory_check(memory, &checked, false, on_store_problem, &watch, &err);
 	if (rc)
 		report(d, PROBLEM, "store", "%s", err.message);
 	else if (checked.n_problems == 0)
 		report(d, OK, "store", "sound: pages, checksums, edges and word index agree");
 	else
-		report(d, PROBLEM, "store", "%d problems; `ruvllm memory check --repair` repairs what can be made again", checked.n_problems);
+		report(d, PROBLEM, "store", "%d problems; `ruvllm memory verify --repair` repairs what can be made again", checked.n_problems);
 	if (statvfs(dir, &disk) == 0) {
 		uint64_t room = (uint64_t)disk.f_bavail * disk.f_frsize;
 
