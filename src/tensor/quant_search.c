@@ -119,8 +119,8 @@ INLINE fit affine_search(const float *xs, const float *ws, int n, int n_max, boo
 	}
 	fit best = {(max - min) / (float)n_max, min, INFINITY};
 	/* Scales from finer (clipping the extremes) to coarser, and a lower end that may be pulled in. */
-	for (int step = -12; step <= 24; step++) {
-		float inverse = ((float)n_max + 0.05f * (float)step * (n_max > 15 ? 1.5f : 1.0f)) / (max - min);
+	for (int step = -6; step <= 12; step++) {
+		float inverse = ((float)n_max + 0.1f * (float)step * (n_max > 15 ? 1.5f : 1.0f)) / (max - min);
 		float m = min, d = 0;
 		/* Round, refit; then round to the refitted grid and refit once more. */
 		for (int round = 0; round < 2; round++) {
@@ -173,8 +173,8 @@ INLINE fit symmetric_search(const float *xs, const float *ws, int n, int n_max)
 		e0 += w[i] * x[i] * x[i];
 	}
 	best.error = total(e0); /* all zero */
-	for (int step = -24; step <= 24; step++) {
-		float span = (float)n_max + 0.05f * (float)step * (n_max > 16 ? 1.6f : n_max > 8 ? 1.3f : 1.0f);
+	for (int step = -10; step <= 10; step++) {
+		float span = (float)n_max + 0.12f * (float)step * (n_max > 16 ? 1.6f : n_max > 8 ? 1.3f : 1.0f);
 		for (int side = 0; side < 2; side++) {
 			float inverse = (side ? span : -span) / extreme, d = 0;
 			for (int round = 0; round < 2; round++) {

@@ -387,7 +387,6 @@ INLINE void block_q8(float *c, int64_t ld_c, const ruv_panel *panel, const ruv_a
 		lo[t] = hi[t] = splat(0);
 	for (int64_t g = 0; g < n_groups; g++) {
 		vf part_lo[NT], part_hi[NT];
-#pragma GCC unroll 2
 		for (int half = 0; half < 32 / group; half++) {
 			vi acc_lo[NT], acc_hi[NT];
 #pragma GCC unroll 8
