@@ -35,6 +35,12 @@ bool doc_at_space(const doc_builder *b)
 	return b->text.len == 0 || is_space(b->text.data[b->text.len - 1]);
 }
 
+void doc_trim(doc_builder *b)
+{
+	while (b->text.len > 0 && b->text.data[b->text.len - 1] == ' ')
+		ruv_buf_truncate(&b->text, b->text.len - 1);
+}
+
 static void note_line(doc_builder *b, int line)
 {
 	while (b->line < line) {

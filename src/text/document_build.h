@@ -31,6 +31,9 @@ void doc_close(doc_builder *b, ruv_block_kind kind, int level);
 /* Is there white space or nothing at the end of the open block? */
 bool doc_at_space(const doc_builder *b);
 
+/* Drops spaces at the end of the open block. */
+void doc_trim(doc_builder *b);
+
 /* The readers. `line_base` is added to line numbers (a fragment within another document). */
 void doc_read_text(doc_builder *b, const char *source, size_t n_bytes);
 void doc_read_markdown(doc_builder *b, const char *source, size_t n_bytes, const char **title);

@@ -171,6 +171,8 @@ static void on_end(void *user, const xmlChar *name_x)
 		return;
 	}
 	if (h->table && strcasecmp(name, "table") != 0) {
+		if (strcasecmp(name, "tr") == 0)
+			doc_trim(h->b);
 		if (strcasecmp(name, "tr") == 0 && doc_has_text(h->b))
 			doc_append(h->b, "\n", 1, h->b->line, true);
 		return;

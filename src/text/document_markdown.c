@@ -124,6 +124,8 @@ void doc_read_markdown(doc_builder *b, const char *source, size_t n_bytes, const
 	cmark_event_type event;
 	ruv_buf text;
 	char marker[24] = "";
+	const char *source_at = source + skip; /* where line source_line of the parsed text begins */
+	int source_line = 1;
 
 	for (i = 0; i < skip; i++)
 		base += source[i] == '\n';
@@ -194,10 +196,13 @@ void doc_read_markdown(doc_builder *b, const char *source, size_t n_bytes, const
 			break;
 		case CMARK_NODE_CODE_BLOCK: {
 			const char *at = cmark_node_get_literal(node), *end;
-			/* A fence has a line of its own in front of the code, so that the block has more lines than the code. */
-			for (i = 0, end = at; end && *end; end++)
-				i += *end == '\n';
-			line += cmark_node_get_end_line(node) - cmark_node_get_start_line(node) + 1 > (int)i;
+			/* The fence's own line comes before the code; an indented block has none. */
+			while (source_line < line - base && (end = strchr(source_at, '\n'))) {
+				source_at = end + 1;
+				source_line++;
+			}
+			end = source_at + cmark_node_get_start_column(node) - 1;
+			line += (size_t)(end - source) < n_bytes && (*end == '`' || *end == '~');
 			for (; at && *at; at = end) {
 				end = strchr(at, '\n');
 				end = end ? end + 1 : at + strlen(at);
