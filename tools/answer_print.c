@@ -109,10 +109,14 @@ void answer_print_warnings(const ruv_answer *answer, FILE *out)
 {
 	const char *yellow = cli_sgr(out, CLI_YELLOW), *plain = cli_sgr(out, CLI_PLAIN);
 
-	for (int i = 0; i < answer->n_citations; i++)
-		if (answer->citations[i].quote[0] && !answer->citations[i].verbatim)
-			fprintf(out, "%sThe sentence quoted from [%d] does not stand there word for word; check it.%s\n", yellow,
-				answer->sources[answer->citations[i].source].number, plain);
+	for (int i = 0; i < answer->n_citations; i++) {
+		const ruv_citation *c = &answer->citations[i];
+
+		if (c->quote[0] && !c->verbatim)
+			fprintf(out, "%sThe sentence quoted from [%d] does not stand there word for word; check it.%s\n", yellow, c->named, plain);
+		else if (c->quote[0] && answer->sources[c->source].number != c->named)
+			fprintf(out, "%sThe sentence stands in [%d], not in [%d].%s\n", yellow, answer->sources[c->source].number, c->named, plain);
+	}
 	if (!answer->unknown && answer->n_in_prompt && answer->n_citations == 0 && answer->n_tokens)
 		fprintf(out, "%sThe answer names no source.%s\n", yellow, plain);
 	if (answer->n_in_prompt < answer->n_sources)
@@ -169,7 +173,8 @@ json_t *answer_json(const ruv_answer *answer, const char *question)
 		const ruv_citation *c = &answer->citations[i];
 
 		json_array_append_new(citations,
-				      json_pack("{s:i, s:o, s:o, s:o, s:b}", "number", answer->sources[c->source].number, "quote",
+				      json_pack("{s:i, s:i, s:o, s:o, s:o, s:b}", "number", answer->sources[c->source].number, "named",
+						c->named, "quote",
 						*c->quote ? cli_json_text(c->quote) : json_null(), "file",
 						cli_json_text(answer->sources[c->source].source), "line",
 						c->line ? json_integer(c->line) : json_null(), "verbatim", c->verbatim));

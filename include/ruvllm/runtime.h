@@ -170,7 +170,8 @@ typedef struct ruv_source {
 } ruv_source;
 
 typedef struct ruv_citation {
-	int source;	   /* index into sources */
+	int source;	   /* index into sources: the one that has the quote, else the one that the model named */
+	int named;	   /* the number that the model wrote */
 	const char *quote; /* the sentence as the model wrote it */
 	int line;	   /* the line of the file on which the quote begins; 0 when it cannot be told */
 	bool verbatim;	   /* the quote stands in the source, white space apart */

@@ -298,6 +298,17 @@ static int line_of(const ruv_source *source, const char *quote, size_t n)
 	return line;
 }
 
+/* The source that a quote stands in word for word: the one that the model named, else any other that it was given. -1: none. */
+static int find_quote(const ruv_answer *answer, int named, const char *quote, size_t n)
+{
+	if (ruv_cite_is_verbatim(answer->sources[named].text, quote, n))
+		return named;
+	for (int i = 0; i < answer->n_in_prompt; i++)
+		if (ruv_cite_is_verbatim(answer->sources[i].text, quote, n))
+			return i;
+	return -1;
+}
+
 static int cite(asking *a, ruv_error *err)
 {
 	ruv_answer *answer = a->answer;
@@ -313,18 +324,19 @@ static int cite(asking *a, ruv_error *err)
 		const ruv_cite_mark *mark = &parts.marks[i];
 		ruv_citation *citation = &answer->citations[answer->n_citations];
 		size_t n = mark->end - mark->begin;
-		ruv_source *source;
+		int found;
 
 		if (mark->number > answer->n_in_prompt) /* there is no such source: it is not claimed */
 			continue;
-		source = &answer->sources[mark->number - 1];
-		citation->source = mark->number - 1;
+		citation->named = mark->number;
 		citation->quote = ruv_arena_strndup(a->strings, answer->text + mark->begin, n);
 		if (!citation->quote)
 			return ruv_fail_memory(err, "ask", n);
-		citation->verbatim = ruv_cite_is_verbatim(source->text, citation->quote, n);
-		citation->line = citation->verbatim ? line_of(source, citation->quote, n) : 0;
-		source->cited = true;
+		found = find_quote(answer, mark->number - 1, citation->quote, n);
+		citation->source = found >= 0 ? found : mark->number - 1;
+		citation->verbatim = found >= 0;
+		citation->line = found >= 0 ? line_of(&answer->sources[found], citation->quote, n) : 0;
+		answer->sources[citation->source].cited = true;
 		answer->n_citations++;
 	}
 	end_stage(a, "cite");
