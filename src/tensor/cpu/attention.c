@@ -14,7 +14,12 @@
 #include "tensor/cpu/backend.h"
 #include "tensor/quant.h"
 
-enum { PAGE = RUV_KV_PAGE_TOKENS, ROWS = RUV_ATTENTION_ROWS, DIM = RUV_MAX_HEAD_DIM };
+enum {
+	PAGE = RUV_KV_PAGE_TOKENS,
+	ROWS = RUV_ATTENTION_ROWS,
+	DIM = RUV_MAX_HEAD_DIM,
+	FEW_ROWS = 8 /* up to here a page is read as it lies; beyond, transposing its keys pays */
+};
 
 _Static_assert((int)RUV_KV_PAGE_TOKENS == (int)RUV_KV_TILE, "a tile is a page");
 
@@ -128,8 +133,12 @@ static void add_page(const struct job *job, struct tile *tile, const ruv_batch_s
 	size_t head_bytes = PAGE * ruv_dtype_row_bytes(kv->dtype, dim);
 	size_t at = (size_t)seq->pages[page] * kv->page_bytes + (size_t)kv_head * head_bytes;
 
-	k->load_keys(tile->keys, (const uint8_t *)kv->k + at, kv->dtype, dim, stored);
-	k->tile_mul(tile->scores, PAGE, tile->q, dim, tile->keys, PAGE, rows, PAGE, dim, false);
+	if (rows <= FEW_ROWS) {
+		k->keys_dot(tile->scores, tile->q, (const uint8_t *)kv->k + at, kv->dtype, rows, dim, stored);
+	} else {
+		k->load_keys(tile->keys, (const uint8_t *)kv->k + at, kv->dtype, dim, stored);
+		k->tile_mul(tile->scores, PAGE, tile->q, dim, tile->keys, PAGE, rows, PAGE, dim, false);
+	}
 	for (int r = 0; r < rows; r++) {
 		int position = first + r / job->group, from = 0, to = stored;
 		float *scores = tile->scores + r * PAGE, keep;
@@ -147,6 +156,10 @@ static void add_page(const struct job *job, struct tile *tile, const ruv_batch_s
 		if (keep != 1)
 			for (int i = 0; i < ld; i++)
 				tile->out[r * ld + i] *= keep;
+	}
+	if (rows <= FEW_ROWS) {
+		k->values_add(tile->out, ld, tile->scores, (const uint8_t *)kv->v + at, kv->dtype, rows, dim, stored);
+		return;
 	}
 	k->load_values(tile->values, ld, (const uint8_t *)kv->v + at, kv->dtype, dim, stored);
 	k->tile_mul(tile->out, ld, tile->scores, PAGE, tile->values, ld, rows, ld, PAGE, true);

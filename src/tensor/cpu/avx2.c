@@ -7,6 +7,7 @@ enum { VW = 8, NT = 2, Q8_OFFSET = 0 };
 typedef float vf __attribute__((vector_size(32)));
 typedef int32_t vi __attribute__((vector_size(32)));
 typedef uint16_t vh __attribute__((vector_size(16)));
+typedef int8_t vb __attribute__((vector_size(8)));
 
 X86_INLINE vf splat(float x)
 {
@@ -43,11 +44,16 @@ X86_INLINE vi dot_signed(vi acc, vi c, vi x)
 	return acc + (vi)dot_signed_256((__m256i)c, (__m256i)x);
 }
 
-X86_INLINE void transpose_words(uint32_t *to, size_t ld, const uint32_t *const from[8])
+X86_INLINE float sum_lanes(vf v)
+{
+	return gf_sum((gf)v);
+}
+
+X86_INLINE void transpose_words(uint32_t *to, size_t ld, const vi rows[8])
 {
 	__m256 r[8], t[8];
 	for (int i = 0; i < 8; i++)
-		r[i] = _mm256_loadu_ps((const float *)from[i]);
+		r[i] = (__m256)rows[i];
 	for (int i = 0; i < 8; i += 2) {
 		t[i] = _mm256_unpacklo_ps(r[i], r[i + 1]);
 		t[i + 1] = _mm256_unpackhi_ps(r[i], r[i + 1]);

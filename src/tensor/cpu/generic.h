@@ -1,7 +1,7 @@
 /* generic.h - the kernels, written once over a vector type that each ISA file names before it includes this.
  *
  * The including file defines
- *   VW                    float lanes of a vector; vf, vi, vh: GCC vectors of VW floats, VW int32, VW uint16
+ *   VW                    float lanes of a vector; vf, vi, vh, vb: GCC vectors of VW floats, int32, uint16, int8
  *   NT                    tokens of the gemm micro-kernel (2 * NT int32 and 2 * NT float accumulators must fit the registers)
  *   Q8_OFFSET             128 when dot() wants unsigned codes of 8 bits, 0 when dot_signed() multiplies Q8_0's signed ones
  *   splat(x), splat_int(i) every lane the same
@@ -11,7 +11,8 @@
  *   dot(acc, c, x)        acc lane += sum of 4 products of unsigned bytes c (<= 63, or <= 255 with Q8_OFFSET 128) and signed bytes x
  *   dot_signed(acc, c, x) the same with signed c (Q8_OFFSET 0 only)
  *   group_dot(acc, c, x, s0, s1, is_signed)   acc (a vector gf, summed by gf_sum) += s0 * (bytes 0-15 of c . x) + s1 * (bytes 16-31)
- *   transpose_words(to, ld, from)   to[j * ld + i] = from[i][j] for VW x VW 32-bit words, from: VW pointers
+ *   sum_lanes(vf)
+ *   transpose_words(to, ld, rows)   to[j * ld + i] = rows[i][j] for VW vectors of VW 32-bit words
  * and is compiled with -ffp-contract=fast, so that a * b + c is one fused instruction where there is one.
  *
  * gemm micro-kernel: 2 vectors of weight rows x NT tokens in registers. Four consecutive codes of VW rows meet one broadcast word of
@@ -57,17 +58,6 @@ INLINE vi splat_word(const int8_t *p)
 	int32_t w;
 	memcpy(&w, p, 4);
 	return splat_int(w);
-}
-
-INLINE float sum_lanes(vf v)
-{
-	float lanes[VW], n = 0;
-	memcpy(lanes, &v, sizeof v);
-	for (int stride = VW / 2; stride; stride /= 2)
-		for (int i = 0; i < stride; i++)
-			lanes[i] += lanes[i + stride];
-	n = lanes[0];
-	return n;
 }
 
 INLINE float max_lanes(vf v)
@@ -256,9 +246,9 @@ INLINE void transpose_panel(uint32_t *to, const uint32_t *from, size_t ld, int n
 	int j = 0;
 	for (; j + VW <= n; j += VW)
 		for (int half = 0; half < PANEL_ROWS; half += VW) {
-			const uint32_t *rows[VW];
+			vi rows[VW];
 			for (int i = 0; i < VW; i++)
-				rows[i] = from + (size_t)(half + i) * ld + j;
+				rows[i] = load_codes((const uint8_t *)(from + (size_t)(half + i) * ld + j));
 			transpose_words(to + (size_t)j * PANEL_ROWS + half, PANEL_ROWS, rows);
 		}
 	for (; j < n; j++)
@@ -677,29 +667,161 @@ static void load_values(float *v, int64_t ld_v, const void *values, ruv_dtype dt
 	memset(v + n_tokens * ld_v, 0, (size_t)((RUV_KV_TILE - n_tokens) * ld_v) * sizeof *v);
 }
 
+/* Elements d .. d + VW - 1 of one key or value; for Q8_0 within one block. */
+INLINE vf load_kv(ruv_dtype dtype, const uint8_t *row, int d)
+{
+	if (dtype != RUV_Q8_0)
+		return load_float(dtype, row + (size_t)d * (dtype == RUV_F32 ? 4 : 2));
+	const ruv_block_q8_0 *block = (const ruv_block_q8_0 *)row + d / 32;
+	vb codes;
+	memcpy(&codes, block->qs + d % 32, sizeof codes);
+	return __builtin_convertvector(codes, vf) * splat(half_to_float(block->d));
+}
+
+INLINE float load_kv_one(ruv_dtype dtype, const uint8_t *row, int d)
+{
+	if (dtype != RUV_Q8_0)
+		return load_float_one(dtype, row + (size_t)d * (dtype == RUV_F32 ? 4 : 2));
+	const ruv_block_q8_0 *block = (const ruv_block_q8_0 *)row + d / 32;
+	return (float)block->qs[d % 32] * half_to_float(block->d);
+}
+
+INLINE void load_keys_of(float *kt, const uint8_t *keys, ruv_dtype dtype, int head_dim, int n_tokens)
+{
+	size_t row_bytes = ruv_dtype_row_bytes(dtype, head_dim);
+	for (int t = 0; t < RUV_KV_TILE; t += VW) {
+		int d = 0;
+		for (; d + VW <= head_dim; d += VW) {
+			vi rows[VW];
+#pragma GCC unroll 16
+			for (int i = 0; i < VW; i++)
+				rows[i] = t + i < n_tokens ? (vi)load_kv(dtype, keys + (size_t)(t + i) * row_bytes, d) : splat_int(0);
+			transpose_words((uint32_t *)(kt + d * RUV_KV_TILE + t), RUV_KV_TILE, rows);
+		}
+		for (; d < head_dim; d++)
+			for (int i = t; i < t + VW; i++)
+				kt[d * RUV_KV_TILE + i] = i < n_tokens ? load_kv_one(dtype, keys + (size_t)i * row_bytes, d) : 0;
+	}
+}
+
 static void load_keys(float *kt, const void *keys, ruv_dtype dtype, int head_dim, int n_tokens)
 {
-	_Alignas(64) float rows[RUV_KV_TILE * 32];
-	size_t row_bytes = ruv_dtype_row_bytes(dtype, head_dim);
+	if (dtype == RUV_F16)
+		load_keys_of(kt, keys, RUV_F16, head_dim, n_tokens);
+	else if (dtype == RUV_F32)
+		load_keys_of(kt, keys, RUV_F32, head_dim, n_tokens);
+	else
+		load_keys_of(kt, keys, RUV_Q8_0, head_dim, n_tokens);
+}
 
-	/* 32 elements of every key at a time, so that the rows stay in the first cache. */
-	if (n_tokens < RUV_KV_TILE)
-		memset(rows + 32 * n_tokens, 0, (size_t)(32 * (RUV_KV_TILE - n_tokens)) * sizeof *rows);
-	for (int d = 0; d < head_dim; d += 32) {
-		int n = head_dim - d < 32 ? head_dim - d : 32, j = 0;
-		for (int t = 0; t < n_tokens; t++)
-			load_token(rows + 32 * t, (const uint8_t *)keys + (size_t)t * row_bytes + ruv_dtype_row_bytes(dtype, d), dtype, n);
-		for (; j + VW <= n; j += VW)
-			for (int t = 0; t < RUV_KV_TILE; t += VW) {
-				const uint32_t *at[VW];
-				for (int i = 0; i < VW; i++)
-					at[i] = (const uint32_t *)(rows + 32 * (t + i) + j);
-				transpose_words((uint32_t *)(kt + (d + j) * RUV_KV_TILE + t), RUV_KV_TILE, at);
-			}
-		for (; j < n; j++)
-			for (int t = 0; t < RUV_KV_TILE; t++)
-				kt[(d + j) * RUV_KV_TILE + t] = rows[32 * t + j];
+/* Decode: few rows, so the page is used as it lies. A key's vectors are loaded once for the rows. */
+INLINE void keys_dot_of(float *scores, const float *q, const uint8_t *keys, ruv_dtype dtype, int n_rows, int head_dim, int n_tokens, int nr)
+{
+	size_t row_bytes = ruv_dtype_row_bytes(dtype, head_dim);
+	(void)n_rows;
+	for (int t = 0; t < n_tokens; t++) {
+		const uint8_t *key = keys + (size_t)t * row_bytes;
+		vf acc[4];
+		float rest[4] = {0};
+		int d = 0;
+		for (int r = 0; r < nr; r++)
+			acc[r] = splat(0);
+		for (; d + VW <= head_dim; d += VW) {
+			vf k = load_kv(dtype, key, d);
+#pragma GCC unroll 4
+			for (int r = 0; r < nr; r++)
+				acc[r] += k * load(q + r * head_dim + d);
+		}
+		for (; d < head_dim; d++)
+			for (int r = 0; r < nr; r++)
+				rest[r] += load_kv_one(dtype, key, d) * q[r * head_dim + d];
+#pragma GCC unroll 4
+		for (int r = 0; r < nr; r++)
+			scores[r * RUV_KV_TILE + t] = sum_lanes(acc[r]) + rest[r];
 	}
+}
+
+INLINE void keys_dot_rows(float *scores, const float *q, const uint8_t *keys, ruv_dtype dtype, int n_rows, int head_dim, int n_tokens)
+{
+	int r = 0;
+	for (; r + 4 <= n_rows; r += 4)
+		keys_dot_of(scores + r * RUV_KV_TILE, q + r * head_dim, keys, dtype, 4, head_dim, n_tokens, 4);
+	for (; r + 2 <= n_rows; r += 2)
+		keys_dot_of(scores + r * RUV_KV_TILE, q + r * head_dim, keys, dtype, 2, head_dim, n_tokens, 2);
+	if (r < n_rows)
+		keys_dot_of(scores + r * RUV_KV_TILE, q + r * head_dim, keys, dtype, 1, head_dim, n_tokens, 1);
+}
+
+static void keys_dot(float *scores, const float *q, const void *keys, ruv_dtype dtype, int n_rows, int head_dim, int n_tokens)
+{
+	if (dtype == RUV_F16)
+		keys_dot_rows(scores, q, keys, RUV_F16, n_rows, head_dim, n_tokens);
+	else if (dtype == RUV_F32)
+		keys_dot_rows(scores, q, keys, RUV_F32, n_rows, head_dim, n_tokens);
+	else
+		keys_dot_rows(scores, q, keys, RUV_Q8_0, n_rows, head_dim, n_tokens);
+}
+
+/* nr rows x nv vectors of the output stay in registers over all tokens. */
+INLINE void values_add_of(float *out, int64_t ld_out, const float *scores, const uint8_t *values, size_t row_bytes, ruv_dtype dtype, int d,
+			  int n_tokens, int nr, int nv)
+{
+	vf acc[4][2];
+#pragma GCC unroll 4
+	for (int r = 0; r < nr; r++)
+		for (int v = 0; v < nv; v++)
+			acc[r][v] = load(out + r * ld_out + d + v * VW);
+	for (int t = 0; t < n_tokens; t++) {
+		vf value[2];
+		for (int v = 0; v < nv; v++)
+			value[v] = load_kv(dtype, values + (size_t)t * row_bytes, d + v * VW);
+#pragma GCC unroll 4
+		for (int r = 0; r < nr; r++)
+			for (int v = 0; v < nv; v++)
+				acc[r][v] += splat(scores[r * RUV_KV_TILE + t]) * value[v];
+	}
+#pragma GCC unroll 4
+	for (int r = 0; r < nr; r++)
+		for (int v = 0; v < nv; v++)
+			store(out + r * ld_out + d + v * VW, acc[r][v]);
+}
+
+INLINE void values_add_rows(float *out, int64_t ld_out, const float *scores, const uint8_t *values, ruv_dtype dtype, int head_dim,
+			    int n_tokens, int nr)
+{
+	size_t row_bytes = ruv_dtype_row_bytes(dtype, head_dim);
+	int d = 0;
+	for (; d + 2 * VW <= head_dim; d += 2 * VW)
+		values_add_of(out, ld_out, scores, values, row_bytes, dtype, d, n_tokens, nr, 2);
+	for (; d + VW <= head_dim; d += VW)
+		values_add_of(out, ld_out, scores, values, row_bytes, dtype, d, n_tokens, nr, 1);
+	for (; d < head_dim; d++)
+		for (int t = 0; t < n_tokens; t++)
+			for (int r = 0; r < nr; r++)
+				out[r * ld_out + d] += scores[r * RUV_KV_TILE + t] * load_kv_one(dtype, values + (size_t)t * row_bytes, d);
+}
+
+INLINE void values_add_type(float *out, int64_t ld_out, const float *scores, const uint8_t *values, ruv_dtype dtype, int n_rows,
+			    int head_dim, int n_tokens)
+{
+	int r = 0;
+	for (; r + 4 <= n_rows; r += 4)
+		values_add_rows(out + r * ld_out, ld_out, scores + r * RUV_KV_TILE, values, dtype, head_dim, n_tokens, 4);
+	for (; r + 2 <= n_rows; r += 2)
+		values_add_rows(out + r * ld_out, ld_out, scores + r * RUV_KV_TILE, values, dtype, head_dim, n_tokens, 2);
+	if (r < n_rows)
+		values_add_rows(out + r * ld_out, ld_out, scores + r * RUV_KV_TILE, values, dtype, head_dim, n_tokens, 1);
+}
+
+static void values_add(float *out, int64_t ld_out, const float *scores, const void *values, ruv_dtype dtype, int n_rows, int head_dim,
+		       int n_tokens)
+{
+	if (dtype == RUV_F16)
+		values_add_type(out, ld_out, scores, values, RUV_F16, n_rows, head_dim, n_tokens);
+	else if (dtype == RUV_F32)
+		values_add_type(out, ld_out, scores, values, RUV_F32, n_rows, head_dim, n_tokens);
+	else
+		values_add_type(out, ld_out, scores, values, RUV_Q8_0, n_rows, head_dim, n_tokens);
 }
 
 static float softmax_row(float *s, int from, int to, float scale, float *max, float *sum)
@@ -796,7 +918,7 @@ static uint64_t read_memory(const void *memory, size_t n_bytes)
 	.unpack = {FLOAT_TYPES(UNPACK_ROW) QUANT_TYPES(UNPACK_ROW)}, .gemm_f32 = gemm_f32, .gemm_q8 = gemm_q8,                 \
 	.quantize_act = quantize_act, .rms_norm = rms_norm, .layer_norm = layer_norm, .swiglu = swiglu, .add = add,            \
 	.conv3 = conv3, .mul = mul, .f32_to_f16 = f32_to_f16, .f16_to_f32 = f16_to_f32, .tile_mul = tile_mul,                  \
-	.load_keys = load_keys, .load_values = load_values, .softmax_row = softmax_row,                      \
+	.load_keys = load_keys, .load_values = load_values, .keys_dot = keys_dot, .values_add = values_add, .softmax_row = softmax_row,                      \
 	.spin_fma = spin_fma, .spin_dot = spin_dot, .read_memory = read_memory
 
 #endif

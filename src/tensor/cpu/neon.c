@@ -10,6 +10,7 @@ enum { VW = 4, NT = 6, Q8_OFFSET = 0 };
 typedef float vf __attribute__((vector_size(16)));
 typedef int32_t vi __attribute__((vector_size(16)));
 typedef uint16_t vh __attribute__((vector_size(8)));
+typedef int8_t vb __attribute__((vector_size(4)));
 typedef float32x4_t gf;
 
 ARM_INLINE float half_to_float(uint16_t h)
@@ -68,10 +69,15 @@ ARM_INLINE float gf_sum(gf v)
 	return vaddvq_f32(v);
 }
 
-ARM_INLINE void transpose_words(uint32_t *to, size_t ld, const uint32_t *const from[4])
+ARM_INLINE float sum_lanes(vf v)
 {
-	uint32x4x2_t a = vtrnq_u32(vld1q_u32(from[0]), vld1q_u32(from[1]));
-	uint32x4x2_t b = vtrnq_u32(vld1q_u32(from[2]), vld1q_u32(from[3]));
+	return vaddvq_f32((float32x4_t)v);
+}
+
+ARM_INLINE void transpose_words(uint32_t *to, size_t ld, const vi rows[4])
+{
+	uint32x4x2_t a = vtrnq_u32((uint32x4_t)rows[0], (uint32x4_t)rows[1]);
+	uint32x4x2_t b = vtrnq_u32((uint32x4_t)rows[2], (uint32x4_t)rows[3]);
 	vst1q_u32(to, vcombine_u32(vget_low_u32(a.val[0]), vget_low_u32(b.val[0])));
 	vst1q_u32(to + ld, vcombine_u32(vget_low_u32(a.val[1]), vget_low_u32(b.val[1])));
 	vst1q_u32(to + 2 * ld, vcombine_u32(vget_high_u32(a.val[0]), vget_high_u32(b.val[0])));

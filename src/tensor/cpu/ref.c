@@ -223,6 +223,38 @@ static void load_values(float *v, int64_t ld_v, const void *values, ruv_dtype dt
 		ruv_dequantize_row(v + t * ld_v, dtype, (const uint8_t *)values + (size_t)t * row_bytes, head_dim);
 }
 
+static void keys_dot(float *scores, const float *q, const void *keys, ruv_dtype dtype, int n_rows, int head_dim, int n_tokens)
+{
+	size_t row_bytes = ruv_dtype_row_bytes(dtype, head_dim);
+	for (int t = 0; t < n_tokens; t++) {
+		float key[CHUNK];
+		ruv_dequantize_row(key, dtype, (const uint8_t *)keys + (size_t)t * row_bytes, head_dim);
+		for (int r = 0; r < n_rows; r++) {
+			double sum = 0;
+			for (int d = 0; d < head_dim; d++)
+				sum += (double)q[r * head_dim + d] * (double)key[d];
+			scores[r * RUV_KV_TILE + t] = (float)sum;
+		}
+	}
+}
+
+static void values_add(float *out, int64_t ld_out, const float *scores, const void *values, ruv_dtype dtype, int n_rows, int head_dim,
+		       int n_tokens)
+{
+	size_t row_bytes = ruv_dtype_row_bytes(dtype, head_dim);
+	for (int r = 0; r < n_rows; r++) {
+		double sum[CHUNK] = {0};
+		for (int t = 0; t < n_tokens; t++) {
+			float value[CHUNK];
+			ruv_dequantize_row(value, dtype, (const uint8_t *)values + (size_t)t * row_bytes, head_dim);
+			for (int d = 0; d < head_dim; d++)
+				sum[d] += (double)scores[r * RUV_KV_TILE + t] * (double)value[d];
+		}
+		for (int d = 0; d < head_dim; d++)
+			out[r * ld_out + d] += (float)sum[d];
+	}
+}
+
 static float softmax_row(float *s, int from, int to, float scale, float *max, float *sum)
 {
 	float top = *max;
@@ -283,6 +315,8 @@ const ruv_kernels ruv_kernels_ref = {
     .tile_mul = tile_mul,
     .load_keys = load_keys,
     .load_values = load_values,
+    .keys_dot = keys_dot,
+    .values_add = values_add,
     .softmax_row = softmax_row,
     .spin_fma = spin_fma,
     .spin_dot = spin_fma, /* codes are multiplied as floats here */

@@ -10,6 +10,7 @@ enum { VW = 16, NT = 6 };
 typedef float vf __attribute__((vector_size(64)));
 typedef int32_t vi __attribute__((vector_size(64)));
 typedef uint16_t vh __attribute__((vector_size(32)));
+typedef int8_t vb __attribute__((vector_size(16)));
 
 X86_INLINE vf splat(float x)
 {
@@ -36,11 +37,16 @@ X86_INLINE vh vh_from_float(vf v)
 	return (vh)_mm512_cvtps_ph((__m512)v, _MM_FROUND_TO_NEAREST_INT);
 }
 
-X86_INLINE void transpose_words(uint32_t *to, size_t ld, const uint32_t *const from[16])
+X86_INLINE float sum_lanes(vf v)
+{
+	return _mm512_reduce_add_ps((__m512)v);
+}
+
+X86_INLINE void transpose_words(uint32_t *to, size_t ld, const vi rows[16])
 {
 	__m512i r[16], t[16];
 	for (int i = 0; i < 16; i++)
-		r[i] = _mm512_loadu_si512(from[i]);
+		r[i] = (__m512i)rows[i];
 	for (int i = 0; i < 16; i += 2) {
 		t[i] = _mm512_unpacklo_epi32(r[i], r[i + 1]);
 		t[i + 1] = _mm512_unpackhi_epi32(r[i], r[i + 1]);
