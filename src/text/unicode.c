@@ -181,36 +181,59 @@ static bool always_nfc(uint32_t cp)
 	       (cp >= 0x3001 && cp <= 0x3029) || (cp >= 0xFF01 && cp <= 0xFF9D) || (cp >= 0x1F300 && cp <= 0x1FAFF);
 }
 
-int ruv_unicode_nfc(const char *bytes, size_t n_bytes, ruv_buf *out, ruv_error *err)
+/* Composes a stretch of well-formed text. */
+static int compose(const char *bytes, size_t n_bytes, ruv_buf *out, ruv_error *err)
 {
 	utf8proc_uint8_t *composed = NULL;
-	utf8proc_ssize_t n;
-	size_t i;
+	utf8proc_ssize_t n = utf8proc_map((const utf8proc_uint8_t *)bytes, (utf8proc_ssize_t)n_bytes, &composed,
+					  UTF8PROC_STABLE | UTF8PROC_COMPOSE);
+
+	if (n == UTF8PROC_ERROR_NOMEM)
+		return ruv_fail_memory(err, "unicode", n_bytes);
+	if (n < 0)
+		return ruv_fail(err, RUV_EINVAL, "unicode", "composing text: %s", utf8proc_errmsg(n));
+	ruv_buf_append(out, composed, (size_t)n);
+	free(composed);
+	return RUV_OK;
+}
+
+int ruv_unicode_nfc(const char *bytes, size_t n_bytes, ruv_buf *out, ruv_error *err)
+{
+	/* Nothing composes across the border between two characters of always_nfc, so only stretches that hold others are worked on:
+	 * from the character before the first of them until a run of harmless bytes follows. */
+	enum { HARMLESS_RUN = 32 };
+	size_t plain = 0, previous = 0, last = 0, i = 0, harmless;
 	int rc;
 
-	for (i = 0; i < n_bytes;) {
+	while (i < n_bytes) {
 		uint32_t cp;
 		int len = ruv_utf8_decode(bytes + i, n_bytes - i, &cp, NULL, NULL);
+
 		if (len == 0)
 			return ruv_fail(err, RUV_EINVAL, "unicode", "malformed UTF-8 at byte %zu", i);
-		if (!always_nfc(cp))
-			break;
-		i += (size_t)len;
+		if (always_nfc(cp)) {
+			previous = i;
+			i += (size_t)len;
+			continue;
+		}
+		ruv_buf_append(out, bytes + plain, previous - plain);
+		for (harmless = 0; i < n_bytes && harmless < HARMLESS_RUN; i += (size_t)len) {
+			len = ruv_utf8_decode(bytes + i, n_bytes - i, &cp, NULL, NULL);
+			if (len == 0)
+				return ruv_fail(err, RUV_EINVAL, "unicode", "malformed UTF-8 at byte %zu", i);
+			harmless = always_nfc(cp) ? harmless + (size_t)len : 0;
+			last = i;
+		}
+		if (i < n_bytes)
+			i = last; /* what comes next may compose with the run's last character */
+		rc = compose(bytes + previous, i - previous, out, err);
+		if (rc)
+			return rc;
+		plain = previous = i;
 	}
-	if (i == n_bytes) {
-		rc = ruv_buf_append(out, bytes, n_bytes);
-	} else {
-		n = utf8proc_map((const utf8proc_uint8_t *)bytes, (utf8proc_ssize_t)n_bytes, &composed,
-				 UTF8PROC_STABLE | UTF8PROC_COMPOSE);
-		if (n == UTF8PROC_ERROR_NOMEM)
-			return ruv_fail_memory(err, "unicode", n_bytes);
-		if (n < 0)
-			return ruv_fail(err, RUV_EINVAL, "unicode", "composing text: %s", utf8proc_errmsg(n));
-		rc = ruv_buf_append(out, composed, (size_t)n);
-		free(composed);
-	}
-	if (rc)
-		return ruv_fail(err, rc, "unicode", "composed text of %zu bytes: %s", n_bytes, ruv_status_text(rc));
+	ruv_buf_append(out, bytes + plain, n_bytes - plain);
+	if (out->failed)
+		return ruv_fail(err, out->failed, "unicode", "composed text of %zu bytes: %s", n_bytes, ruv_status_text(out->failed));
 	return RUV_OK;
 }
 

@@ -1,5 +1,6 @@
 /* test_vocab.c - vocabulary, encoding and decoding against the ids of other implementations. */
 #include <jansson.h>
+#include <utf8proc.h>
 
 #include "base/rng.h"
 #include "text/pretokenize.h"
@@ -467,6 +468,38 @@ static void test_refusals(void **state)
 	ruv_vocab_free(v);
 }
 
+/* Composing in stretches is composing the whole: random mixtures, against utf8proc over all of it. */
+static void test_nfc_in_stretches(void **state)
+{
+	static const char *const parts[] = {"a", "e", "\xCC\x81", "\xCC\xA3", " ", "plain words in between, long enough to end a stretch ", "thirty-one bytes that are plain", "7654321",
+					    "\xE1\x84\x80", "\xE1\x85\xA1", "\xE1\x86\xA8", "\xEA\xB0\x80", "\xE3\x81\x8B", "\xE3\x82\x99",
+					    "\xE2\x84\xAB", "\xE6\xBC\xA2", "\xD9\x86"};
+	ruv_rng rng;
+	ruv_buf text, parts_out;
+	ruv_error err = {0};
+	int round;
+
+	(void)state;
+	ruv_rng_init(&rng, 4);
+	ruv_buf_init(&text, 1 << 16);
+	ruv_buf_init(&parts_out, 1 << 16);
+	for (round = 0; round < 3000; round++) {
+		size_t n = 1 + ruv_rng_below(&rng, 40);
+		utf8proc_uint8_t *composed;
+		ruv_buf_clear(&text);
+		ruv_buf_clear(&parts_out);
+		while (n-- > 0)
+			ruv_buf_puts(&text, parts[ruv_rng_below(&rng, sizeof parts / sizeof *parts)]);
+		composed = utf8proc_NFC((const utf8proc_uint8_t *)text.data);
+		assert_non_null(composed);
+		assert_ok(ruv_unicode_nfc(text.data, text.len, &parts_out, &err), err);
+		assert_string_equal(ruv_buf_cstr(&parts_out), (char *)composed);
+		free(composed);
+	}
+	ruv_buf_release(&text);
+	ruv_buf_release(&parts_out);
+}
+
 static void test_utf8_stream(void **state)
 {
 	static const char text[] = "a\xC3\xA9\xE6\x97\xA5\xF0\x9F\x98\x80z";
@@ -532,6 +565,7 @@ int main(void)
 	    cmocka_unit_test(test_long_pieces),
 	    cmocka_unit_test(test_limits_and_edges),
 	    cmocka_unit_test(test_refusals),
+	    cmocka_unit_test(test_nfc_in_stretches),
 	    cmocka_unit_test(test_utf8_stream),
 	};
 	return cmocka_run_group_tests(tests, setup, teardown);
