@@ -14,7 +14,8 @@
  * - SQLite 3.40.1 can corrupt the WAL when two connections write or checkpoint at the same moment. Ours never do: a write
  *   transaction and the checkpoint behind it hold `write_lock` (threads) and an flock on memory.lock (processes); automatic
  *   checkpoints and the one on close are off; readers are opened read-only.
- * - synchronous=FULL: commit returns after the WAL is flushed. mmap is off: a damaged file is an error, not a SIGBUS.
+ * - synchronous=EXTRA: commit returns after the WAL is flushed, and the rollback journal that exists only while the file is made cannot
+ *   come back after a power loss (which would empty the file, and SQLite deletes the WAL of an empty file). mmap is off: a damaged file is an error, not a SIGBUS.
  * - What is deleted is overwritten (secure_delete).
  * Threads: any; see store.h. Layer: memory. */
 #include "memory/sqlite.h"
@@ -253,12 +254,12 @@ static int read_pragma(ruv_sqlite *store, ruv_sqlite_conn *conn, const char *sql
 int ruv_sqlite_bind_id(ruv_sqlite *store, sqlite3_stmt *stmt, int at, const char *id, ruv_error *err)
 {
 	ruv_uuid uuid;
-	int rc = ruv_uuid_parse(&uuid, id, err);
+	int rc = ruv_uuid_parse(&uuid, id, err), code;
 
-	(void)store;
-	if (!rc)
-		sqlite3_bind_blob(stmt, at, uuid.b, sizeof uuid.b, SQLITE_TRANSIENT);
-	return rc;
+	if (rc)
+		return rc;
+	code = sqlite3_bind_blob(stmt, at, uuid.b, sizeof uuid.b, SQLITE_TRANSIENT);
+	return code == SQLITE_OK ? RUV_OK : ruv_sqlite_fail(store, NULL, code, "binding an id", err);
 }
 
 void ruv_sqlite_column_id(char id[RUV_ID_SIZE], sqlite3_stmt *stmt, int at)
@@ -280,9 +281,12 @@ void ruv_sqlite_bind_text(sqlite3_stmt *stmt, int at, const char *text)
 
 char *ruv_sqlite_column_text(ruv_arena *arena, sqlite3_stmt *stmt, int at)
 {
+	bool is_null = sqlite3_column_type(stmt, at) == SQLITE_NULL;
 	const char *text = (const char *)sqlite3_column_text(stmt, at);
 	int n = sqlite3_column_bytes(stmt, at);
 
+	if (!text && !is_null)
+		return NULL; /* SQLite had no memory for it */
 	return ruv_arena_strndup(arena, text ? text : "", text ? (size_t)n : 0);
 }
 
@@ -315,7 +319,7 @@ static int conn_open(ruv_sqlite *store, ruv_sqlite_conn *conn, bool writer, ruv_
 			     "PRAGMA mmap_size=0; PRAGMA temp_store=MEMORY; PRAGMA cache_size=-16000; PRAGMA cell_size_check=ON", err);
 	if (!rc && writer)
 		rc = ruv_sqlite_exec(store, conn,
-				     "PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON; PRAGMA secure_delete=ON;"
+				     "PRAGMA synchronous=EXTRA; PRAGMA foreign_keys=ON; PRAGMA secure_delete=ON;"
 				     "PRAGMA wal_autocheckpoint=0",
 				     err);
 	if (rc)

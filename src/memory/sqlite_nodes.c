@@ -188,7 +188,10 @@ int ruv_sqlite_bind_filter(sqlite3_stmt *stmt, const ruv_memory_filter *filter, 
 			ruv_buf_release(&json);
 			return ruv_fail(err, code, "memory", "the tags to filter by are too long");
 		}
-		sqlite3_bind_text(stmt, 11, json.data, (int)json.len, SQLITE_TRANSIENT);
+		if (sqlite3_bind_text(stmt, 11, json.data, (int)json.len, SQLITE_TRANSIENT) != SQLITE_OK) {
+			ruv_buf_release(&json);
+			return ruv_fail_memory(err, "memory", (size_t)1 << 10);
+		}
 		ruv_buf_release(&json);
 	}
 	sqlite3_bind_int64(stmt, 12, now_ms);
@@ -778,8 +781,10 @@ static int feed(ruv_store *base, bool all, int64_t since, int64_t *seq, ruv_stor
 			row.created_ms = sqlite3_column_int64(stmt, 9);
 			row.expires_ms = sqlite3_column_int64(stmt, 10);
 			if (!row.user || !row.agent || !row.session || !row.domain || !row.source || !row.tags) {
-				rc = ruv_fail(err, RUV_ECORRUPT, "memory", "%s: the row of node key %lld is damaged", store->path,
-					      (long long)row.key);
+				rc = sqlite3_errcode(conn->db) == SQLITE_NOMEM
+					 ? ruv_fail_memory(err, "memory", 64)
+					 : ruv_fail(err, RUV_ECORRUPT, "memory", "%s: the row of node key %lld is damaged", store->path,
+						    (long long)row.key);
 				break;
 			}
 			if (sqlite3_column_type(stmt, 11) != SQLITE_NULL) {
