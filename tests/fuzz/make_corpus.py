@@ -357,5 +357,37 @@ def make_imatrix():
     put("imatrix", "bad-nan.gguf", im([("a.in_sum2", [8, 1], 0, struct.pack("<8f", *[float("nan")] * 8)), ("a.counts", [1, 1], 0, one)]))
 
 
+def make_adapter():
+    def ad(tensors, **over):
+        k = {"general.type": (STR, "adapter"), "general.architecture": (STR, "lfm2"), "adapter.type": (STR, "lora"), "adapter.lora.alpha": (F32, 4.0)}
+        k.update({a.replace("__", "."): b for a, b in over.items()})
+        return gguf([(a, t, v) for a, (t, v) in k.items() if v is not None], tensors)
+    q = "blk.1.attn_q.weight"
+    a, b = (q + ".lora_a", [32, 2], 0, floats(64)), (q + ".lora_b", [2, 32], 0, floats(64))
+    put("adapter", "ok-q.gguf", ad([a, b]))
+    put("adapter", "ok-two.gguf", ad([a, b, ("blk.0.ffn_down.weight.lora_a", [64, 2], 0, floats(128)), ("blk.0.ffn_down.weight.lora_b", [2, 32], 0, floats(64))]))
+    put("adapter", "bad-half.gguf", ad([a]))
+    put("adapter", "bad-shape.gguf", ad([a, (q + ".lora_b", [2, 31], 0, floats(62))]))
+    put("adapter", "bad-rank.gguf", ad([a, (q + ".lora_b", [4, 32], 0, floats(128))]))
+    put("adapter", "bad-name.gguf", ad([("blk.9.attn_q.weight.lora_a", [32, 2], 0, floats(64)), ("blk.9.attn_q.weight.lora_b", [2, 32], 0, floats(64))]))
+    put("adapter", "bad-suffix.gguf", ad([a, b, (q + ".lora_c", [2, 32], 0, floats(64))]))
+    put("adapter", "bad-arch.gguf", ad([a, b], general__architecture=(STR, "qwen2")))
+    put("adapter", "bad-type.gguf", ad([a, b], adapter__type=(STR, "dora")))
+    put("adapter", "bad-alpha.gguf", ad([a, b], adapter__lora__alpha=(STR, "4")))
+
+
+def make_document():
+    put("document", "ok-markdown.md", "# One\n\nText with *marks* and a\nsecond line.\n\n## Two\n\n- a\n- b\n  1. c\n\n```c\nint x;\n```\n\n| a | b |\n|---|---|\n| 1 | 2 |\n\n> quote\n")
+    put("document", "ok-page.html", "<!doctype html><html><head><title>T &amp; t</title><script>x</script></head><body><nav>n</nav><h1>One</h1><p>Text <b>bold</b><br>line</p>"
+        "<ul><li>a<ul><li>b</li></ul></li></ul><pre>code\n  x</pre><table><tr><th>a</th><td>b</td></tr></table></body></html>")
+    put("document", "ok-text.txt", "First paragraph,\r\ntwo lines.\r\n\r\nSecond \u00e9\u4e2d\U0001f642.\n")
+    put("document", "ok-broken-utf8.txt", b"caf\xe9 \xff\xfe\xf0\x9f line\nnext \xc3")
+    put("document", "ok-unclosed.html", "<div><p>a<table><tr><td>b<ul><li>c<<>&#xffffffff;&bogus;<p")
+    put("document", "ok-deep.html", "<div>" * 400 + "x")
+    put("document", "ok-deep.md", ">" * 300 + " x\n" + "- " * 200 + "y\n")
+    put("document", "ok-empty.txt", "")
+    put("document", "bad-binary", bytes(range(256)) * 4)
+
+
 if __name__ == "__main__":
-    make_gguf(); make_models(); make_safetensors(); make_config(); make_tokenizer(); make_template(); make_json(); make_tool_calls(); make_imatrix()
+    make_gguf(); make_models(); make_safetensors(); make_config(); make_tokenizer(); make_template(); make_json(); make_tool_calls(); make_imatrix(); make_adapter(); make_document()

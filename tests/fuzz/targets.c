@@ -18,6 +18,7 @@
 #include "format/source.h"
 #include "ruvllm/session.h"
 #include "text/chat_template.h"
+#include "text/document.h"
 #include "text/tool_calls.h"
 #include "text/vocab.h"
 
@@ -263,6 +264,33 @@ int fuzz_imatrix(const uint8_t *data, size_t n, ruv_error *err)
 		touch(means, 8 * sizeof *means);
 	ruv_imatrix_free(m);
 	return RUV_OK;
+}
+
+int fuzz_adapter(const uint8_t *data, size_t n, ruv_error *err)
+{
+	static ruv_model *model; /* of the checked-in corpus, one for all inputs */
+	const ruv_session_options options = {.n_ctx = 32};
+	const ruv_token ids[] = {1, 70, 71};
+	ruv_session *session = NULL;
+	ruv_adapter *adapter = NULL;
+	int rc;
+
+	if (!model) {
+		const ruv_model_options model_options = {.n_threads = 1, .n_batch = 8};
+		if (ruv_model_open(&model, RUV_SOURCE_DIR "/tests/fuzz/corpus/model/ok-lfm2.gguf", &model_options, NULL))
+			abort();
+	}
+	put_file("adapter.gguf", data, n);
+	rc = ruv_adapter_open(&adapter, model, in_dir("adapter.gguf"), 1, err);
+	if (!rc)
+		rc = ruv_session_open(&session, model, &options, err);
+	if (!rc)
+		rc = ruv_session_set_adapter(session, adapter, err);
+	if (!rc)
+		rc = ruv_session_prefill(session, ids, 3, NULL, err);
+	ruv_session_free(session);
+	ruv_adapter_free(adapter);
+	return rc;
 }
 
 /* ---- Hugging Face directories ---- */
@@ -519,6 +547,39 @@ int fuzz_tool_calls(const uint8_t *data, size_t n, ruv_error *err)
 			rc = one;
 			*err = e;
 		}
+	}
+	return rc;
+}
+
+/* ---- documents ---- */
+
+int fuzz_document(const uint8_t *data, size_t n, ruv_error *err)
+{
+	int rc = RUV_OK;
+	for (int kind = RUV_DOCUMENT_TEXT; kind <= RUV_DOCUMENT_HTML; kind++) {
+		ruv_document *doc = NULL;
+		ruv_error e = {0};
+		int one = ruv_document_read(&doc, (ruv_document_kind)kind, (const char *)data, n, &e);
+		if (one) {
+			if (!rc) {
+				rc = one;
+				*err = e;
+			}
+			continue;
+		}
+		touch(doc->title, strlen(doc->title));
+		for (size_t i = 0; i < doc->n_blocks; i++) {
+			const ruv_block *b = &doc->blocks[i];
+			if (b->first_line < 1 || b->last_line < b->first_line || b->last_line > doc->n_lines || strlen(b->text) != b->len)
+				broken("document", "a block outside of its lines", b->text);
+			touch(b->heading_path, strlen(b->heading_path));
+			for (size_t at = 0; at <= b->len; at += 1 + b->len / 7) {
+				int line = ruv_block_line(b, at);
+				if (line < b->first_line || line > b->last_line)
+					broken("document", "a character outside of its block", b->text);
+			}
+		}
+		ruv_document_free(doc);
 	}
 	return rc;
 }

@@ -22,7 +22,9 @@
 	X(template, "a chat template, rendered over a conversation with tools")                                                \
 	X(json, "JSON from outside: messages, tools and variables given to a chat template")                                   \
 	X(tool_calls, "text of a model with tool calls in it")                                                                 \
-	X(imatrix, "an importance matrix file")
+	X(imatrix, "an importance matrix file")                                                                                \
+	X(adapter, "a LoRA adapter file, run on a model")                                                                      \
+	X(document, "a text, Markdown or HTML file to remember")
 
 #define X(name, what) int fuzz_##name(const uint8_t *data, size_t n, ruv_error *err);
 FUZZ_TARGET_LIST(X)

@@ -109,7 +109,8 @@ static void damaged_inputs_end_in_a_clear_error_or_load(void **state)
 	ruv_rng_init(&rng, 20261123);
 	for (int i = 0; fuzz_name_at(i); i++) {
 		const char *name = fuzz_name_at(i);
-		bool binary = !strcmp(name, "gguf") || !strcmp(name, "model") || !strcmp(name, "safetensors") || !strcmp(name, "imatrix");
+		bool binary = !strcmp(name, "gguf") || !strcmp(name, "model") || !strcmp(name, "safetensors") || !strcmp(name, "imatrix") ||
+			      !strcmp(name, "adapter");
 		seed seeds[MAX_SEEDS];
 		int n_seeds = load_seeds(name, seeds), n_refused = 0;
 		assert_true(n_seeds > 0);
