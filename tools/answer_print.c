@@ -119,7 +119,7 @@ void answer_print_warnings(const ruv_answer *answer, FILE *out)
 	}
 	if (!answer->unknown && answer->n_in_prompt && answer->n_citations == 0 && answer->n_tokens)
 		fprintf(out, "%sThe answer names no source.%s\n", yellow, plain);
-	if (answer->n_in_prompt < answer->n_sources)
+	if (answer->n_in_prompt < (answer->focused ? 1 : answer->n_sources))
 		fprintf(out, "%s%d of %d sources did not fit the context of %d tokens (marked [-]).%s\n", yellow,
 			answer->n_sources - answer->n_in_prompt, answer->n_sources, answer->n_ctx, plain);
 	if (answer->n_history_dropped)
@@ -181,9 +181,9 @@ json_t *answer_json(const ruv_answer *answer, const char *question)
 	}
 	for (int i = 0; i < answer->n_stages; i++)
 		json_object_set_new(stages, answer->stages[i].name, json_real(answer->stages[i].ms));
-	return json_pack("{s:o, s:o, s:o, s:b, s:o, s:o, s:s, s:o, s:{s:i, s:i, s:i, s:i}, s:f, s:o, s:f, s:I}", "question",
+	return json_pack("{s:o, s:o, s:o, s:b, s:o, s:b, s:o, s:s, s:o, s:{s:i, s:i, s:i, s:i}, s:f, s:o, s:f, s:I}", "question",
 			 cli_json_text(question), "text", answer->text ? cli_json_text(answer->text) : json_null(), "answer",
-			 answer->answer ? cli_json_text(answer->answer) : json_null(), "unknown", answer->unknown, "citations", citations, "sources",
+			 answer->answer ? cli_json_text(answer->answer) : json_null(), "unknown", answer->unknown, "citations", citations, "focused", answer->focused, "sources",
 			 sources, "finish", answer->text ? ruv_finish_name(answer->finish) : "retrieved", "model",
 			 answer->model ? cli_json_text(answer->model) : json_null(), "tokens", "prompt", answer->n_prompt, "kept", answer->n_kept,
 			 "generated", answer->n_tokens, "context", answer->n_ctx, "tokens_per_second", tokens_per_second(answer), "stages_ms",

@@ -158,7 +158,7 @@ RUV_API int ruv_remember(ruv_runtime *runtime, const ruv_remember_params *params
 
 /* A passage that was found. Strings belong to the answer. */
 typedef struct ruv_source {
-	int number;	    /* its [number] in the prompt, 0: found, but did not fit the context */
+	int number;	    /* its [number] in the prompt, 0: found, but not in it */
 	char id[RUV_ID_SIZE];
 	const char *text, *title, *source; /* source: the file */
 	int first_line, last_line;
@@ -193,7 +193,8 @@ typedef struct ruv_answer {
 	ruv_citation citations[RUV_ANSWER_MAX_CITATIONS];
 	int n_citations;
 	ruv_source *sources; /* [n_sources] best first */
-	int n_sources, n_in_prompt; /* the rest was dropped: it did not fit */
+	int n_sources, n_in_prompt; /* the rest was dropped: it did not fit, or */
+	bool focused;		    /* only the best one was given, because both searches put it first */
 	int n_history_dropped;	    /* of the history's oldest messages, likewise */
 	int n_prompt, n_kept, n_tokens, n_ctx; /* tokens: of the prompt, of it already there, generated, of the context window */
 	ruv_finish finish;

@@ -219,6 +219,18 @@ static int open_session(asking *a, ruv_error *err)
 	return RUV_OK;
 }
 
+/* Small models answer best from one passage. When the passage that is nearest in meaning is also the one that shares most words, it is
+ * almost always the right one, so the others would only distract. */
+static bool focus(const asking *a)
+{
+	const ruv_source *best = a->answer->sources;
+	const char *wanted = a->runtime->settings.focus;
+
+	if (a->answer->n_sources < 2 || best->vector_rank != 1 || best->lexical_rank != 1)
+		return false;
+	return !strcmp(wanted, "yes") || (!strcmp(wanted, "auto") && ruv_model_cites(a->model));
+}
+
 static int assemble(asking *a, ruv_error *err)
 {
 	ruv_answer *answer = a->answer;
@@ -237,6 +249,9 @@ static int assemble(asking *a, ruv_error *err)
 		return ruv_fail_memory(err, "ask", (size_t)answer->n_sources * sizeof *sources);
 	for (int i = 0; i < answer->n_sources; i++)
 		sources[i] = (ruv_context_source){answer->sources[i].title, answer->sources[i].text};
+	answer->focused = focus(a);
+	if (answer->focused)
+		request.n_sources = 1;
 	request.n_reserve = max_tokens < quarter ? max_tokens : quarter;
 	rc = ruv_context_build(&a->context, a->model, &request, err);
 	if (rc)

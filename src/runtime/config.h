@@ -37,8 +37,9 @@
 	X(repeat_penalty, REAL,   "repeat-penalty", "NUMBER",                 0,   10,      "auto",    NULL,      NULL,        "makes tokens that were just used less likely; 1: off") \
 	X(seed,           INT,    "seed",           "N",                      0,   INT64_MAX, "0",     NULL,      NULL,        "of sampling; 0: a different one each time") \
 	X(sources,        INT,    "sources",        "N",                      0,   50,      "3",       "2",       "3",         "passages given to the model") \
+	X(focus,          CHOICE, "focus",          "auto|yes|no",            0,   0,       "auto",    NULL,      NULL,        "give the model only the best passage when meaning and words agree on it; auto: bundled models") \
 	X(search,         CHOICE, "search",         "hybrid|vector|lexical",  0,   0,       "hybrid",  NULL,      NULL,        "find passages by meaning and words, or by one of them") \
-	X(fusion,         CHOICE, "fusion",         "rrf|zscore",             0,   0,       "rrf",     NULL,      NULL,        "how both lists are fused: reciprocal ranks or standardised scores") \
+	X(fusion,         CHOICE, "fusion",         "rrf|zscore",             0,   0,       "zscore",    NULL,      NULL,        "how both lists are fused: standardised scores or reciprocal ranks") \
 	X(min_cosine,     REAL,   "min-cosine",     "NUMBER",                 -1,  1,       "auto",    NULL,      NULL,        "passages less similar than this are not found by meaning; auto: all are") \
 	X(chunk_tokens,   INT,    "chunk-tokens",   "N",                      16,  4096,    "160",     NULL,      NULL,        "most tokens of a remembered passage") \
 	X(chunk_overlap,  INT,    "chunk-overlap",  "N",                      0,   3,       "0",       NULL,      NULL,        "sentences that a passage repeats from the one before") \

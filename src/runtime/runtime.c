@@ -129,7 +129,7 @@ int ruv_runtime_model(ruv_runtime *runtime, const char *which, ruv_model **out, 
 
 	if (!copy)
 		return ruv_fail_memory(err, "runtime", strlen(path));
-	rc = open_model(runtime, path, NULL, true, &model, err);
+	rc = open_model(runtime, path, NULL, !which || strcmp(which, "encoder"), &model, err); /* "encoder" is asked for by the retrieval measurement */
 	if (rc) {
 		free(copy);
 		return rc;
