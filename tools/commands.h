@@ -22,6 +22,7 @@
 	X(quantize, GROUP_MODELS, "Make a model smaller")                                                                          \
 	X(imatrix, GROUP_MODELS, "Measure which weights matter, for quantize")                                                     \
 	X(inspect, GROUP_MODELS, "Say what a model file is and whether it runs here")                                              \
+	X(tokenize, GROUP_MODELS, "Show how a model cuts a text into tokens")                                                  \
 	X(bench, GROUP_MEASURE, "Measure speed beside what this machine could do at most")                                             \
 	X(eval, GROUP_MEASURE, "Measure a model: answers, retrieval, judging, perplexity")                                                        \
 	X(config, GROUP_SYSTEM, "Show every setting and where it comes from")                                                  \

@@ -158,7 +158,7 @@ int ruv_utf8_repair(const char *bytes, size_t n_bytes, ruv_buf *out)
 {
 	while (n_bytes > 0) {
 		size_t n = ruv_utf8_valid_prefix(bytes, n_bytes);
-		int bad;
+		int bad = 1;
 
 		ruv_buf_append(out, bytes, n);
 		bytes += n;
