@@ -61,7 +61,8 @@ static int show_tokens(const ruv_model *model, const ruv_token_list *tokens, siz
 			json_t *text = json_stringn(bytes, n);
 			ruv_buf shown;
 			ruv_buf_init(&shown, 1 << 20);
-			if (text && !memchr(bytes, '\n', n) && !memchr(bytes, '\t', n) && !memchr(bytes, '\r', n) && !memchr(bytes, 0x1B, n))
+			if (text && !memchr(bytes, '\n', n) && !memchr(bytes, '\t', n) && !memchr(bytes, '\r', n) &&
+			    !memchr(bytes, 0x1B, n))
 				ruv_buf_append(&shown, bytes, n); /* readable as it is */
 			else
 				append_shown(&shown, bytes, n);
@@ -160,14 +161,15 @@ int cmd_tokenize(int argc, char **argv)
 	    {"special", 's', CLI_FLAG, &special, NULL, "special tokens written in the text become tokens"},
 	    {"decode", 'd', CLI_FLAG, &decode, NULL, "the other way: TEXT holds ids, print what they stand for"},
 	    {0}};
-	static const cli_spec spec = {.name = "tokenize",
-				      .usage = "[OPTIONS] MODEL [TEXT]",
-				      .summary = "Shows how a model's vocabulary cuts a text into tokens: one line a token, its id and its bytes.",
-				      .options = options,
-				      .examples = "ruvllm tokenize model.gguf 'Hello, world'\nruvllm tokenize model.gguf --ids -f README.md\n"
-						  "ruvllm tokenize model.gguf --decode '9707 11 1879'",
-				      .min_args = 1,
-				      .max_args = 2};
+	static const cli_spec spec = {
+	    .name = "tokenize",
+	    .usage = "[OPTIONS] MODEL [TEXT]",
+	    .summary = "Shows how a model's vocabulary cuts a text into tokens: one line a token, its id and its bytes.",
+	    .options = options,
+	    .examples = "ruvllm tokenize model.gguf 'Hello, world'\nruvllm tokenize model.gguf --ids -f README.md\n"
+			"ruvllm tokenize model.gguf --decode '9707 11 1879'",
+	    .min_args = 1,
+	    .max_args = 2};
 	ruv_model_options model_options = {.vocab_only = true};
 	ruv_token_list tokens = {0};
 	ruv_model *model = NULL;
@@ -205,7 +207,8 @@ int cmd_tokenize(int argc, char **argv)
 		code = show_text(model, text);
 		goto done;
 	}
-	if (ruv_model_tokenize(model, text, size, (bos ? RUV_TOKENIZE_BOS : 0) | (special ? RUV_TOKENIZE_SPECIAL : 0), &tokens, &err)) {
+	if (ruv_model_tokenize(model, text, size, (bos ? RUV_TOKENIZE_BOS : 0) | (special ? RUV_TOKENIZE_SPECIAL : 0), &tokens,
+	                       &err)) {
 		code = cli_fail(&err, NULL);
 		goto done;
 	}

@@ -247,7 +247,7 @@ static int encode_piece(encoder *e, const char *piece, size_t n)
 		e->out->n += (size_t)count;
 		if (whole >= 0)
 			atomic_store_explicit(&v->whole[whole], count == 1 && ids[0] == whole ? WHOLE_YES : WHOLE_NO,
-					      memory_order_relaxed);
+			                      memory_order_relaxed);
 		return RUV_OK;
 	}
 	return merge_long(e, piece, n);
@@ -328,7 +328,8 @@ static int encode_all(encoder *e, const char *text, size_t n, trust *t)
 
 		for (; k < last; k++) {
 			const vocab_special *s = &v->specials[k];
-			if (s->len <= n - i && memcmp(text + i, s->text, s->len) == 0 && (!s->only_trusted || trusted(t, i, i + s->len)))
+			if (s->len <= n - i && memcmp(text + i, s->text, s->len) == 0 &&
+			    (!s->only_trusted || trusted(t, i, i + s->len)))
 				break;
 		}
 		if (k == last) {
@@ -383,7 +384,7 @@ int ruv_vocab_encode(const ruv_vocab *v, const char *text, size_t n_bytes, int f
 }
 
 int ruv_vocab_encode_trusted(const ruv_vocab *v, const char *text, size_t n_bytes, const ruv_span *spans, size_t n_spans, int flags,
-			     ruv_tokens *tokens, ruv_error *err)
+                             ruv_tokens *tokens, ruv_error *err)
 {
 	trust t = {.spans = spans, .n = n_spans, .everywhere = (flags & RUV_ENCODE_SPECIAL) != 0};
 	return encode(v, text, n_bytes, &t, flags & RUV_ENCODE_EDGES, tokens, err);

@@ -14,12 +14,11 @@ struct ruv_chat_template {
 	jinja_template jinja;
 };
 
-const char ruv_chat_template_chatml[] =
-    "{{ bos_token }}"
-    "{% for message in messages %}"
-    "{{ '<|im_start|>' + message.role + '\\n' + (message.content or '') + '<|im_end|>\\n' }}"
-    "{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}";
+const char ruv_chat_template_chatml[] = "{{ bos_token }}"
+					"{% for message in messages %}"
+					"{{ '<|im_start|>' + message.role + '\\n' + (message.content or '') + '<|im_end|>\\n' }}"
+					"{% endfor %}"
+					"{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}";
 
 int ruv_chat_template_compile(ruv_chat_template **out, const char *source, size_t n_bytes, ruv_error *err)
 {
@@ -90,12 +89,14 @@ static int set_tool_calls(jinja_interp *in, jinja_dict *d, const json_t *calls, 
 		arguments = json_object_get(owner, "arguments");
 		if (json_is_string(arguments)) {
 			json_error_t at;
-			json_t *object = json_loadb(json_string_value(arguments), json_string_length(arguments), JSON_REJECT_DUPLICATES, &at);
+			json_t *object =
+			    json_loadb(json_string_value(arguments), json_string_length(arguments), JSON_REJECT_DUPLICATES, &at);
 			if (!json_is_object(object) || json_object_set_new(owner, "arguments", object)) {
 				if (!json_is_object(object))
 					json_decref(object);
-				rc = ruv_fail(in->err, RUV_EINVAL, "chat template", "arguments of tool call %zu of message %zu are no JSON object%s%s", i,
-					      message, object ? "" : ": ", object ? "" : at.text);
+				rc = ruv_fail(in->err, RUV_EINVAL, "chat template",
+				              "arguments of tool call %zu of message %zu are no JSON object%s%s", i, message,
+				              object ? "" : ": ", object ? "" : at.text);
 				goto done;
 			}
 		}
@@ -132,7 +133,8 @@ static int set_messages(jinja_interp *in, const ruv_chat_input *input)
 		}
 		if (rc || (rc = set_text(in, message.d, "thinking", m->thinking)) ||
 		    (rc = set_text(in, message.d, "reasoning_content", m->thinking)) ||
-		    (rc = set_text(in, message.d, "tool_call_id", m->tool_call_id)) || (rc = set_text(in, message.d, "name", m->name)) ||
+		    (rc = set_text(in, message.d, "tool_call_id", m->tool_call_id)) ||
+		    (rc = set_text(in, message.d, "name", m->name)) ||
 		    (m->tool_calls && (rc = set_tool_calls(in, message.d, m->tool_calls, i))))
 			return rc;
 		rc = jinja_list_push(in, list.l, message);
@@ -150,16 +152,16 @@ static int set_variables(jinja_interp *in, const ruv_chat_input *input)
 	if (input->extra) {
 		if (!json_is_object(input->extra))
 			return ruv_fail(in->err, RUV_EINVAL, "chat template", "the extra variables are no JSON object");
-		json_object_foreach((json_t *)input->extra, key, value)
-			if ((rc = jinja_from_json(in, value, 0, &v)) || (rc = jinja_set(in, in->globals, key, v)))
-				return rc;
+		json_object_foreach((json_t *)input->extra, key, value) if ((rc = jinja_from_json(in, value, 0, &v)) ||
+		                                                            (rc = jinja_set(in, in->globals, key, v))) return rc;
 	}
 	if (input->tools && !json_is_array(input->tools))
 		return ruv_fail(in->err, RUV_EINVAL, "chat template", "the tools are no JSON array");
 	v = (jinja_value){.type = JINJA_NONE};
 	if ((input->tools && (rc = jinja_from_json(in, input->tools, 0, &v))) || (rc = jinja_set(in, in->globals, "tools", v)))
 		return rc;
-	if ((rc = jinja_set(in, in->globals, "add_generation_prompt", (jinja_value){.type = JINJA_BOOL, .b = input->add_generation_prompt})))
+	if ((rc = jinja_set(in, in->globals, "add_generation_prompt",
+	                    (jinja_value){.type = JINJA_BOOL, .b = input->add_generation_prompt})))
 		return rc;
 	key = input->bos_token ? input->bos_token : "";
 	if ((rc = jinja_new_string(in, key, strlen(key), true, &v)) || (rc = jinja_set(in, in->globals, "bos_token", v)))
@@ -219,7 +221,8 @@ int ruv_chat_prompt_encode(const ruv_chat_prompt *prompt, const ruv_vocab *vocab
 	if (ruv_vocab_add_bos(vocab))
 		rc = ruv_tokens_push(tokens, bos, err);
 	if (rc == RUV_OK)
-		rc = ruv_vocab_encode_trusted(vocab, prompt->text, prompt->n_bytes, prompt->trusted, prompt->n_trusted, 0, tokens, err);
+		rc = ruv_vocab_encode_trusted(vocab, prompt->text, prompt->n_bytes, prompt->trusted, prompt->n_trusted, 0, tokens,
+		                              err);
 	if (rc) {
 		tokens->n = n_before;
 		return rc;
@@ -241,7 +244,7 @@ static char *token_text(const ruv_vocab *vocab, ruv_token id)
 }
 
 int ruv_chat_template_encode(const ruv_chat_template *tmpl, const ruv_vocab *vocab, const ruv_chat_input *input, ruv_tokens *tokens,
-			     ruv_error *err)
+                             ruv_error *err)
 {
 	ruv_chat_input filled = *input;
 	ruv_chat_prompt prompt = {0};

@@ -31,24 +31,24 @@ extern const char ruv_chat_template_chatml[];
 
 /* One message. NULL fields are absent (undefined in the template), except that a NULL content without parts is none. */
 typedef struct ruv_chat_message {
-	const char *role;	  /* system, user, assistant, tool; required */
-	const char *content;	  /* UTF-8 */
-	const json_t *parts;	  /* instead of content: an array of {"type": "text", "text": ...} */
-	const char *thinking;	  /* reasoning text of an assistant message (also visible as reasoning_content) */
-	const json_t *tool_calls; /* OpenAI's array: [{"id", "type", "function": {"name", "arguments"}}]; arguments as an object or as
-				   * a string that holds one (templates always see the object) */
+	const char *role;         /* system, user, assistant, tool; required */
+	const char *content;      /* UTF-8 */
+	const json_t *parts;      /* instead of content: an array of {"type": "text", "text": ...} */
+	const char *thinking;     /* reasoning text of an assistant message (also visible as reasoning_content) */
+	const json_t *tool_calls; /* OpenAI's array: [{"id", "type", "function": {"name", "arguments"}}]; arguments as an object or
+	                           * as a string that holds one (templates always see the object) */
 	const char *tool_call_id, *name; /* of a tool's answer */
 } ruv_chat_message;
 
 typedef struct ruv_chat_input {
 	const ruv_chat_message *messages; /* [n_messages] */
 	size_t n_messages;
-	const json_t *tools;	    /* array of objects, or NULL */
-	bool add_generation_prompt; /* end with the start of an assistant message */
+	const json_t *tools;               /* array of objects, or NULL */
+	bool add_generation_prompt;        /* end with the start of an assistant message */
 	const char *bos_token, *eos_token; /* their texts; NULL: "" . Trusted. */
-	const json_t *extra;	    /* an object of further variables (enable_thinking, ...), or NULL */
-	int64_t now_s;		    /* for strftime_now: seconds since 1970 (UTC); 0: the clock */
-	size_t max_bytes;	    /* of the prompt; 0: 64 MiB */
+	const json_t *extra;               /* an object of further variables (enable_thinking, ...), or NULL */
+	int64_t now_s;                     /* for strftime_now: seconds since 1970 (UTC); 0: the clock */
+	size_t max_bytes;                  /* of the prompt; 0: 64 MiB */
 } ruv_chat_input;
 
 /* The rendered prompt. Zero it to start. */
@@ -70,6 +70,6 @@ int ruv_chat_prompt_encode(const ruv_chat_prompt *prompt, const ruv_vocab *vocab
 
 /* Both steps, with bos_token and eos_token taken from the vocabulary where the input leaves them NULL. */
 int ruv_chat_template_encode(const ruv_chat_template *tmpl, const ruv_vocab *vocab, const ruv_chat_input *input, ruv_tokens *tokens,
-			     ruv_error *err);
+                             ruv_error *err);
 
 #endif

@@ -1,8 +1,8 @@
 /* chunk.c - packing a section's sentences and lines into chunks.
  *
- * A section becomes a list of units that must not be cut further (sentences; lines of code and tables; pieces of what is too long), each
- * with the bytes that stand between it and the one before. Units are counted once; the finished chunk is counted again, because tokens
- * may join across units, and gives its last unit back when it came out too long. */
+ * A section becomes a list of units that must not be cut further (sentences; lines of code and tables; pieces of what is too long),
+ * each with the bytes that stand between it and the one before. Units are counted once; the finished chunk is counted again,
+ * because tokens may join across units, and gives its last unit back when it came out too long. */
 #include "text/chunk.h"
 
 #include <stdlib.h>
@@ -20,7 +20,7 @@ typedef struct unit {
 	size_t len;
 	int first_line, last_line;
 	size_t n_tokens; /* gap included */
-	bool sentence;	 /* may be repeated as overlap */
+	bool sentence;   /* may be repeated as overlap */
 	bool block_start;
 } unit;
 
@@ -202,7 +202,7 @@ static int add_block(chunker *c, const ruv_block *block, bool after_item)
 }
 
 static int emit(chunker *c, const char *text, size_t len, const char *path, const char *heading, int first_line, int last_line,
-		size_t n_tokens)
+                size_t n_tokens)
 {
 	chunk_set *set = c->set;
 	ruv_chunk *chunk;
@@ -286,7 +286,8 @@ static int pack(chunker *c, const char *path, const char *heading)
 			else
 				to--;
 		}
-		rc = emit(c, c->text.data, c->text.len, path, heading, c->units[i].first_line, c->units[to - 1].last_line, n_tokens);
+		rc =
+		    emit(c, c->text.data, c->text.len, path, heading, c->units[i].first_line, c->units[to - 1].last_line, n_tokens);
 		if (rc)
 			return rc;
 		i = to;
@@ -306,7 +307,7 @@ int ruv_chunk_document(ruv_chunks **out, const ruv_document *doc, const ruv_chun
 
 	if (options->max_tokens < 8 || options->overlap_sentences > 3)
 		return ruv_fail(err, RUV_EINVAL, "chunk", "max_tokens %zu must be at least 8, overlap_sentences %zu at most 3",
-				options->max_tokens, options->overlap_sentences);
+		                options->max_tokens, options->overlap_sentences);
 	set = calloc(1, sizeof *set);
 	if (!set)
 		return ruv_fail_memory(err, "chunk", sizeof *set);
@@ -330,7 +331,7 @@ int ruv_chunk_document(ruv_chunks **out, const ruv_document *doc, const ruv_chun
 				rc = count(&c, blocks[i].text, blocks[i].len, &n_tokens);
 				if (rc == RUV_OK)
 					rc = emit(&c, blocks[i].text, blocks[i].len, blocks[i].heading_path, blocks[i].text,
-						  blocks[i].first_line, blocks[i].last_line, n_tokens);
+					          blocks[i].first_line, blocks[i].last_line, n_tokens);
 			}
 			continue;
 		}

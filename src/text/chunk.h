@@ -21,8 +21,8 @@ int ruv_chunk_count_vocab(void *user, const char *text, size_t n_bytes, size_t *
 int ruv_chunk_count_rough(void *user, const char *text, size_t n_bytes, size_t *n_tokens, ruv_error *err);
 
 typedef struct ruv_chunk_options {
-	size_t max_tokens;	  /* of a chunk's text, >= 8 */
-	size_t overlap_sentences; /* 0..3 */
+	size_t max_tokens;         /* of a chunk's text, >= 8 */
+	size_t overlap_sentences;  /* 0..3 */
 	ruv_chunk_count_fn *count; /* NULL: ruv_chunk_count_rough */
 	void *count_user;
 } ruv_chunk_options;
@@ -30,8 +30,8 @@ typedef struct ruv_chunk_options {
 typedef struct ruv_chunk {
 	const char *text; /* [len] and a NUL: blocks with an empty line between them (list items of one list: a line end) */
 	size_t len;
-	const char *heading_path; /* "Backups > Restore"; "" when there is none */
-	const char *heading;	  /* the innermost heading, "" when there is none */
+	const char *heading_path;  /* "Backups > Restore"; "" when there is none */
+	const char *heading;       /* the innermost heading, "" when there is none */
 	int first_line, last_line; /* in the source, overlap not counted */
 	size_t n_tokens;
 } ruv_chunk;

@@ -217,8 +217,8 @@ static bool next_line(const char *source, size_t n_bytes, size_t *at, int *numbe
 	return true;
 }
 
-/* Paragraphs stand between empty lines; a line with a list marker begins an item. Lines are joined where they look wrapped: the line
- * is nearly as long as the paragraph's longest, which is a text's width, and the next one is not indented. */
+/* Paragraphs stand between empty lines; a line with a list marker begins an item. Lines are joined where they look wrapped: the
+ * line is nearly as long as the paragraph's longest, which is a text's width, and the next one is not indented. */
 void doc_read_text(doc_builder *b, const char *source, size_t n_bytes)
 {
 	size_t at = 0;
@@ -336,8 +336,8 @@ int ruv_document_read(ruv_document **out, ruv_document_kind kind, const char *so
 	int rc;
 
 	if (n_bytes > MAX_SOURCE)
-		return ruv_fail(err, RUV_ELIMIT, "document", "%zu bytes are too much for one document, at most %d are read", n_bytes,
-				MAX_SOURCE);
+		return ruv_fail(err, RUV_ELIMIT, "document", "%zu bytes are too much for one document, at most %d are read",
+		                n_bytes, MAX_SOURCE);
 	if (ruv_document_is_binary(source, n_bytes))
 		return ruv_fail(err, RUV_EFORMAT, "document", "this is binary data, not text");
 	ruv_buf_init(&text, 4 * (size_t)MAX_SOURCE);

@@ -24,16 +24,17 @@ typedef enum ruv_block_kind {
 
 typedef struct ruv_block {
 	ruv_block_kind kind;
-	int level;	  /* heading: 1..6; list item: depth from 1; else 0 */
+	int level;        /* heading: 1..6; list item: depth from 1; else 0 */
 	const char *text; /* [len] and a NUL */
 	size_t len;
 	int first_line, last_line; /* in the source, from 1 */
 	const uint32_t *line_at;   /* [last_line - first_line] offsets in text where source line first_line + 1, + 2, ... begins */
-	const char *heading_path;  /* the headings above it, " > " between them; "" when there are none; for a heading: its parents */
+	const char
+	    *heading_path; /* the headings above it, " > " between them; "" when there are none; for a heading: its parents */
 } ruv_block;
 
 typedef struct ruv_document {
-	const char *title; /* HTML's <title>, else the first heading of the highest level, else "" */
+	const char *title;       /* HTML's <title>, else the first heading of the highest level, else "" */
 	const ruv_block *blocks; /* [n_blocks] */
 	size_t n_blocks;
 	int n_lines; /* of the source */

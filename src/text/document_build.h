@@ -13,12 +13,12 @@ typedef struct doc_builder {
 	ruv_arena *arena;
 	ruv_block *blocks;
 	size_t n_blocks, cap_blocks;
-	ruv_buf text;	   /* of the open block */
+	ruv_buf text;      /* of the open block */
 	uint32_t *line_at; /* of the open block */
 	size_t n_lines, cap_lines;
-	int first_line, line;	/* of the open block: its first and its latest line */
+	int first_line, line;   /* of the open block: its first and its latest line */
 	const char *heading[7]; /* [1..6] the open headings, NULL where there is none */
-	const char *path;	/* of the open headings */
+	const char *path;       /* of the open headings */
 	int rc;
 } doc_builder;
 

@@ -1,8 +1,9 @@
-/* document_html.c - HTML into blocks, over libxml2's forgiving parser in its event form: no tree, so that deep nesting costs nothing.
+/* document_html.c - HTML into blocks, over libxml2's forgiving parser in its event form: no tree, so that deep nesting costs
+ * nothing.
  *
- * A block ends where an element that is laid out as a block begins or ends. Scripts, styles, templates, drawings and <nav> go. Cells of
- * a table row are joined by " | "; a table that holds headings, lists or further tables is layout and its content reads like
- * any other. The parser reports text behind its end, so a run's first line is its last minus the line ends in it. */
+ * A block ends where an element that is laid out as a block begins or ends. Scripts, styles, templates, drawings and <nav> go.
+ * Cells of a table row are joined by " | "; a table that holds headings, lists or further tables is layout and its content reads
+ * like any other. The parser reports text behind its end, so a run's first line is its last minus the line ends in it. */
 #include <libxml/HTMLparser.h>
 #include <libxml/parserInternals.h>
 #include <libxml/SAX2.h>
@@ -19,16 +20,16 @@ typedef struct html_reader {
 	doc_builder *b;
 	htmlParserCtxtPtr parser;
 	int line_base;
-	int n_dropped;	    /* depth inside elements whose text goes */
+	int n_dropped; /* depth inside elements whose text goes */
 	bool in_title;
-	int heading;	    /* level of the open heading, 0: none */
+	int heading; /* level of the open heading, 0: none */
 	int n_pre, n_quotes;
 	int n_lists, number[MAX_LISTS]; /* open lists: the next number of an ordered one, -1 of a bulleted one */
-	bool item;	    /* the open block belongs to a list item */
-	int n_tables;	    /* depth */
-	int table;	    /* the depth whose rows are collected, 0: none */
+	bool item;                      /* the open block belongs to a list item */
+	int n_tables;                   /* depth */
+	int table;                      /* the depth whose rows are collected, 0: none */
 	bool row_has_cell;
-	int line;	    /* of the latest character */
+	int line; /* of the latest character */
 	ruv_buf title;
 } html_reader;
 
@@ -40,18 +41,21 @@ static bool one_of(const char *name, const char *const *names)
 	return false;
 }
 
-static const char *const dropped[] = {"script", "style", "template", "svg", "math", "nav", "iframe", "object", "select", "button", NULL};
-static const char *const blocks[] = {"p",	"div",	  "section", "article", "main",	  "header",	"footer",  "aside",   "ul",
-				     "ol",	"menu",	  "dl",	     "dt",	"dd",	  "li",		"blockquote", "table", "tr",
-				     "thead",	"tbody",  "tfoot",   "caption", "pre",	  "hr",		"form",	   "fieldset", "figure",
-				     "figcaption", "address", "details", "summary", "body", "html", "h1", "h2", "h3", "h4", "h5", "h6",
-				     "center",	"noscript", "legend", "option", "textarea", NULL};
-static const char *const layout[] = {"h1", "h2", "h3", "h4", "h5", "h6", "ul", "ol", "dl", "pre", "table", "article", "section", "blockquote", NULL};
+static const char *const dropped[] = {"script", "style",  "template", "svg",    "math", "nav",
+                                      "iframe", "object", "select",   "button", NULL};
+static const char *const blocks[] = {
+    "p",    "div",      "section", "article",    "main",     "header",  "footer",  "aside",    "ul",    "ol",      "menu", "dl",
+    "dt",   "dd",       "li",      "blockquote", "table",    "tr",      "thead",   "tbody",    "tfoot", "caption", "pre",  "hr",
+    "form", "fieldset", "figure",  "figcaption", "address",  "details", "summary", "body",     "html",  "h1",      "h2",   "h3",
+    "h4",   "h5",       "h6",      "center",     "noscript", "legend",  "option",  "textarea", NULL};
+static const char *const layout[] = {"h1", "h2",  "h3",    "h4",      "h5",      "h6",         "ul", "ol",
+                                     "dl", "pre", "table", "article", "section", "blockquote", NULL};
 
 /* A block that holds nothing but a list marker. */
 static bool only_marker(const doc_builder *b)
 {
-	return b->text.len > 0 && b->text.len < 8 && (strcmp(b->text.data, "- ") == 0 || strspn(b->text.data, "0123456789. ") == b->text.len);
+	return b->text.len > 0 && b->text.len < 8 &&
+	       (strcmp(b->text.data, "- ") == 0 || strspn(b->text.data, "0123456789. ") == b->text.len);
 }
 
 /* A list marker alone waits for its item's text: <li><p>text. */
@@ -265,7 +269,7 @@ void doc_read_html(doc_builder *b, const char *source, size_t n_bytes, int line_
 		return;
 	}
 	htmlCtxtUseOptions(h.parser, HTML_PARSE_RECOVER | HTML_PARSE_NOERROR | HTML_PARSE_NOWARNING | HTML_PARSE_NONET |
-					 HTML_PARSE_IGNORE_ENC | HTML_PARSE_COMPACT);
+	                                 HTML_PARSE_IGNORE_ENC | HTML_PARSE_COMPACT);
 	xmlSwitchEncoding(h.parser, XML_CHAR_ENCODING_UTF8);
 	memset(h.parser->sax, 0, sizeof *h.parser->sax);
 	h.parser->sax->initialized = 1;

@@ -56,7 +56,7 @@ static void append_row(doc_builder *b, const char *row, size_t len, int line)
 
 /* `text` holds the paragraph with its line ends; line `first_line + k` is its k-th line. */
 static void add_paragraph(doc_builder *b, const char *marker, const char *text, size_t len, int first_line, ruv_block_kind kind,
-			  int level)
+                          int level)
 {
 	const char *second = memchr(text, SOFT, len);
 	size_t at = 0, n = 0;
@@ -66,7 +66,7 @@ static void add_paragraph(doc_builder *b, const char *marker, const char *text, 
 	if (second) {
 		const char *rest = second + 1, *end = memchr(rest, SOFT, len - (size_t)(rest - text));
 		table = memchr(text, '|', (size_t)(second - text)) &&
-			is_delimiter_row(rest, end ? (size_t)(end - rest) : len - (size_t)(rest - text));
+		        is_delimiter_row(rest, end ? (size_t)(end - rest) : len - (size_t)(rest - text));
 	}
 	if (*marker)
 		doc_append(b, marker, strlen(marker), first_line, false);
@@ -178,7 +178,10 @@ void doc_read_markdown(doc_builder *b, const char *source, size_t n_bytes, const
 				doc_close(b, RUV_BLOCK_HEADING, level);
 			} else {
 				add_paragraph(b, marker, ruv_buf_cstr(&text), text.len, line,
-					      depth ? RUV_BLOCK_LIST_ITEM : quote ? RUV_BLOCK_QUOTE : RUV_BLOCK_PARAGRAPH, depth);
+				              depth   ? RUV_BLOCK_LIST_ITEM
+				              : quote ? RUV_BLOCK_QUOTE
+				                      : RUV_BLOCK_PARAGRAPH,
+				              depth);
 			}
 			marker[0] = '\0';
 			b->rc = b->rc ? b->rc : text.failed;

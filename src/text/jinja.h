@@ -2,18 +2,18 @@
  *
  * Statements   if elif else, for (unpacking, inline if, else, break, continue), set (also ns.x = ..., a, b = ..., set ... endset),
  *              macro (defaults, caller), call, do, raw, generation (transparent)
- * Expressions  literals, lists, tuples, dicts; . [] slices calls; + - * / // % ** ~; == != < <= > >= in, not in (chains); and or not;
- *              x if c else y; filters; tests
- * Functions    namespace dict range raise_exception strftime_now; loop.index index0 revindex revindex0 first last length previtem
- *              nextitem depth depth0 cycle changed
- * Filters, tests and methods are listed in jinja_builtins.c.
- * trim_blocks and lstrip_blocks are on, no autoescape, one line end at the template's end is dropped; like transformers.
- * Differences: no tuples of their own (lists), no string formatting, no inheritance or includes, methods cannot be taken without a call.
+ * Expressions  literals, lists, tuples, dicts; . [] slices calls; + - * / // % ** ~; == != < <= > >= in, not in (chains); and or
+ * not; x if c else y; filters; tests Functions    namespace dict range raise_exception strftime_now; loop.index index0 revindex
+ * revindex0 first last length previtem nextitem depth depth0 cycle changed Filters, tests and methods are listed in
+ * jinja_builtins.c. trim_blocks and lstrip_blocks are on, no autoescape, one line end at the template's end is dropped; like
+ * transformers. Differences: no tuples of their own (lists), no string formatting, no inheritance or includes, methods cannot be
+ * taken without a call.
  *
  * Every string knows which of its bytes the template wrote (`trusted` spans); all operations carry the spans along. Concatenation
  * makes a rope, which is flattened when its bytes are needed, so that building a prompt piece by piece stays linear.
  *
- * Limits of one rendering: steps (a step is one node, or 64 bytes worked on), memory, nesting, output. Threads: a template is immutable. */
+ * Limits of one rendering: steps (a step is one node, or 64 bytes worked on), memory, nesting, output. Threads: a template is
+ * immutable. */
 #ifndef RUV_TEXT_JINJA_H
 #define RUV_TEXT_JINJA_H
 
@@ -26,8 +26,8 @@
 
 enum {
 	JINJA_MAX_SOURCE = 1 << 20,
-	JINJA_MAX_NESTING = 100,      /* of statements and expressions in the source */
-	JINJA_MAX_DEPTH = 600,	      /* of the evaluation, macros included */
+	JINJA_MAX_NESTING = 100, /* of statements and expressions in the source */
+	JINJA_MAX_DEPTH = 600,   /* of the evaluation, macros included */
 	JINJA_MAX_ARGS = 24,
 	JINJA_MAX_RANGE = 100000,
 	JINJA_MAX_STEPS = 5000000,
@@ -109,31 +109,31 @@ enum { JINJA_FN_NAMESPACE, JINJA_FN_DICT, JINJA_FN_RANGE, JINJA_FN_RAISE, JINJA_
 
 typedef enum jinja_kind {
 	/* statements */
-	N_BLOCK,  /* items */
-	N_TEXT,	  /* value */
-	N_OUTPUT, /* a */
-	N_IF,	  /* items: condition, body, condition, body, ..., [else body] */
-	N_FOR,	  /* names: targets; a: iterable, b: condition or NULL, c: body, d: else or NULL */
-	N_SET,	  /* names: targets, or name.attribute in name, names[0] with op 1; a: value, or c: body */
-	N_MACRO,  /* name, names: parameters, items: their defaults or NULL; c: body */
+	N_BLOCK,      /* items */
+	N_TEXT,       /* value */
+	N_OUTPUT,     /* a */
+	N_IF,         /* items: condition, body, condition, body, ..., [else body] */
+	N_FOR,        /* names: targets; a: iterable, b: condition or NULL, c: body, d: else or NULL */
+	N_SET,        /* names: targets, or name.attribute in name, names[0] with op 1; a: value, or c: body */
+	N_MACRO,      /* name, names: parameters, items: their defaults or NULL; c: body */
 	N_CALL_BLOCK, /* a: the call; names, items: the caller's parameters; c: body */
-	N_DO,	  /* a */
+	N_DO,         /* a */
 	N_BREAK,
 	N_CONTINUE,
 	/* expressions */
 	N_LITERAL, /* value */
-	N_NAME,	   /* name */
-	N_LIST,	   /* items */
-	N_DICT,	   /* items: key, value, ... */
-	N_ATTR,	   /* a.name */
+	N_NAME,    /* name */
+	N_LIST,    /* items */
+	N_DICT,    /* items: key, value, ... */
+	N_ATTR,    /* a.name */
 	N_INDEX,   /* a[b] */
 	N_SLICE,   /* a[b:c:d] */
-	N_CALL,	   /* a(items); names[i] is the keyword or NULL */
+	N_CALL,    /* a(items); names[i] is the keyword or NULL */
 	N_FILTER,  /* a | name(items) */
-	N_TEST,	   /* a is name(items); op 1: is not */
-	N_NOT,	   /* not a */
+	N_TEST,    /* a is name(items); op 1: is not */
+	N_NOT,     /* not a */
 	N_NEGATE,  /* -a */
-	N_PLUS,	   /* +a */
+	N_PLUS,    /* +a */
 	N_BINARY,  /* a op b */
 	N_COMPARE, /* a, then items[i] by ops in names[i][0] */
 	N_AND,

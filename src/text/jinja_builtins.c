@@ -1,6 +1,7 @@
 /* jinja_builtins.c - filters, tests, methods and functions of jinja.h, one row each in a table.
  *
- * They follow Jinja 3.1 and Python where templates use them; arguments that change the meaning and are not known here are an error. */
+ * They follow Jinja 3.1 and Python where templates use them; arguments that change the meaning and are not known here are an error.
+ */
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -139,7 +140,8 @@ static int split(jinja_interp *in, jinja_string *s, const jinja_string *separato
 		if (!separator)
 			return jinja_fail(in, RUV_EUNSUPPORTED, "rsplit without a separator is not supported");
 		while (max != 0) {
-			for (i = end; i >= separator->len && memcmp(s->data + i - separator->len, separator->data, separator->len); i--)
+			for (i = end; i >= separator->len && memcmp(s->data + i - separator->len, separator->data, separator->len);
+			     i--)
 				;
 			if (i < separator->len)
 				break;
@@ -164,7 +166,8 @@ static int split(jinja_interp *in, jinja_string *s, const jinja_string *separato
 		int n;
 
 		if (!separator) {
-			while (at < s->len && (n = ruv_utf8_decode(s->data + at, s->len - at, &cp, NULL, NULL)) && ruv_unicode_is_space(cp))
+			while (at < s->len && (n = ruv_utf8_decode(s->data + at, s->len - at, &cp, NULL, NULL)) &&
+			       ruv_unicode_is_space(cp))
 				at += (size_t)n;
 			if (at == s->len)
 				return RUV_OK;
@@ -181,7 +184,8 @@ static int split(jinja_interp *in, jinja_string *s, const jinja_string *separato
 				found = find(s->data + at, s->len - at, separator->data, separator->len);
 			stop = found ? (size_t)(found - s->data) : s->len;
 		}
-		if ((rc = jinja_charge(in, 1)) || (rc = jinja_slice(in, s, at, stop, &part)) || (rc = jinja_list_push(in, out->l, part)))
+		if ((rc = jinja_charge(in, 1)) || (rc = jinja_slice(in, s, at, stop, &part)) ||
+		    (rc = jinja_list_push(in, out->l, part)))
 			return rc;
 		if ((separator && !found) || (!separator && (stop == s->len || max == 0)))
 			return RUV_OK;
@@ -246,7 +250,8 @@ static int change_case(jinja_interp *in, jinja_string *s, char how, jinja_value 
 		start = how == 't' && !ruv_unicode_is_letter(cp);
 		rc = jinja_charge(in, 1);
 		if (rc == RUV_OK)
-			rc = jinja_put(in, &b, bytes, (size_t)ruv_utf8_encode(cp, bytes), span < s->n_trusted && s->trusted[span].begin <= at);
+			rc = jinja_put(in, &b, bytes, (size_t)ruv_utf8_encode(cp, bytes),
+			               span < s->n_trusted && s->trusted[span].begin <= at);
 		at += (size_t)n;
 	}
 	if (rc == RUV_OK)
@@ -327,14 +332,20 @@ static int sort_values(jinja_interp *in, jinja_list *l, const char *attribute, b
 		jinja_value v = l->items[i];
 		for (k = i; k > 0; k--) {
 			jinja_value x = l->items[k - 1], y = v;
-			if ((rc = jinja_charge(in, 1)) || (attribute && ((rc = jinja_item(in, x, (jinja_value){.type = JINJA_STRING,
-				    .s = &(jinja_string){.data = attribute, .len = strlen(attribute)}}, &x)) ||
-				    (rc = jinja_item(in, y, (jinja_value){.type = JINJA_STRING, .s = &(jinja_string){.data = attribute,
-				    .len = strlen(attribute)}}, &y)))))
+			if ((rc = jinja_charge(in, 1)) ||
+			    (attribute &&
+			     ((rc = jinja_item(in, x,
+			                       (jinja_value){.type = JINJA_STRING,
+			                                     .s = &(jinja_string){.data = attribute, .len = strlen(attribute)}},
+			                       &x)) ||
+			      (rc = jinja_item(in, y,
+			                       (jinja_value){.type = JINJA_STRING,
+			                                     .s = &(jinja_string){.data = attribute, .len = strlen(attribute)}},
+			                       &y)))))
 				return rc;
 			if (!cased && x.type == JINJA_STRING && y.type == JINJA_STRING &&
-			    ((rc = jinja_flatten(in, x.s)) || (rc = jinja_flatten(in, y.s)) || (rc = change_case(in, x.s, 'l', &x)) ||
-			     (rc = change_case(in, y.s, 'l', &y))))
+			    ((rc = jinja_flatten(in, x.s)) || (rc = jinja_flatten(in, y.s)) ||
+			     (rc = change_case(in, x.s, 'l', &x)) || (rc = change_case(in, y.s, 'l', &y))))
 				return rc;
 			rc = jinja_order(in, x, y, &order);
 			if (rc)
@@ -443,8 +454,8 @@ static int f_join(jinja_interp *in, jinja_value v, const jinja_args *args, jinja
 	jinja_list *items;
 	int rc;
 
-	if ((rc = string_arg(in, args, 0, "d", "join", &separator)) || (rc = string_arg(in, args, 1, "attribute", "join", &attribute)) ||
-	    (rc = jinja_iterate(in, v, &items)))
+	if ((rc = string_arg(in, args, 0, "d", "join", &separator)) ||
+	    (rc = string_arg(in, args, 1, "attribute", "join", &attribute)) || (rc = jinja_iterate(in, v, &items)))
 		return rc;
 	return join(in, items, separator, attribute ? attribute->data : NULL, out);
 }
@@ -489,7 +500,8 @@ static int dig(jinja_interp *in, jinja_value v, const jinja_value *attribute, ji
 	return rc;
 }
 
-static int choose(jinja_interp *in, jinja_value v, const jinja_args *args, bool by_attribute, bool keep, const char *what, jinja_value *out)
+static int choose(jinja_interp *in, jinja_value v, const jinja_args *args, bool by_attribute, bool keep, const char *what,
+                  jinja_value *out)
 {
 	size_t skip = by_attribute ? 1 : 0, i, k;
 	jinja_string *test = NULL;
@@ -710,7 +722,7 @@ static int f_sort(jinja_interp *in, jinja_value v, const jinja_args *args, jinja
 	if ((rc = string_arg(in, args, 2, "attribute", "sort", &attribute)) || (rc = f_list(in, v, args, out)))
 		return rc;
 	return sort_values(in, out->l, attribute ? attribute->data : NULL, reverse && jinja_truth(*reverse),
-			   case_sensitive && jinja_truth(*case_sensitive));
+	                   case_sensitive && jinja_truth(*case_sensitive));
 }
 
 static int f_unique(jinja_interp *in, jinja_value v, const jinja_args *args, jinja_value *out)
@@ -782,7 +794,10 @@ static int f_float(jinja_interp *in, jinja_value v, const jinja_args *args, jinj
 
 	*out = other ? *other : (jinja_value){.type = JINJA_FLOAT, .f = 0};
 	if (v.type == JINJA_FLOAT || v.type == JINJA_INT || v.type == JINJA_BOOL) {
-		*out = (jinja_value){.type = JINJA_FLOAT, .f = v.type == JINJA_FLOAT ? v.f : v.type == JINJA_INT ? (double)v.i : (double)v.b};
+		*out = (jinja_value){.type = JINJA_FLOAT,
+		                     .f = v.type == JINJA_FLOAT ? v.f
+		                          : v.type == JINJA_INT ? (double)v.i
+		                                                : (double)v.b};
 	} else if (v.type == JINJA_STRING && v.s->len > 0) {
 		double f;
 		if ((rc = jinja_flatten(in, v.s)))
@@ -822,12 +837,36 @@ static const struct {
 	const char *name;
 	filter_fn *fn;
 } filters[] = {
-    {"tojson", f_tojson},   {"trim", f_trim},	    {"length", f_length},	  {"count", f_length},	    {"string", f_string},
-    {"list", f_list},	    {"join", f_join},	    {"default", f_default},	  {"d", f_default},	    {"selectattr", f_selectattr},
-    {"rejectattr", f_rejectattr}, {"select", f_select}, {"reject", f_reject},	  {"map", f_map},	    {"first", f_first},
-    {"last", f_last},	    {"upper", f_upper},	    {"lower", f_lower},		  {"capitalize", f_capitalize}, {"title", f_title},
-    {"replace", f_replace}, {"items", f_items},	    {"dictsort", f_dictsort},	  {"sort", f_sort},	    {"unique", f_unique},
-    {"reverse", f_reverse}, {"int", f_int},	    {"float", f_float},		  {"abs", f_abs},	    {"indent", f_indent},
+    {"tojson", f_tojson},
+    {"trim", f_trim},
+    {"length", f_length},
+    {"count", f_length},
+    {"string", f_string},
+    {"list", f_list},
+    {"join", f_join},
+    {"default", f_default},
+    {"d", f_default},
+    {"selectattr", f_selectattr},
+    {"rejectattr", f_rejectattr},
+    {"select", f_select},
+    {"reject", f_reject},
+    {"map", f_map},
+    {"first", f_first},
+    {"last", f_last},
+    {"upper", f_upper},
+    {"lower", f_lower},
+    {"capitalize", f_capitalize},
+    {"title", f_title},
+    {"replace", f_replace},
+    {"items", f_items},
+    {"dictsort", f_dictsort},
+    {"sort", f_sort},
+    {"unique", f_unique},
+    {"reverse", f_reverse},
+    {"int", f_int},
+    {"float", f_float},
+    {"abs", f_abs},
+    {"indent", f_indent},
     {"safe", f_same},
 };
 
@@ -854,8 +893,32 @@ int jinja_filter(jinja_interp *in, const char *name, jinja_value v, const jinja_
 /* ---- tests ---- */
 
 typedef enum test_id {
-	IS_DEFINED, IS_UNDEFINED, IS_NONE, IS_STRING, IS_MAPPING, IS_ITERABLE, IS_SEQUENCE, IS_NUMBER, IS_INTEGER, IS_FLOAT, IS_BOOLEAN,
-	IS_TRUE, IS_FALSE, IS_CALLABLE, IS_ODD, IS_EVEN, IS_DIVISIBLEBY, IS_EQ, IS_NE, IS_LT, IS_LE, IS_GT, IS_GE, IS_IN, IS_LOWER, IS_UPPER,
+	IS_DEFINED,
+	IS_UNDEFINED,
+	IS_NONE,
+	IS_STRING,
+	IS_MAPPING,
+	IS_ITERABLE,
+	IS_SEQUENCE,
+	IS_NUMBER,
+	IS_INTEGER,
+	IS_FLOAT,
+	IS_BOOLEAN,
+	IS_TRUE,
+	IS_FALSE,
+	IS_CALLABLE,
+	IS_ODD,
+	IS_EVEN,
+	IS_DIVISIBLEBY,
+	IS_EQ,
+	IS_NE,
+	IS_LT,
+	IS_LE,
+	IS_GT,
+	IS_GE,
+	IS_IN,
+	IS_LOWER,
+	IS_UPPER,
 	IS_SAMEAS
 } test_id;
 
@@ -863,12 +926,36 @@ static const struct {
 	const char *name;
 	test_id id;
 } tests[] = {
-    {"defined", IS_DEFINED},  {"undefined", IS_UNDEFINED}, {"none", IS_NONE},	      {"string", IS_STRING},	 {"mapping", IS_MAPPING},
-    {"iterable", IS_ITERABLE}, {"sequence", IS_SEQUENCE},  {"number", IS_NUMBER},     {"integer", IS_INTEGER},	 {"float", IS_FLOAT},
-    {"boolean", IS_BOOLEAN},  {"true", IS_TRUE},	   {"false", IS_FALSE},	      {"callable", IS_CALLABLE}, {"odd", IS_ODD},
-    {"even", IS_EVEN},	      {"divisibleby", IS_DIVISIBLEBY}, {"eq", IS_EQ},	      {"equalto", IS_EQ},	 {"ne", IS_NE},
-    {"lt", IS_LT},	      {"lessthan", IS_LT},	   {"le", IS_LE},	      {"gt", IS_GT},		 {"greaterthan", IS_GT},
-    {"ge", IS_GE},	      {"in", IS_IN},		   {"lower", IS_LOWER},	      {"upper", IS_UPPER},	 {"sameas", IS_SAMEAS},
+    {"defined", IS_DEFINED},
+    {"undefined", IS_UNDEFINED},
+    {"none", IS_NONE},
+    {"string", IS_STRING},
+    {"mapping", IS_MAPPING},
+    {"iterable", IS_ITERABLE},
+    {"sequence", IS_SEQUENCE},
+    {"number", IS_NUMBER},
+    {"integer", IS_INTEGER},
+    {"float", IS_FLOAT},
+    {"boolean", IS_BOOLEAN},
+    {"true", IS_TRUE},
+    {"false", IS_FALSE},
+    {"callable", IS_CALLABLE},
+    {"odd", IS_ODD},
+    {"even", IS_EVEN},
+    {"divisibleby", IS_DIVISIBLEBY},
+    {"eq", IS_EQ},
+    {"equalto", IS_EQ},
+    {"ne", IS_NE},
+    {"lt", IS_LT},
+    {"lessthan", IS_LT},
+    {"le", IS_LE},
+    {"gt", IS_GT},
+    {"greaterthan", IS_GT},
+    {"ge", IS_GE},
+    {"in", IS_IN},
+    {"lower", IS_LOWER},
+    {"upper", IS_UPPER},
+    {"sameas", IS_SAMEAS},
 };
 
 bool jinja_is_test(const char *name)
@@ -914,21 +1001,49 @@ int jinja_test(jinja_interp *in, const char *name, jinja_value v, const jinja_ar
 	if (id >= IS_DIVISIBLEBY && id <= IS_IN && !other)
 		return jinja_fail(in, RUV_EFORMAT, "test '%s' needs a value to compare with", name);
 	switch (id) {
-	case IS_DEFINED: *out = v.type != JINJA_UNDEFINED; break;
-	case IS_UNDEFINED: *out = v.type == JINJA_UNDEFINED; break;
-	case IS_NONE: *out = v.type == JINJA_NONE; break;
-	case IS_STRING: *out = v.type == JINJA_STRING; break;
-	case IS_MAPPING: *out = v.type == JINJA_DICT && !v.d->is_namespace; break;
+	case IS_DEFINED:
+		*out = v.type != JINJA_UNDEFINED;
+		break;
+	case IS_UNDEFINED:
+		*out = v.type == JINJA_UNDEFINED;
+		break;
+	case IS_NONE:
+		*out = v.type == JINJA_NONE;
+		break;
+	case IS_STRING:
+		*out = v.type == JINJA_STRING;
+		break;
+	case IS_MAPPING:
+		*out = v.type == JINJA_DICT && !v.d->is_namespace;
+		break;
 	/* An undefined value can be iterated over (it is empty). */
-	case IS_ITERABLE: *out = v.type == JINJA_LIST || v.type == JINJA_DICT || v.type == JINJA_STRING || v.type == JINJA_UNDEFINED; break;
-	case IS_SEQUENCE: *out = v.type == JINJA_LIST || v.type == JINJA_DICT || v.type == JINJA_STRING || v.type == JINJA_UNDEFINED; break;
-	case IS_NUMBER: *out = v.type == JINJA_INT || v.type == JINJA_FLOAT || v.type == JINJA_BOOL; break;
-	case IS_INTEGER: *out = v.type == JINJA_INT; break;
-	case IS_FLOAT: *out = v.type == JINJA_FLOAT; break;
-	case IS_BOOLEAN: *out = v.type == JINJA_BOOL; break;
-	case IS_TRUE: *out = v.type == JINJA_BOOL && v.b; break;
-	case IS_FALSE: *out = v.type == JINJA_BOOL && !v.b; break;
-	case IS_CALLABLE: *out = v.type == JINJA_MACRO || v.type == JINJA_FUNCTION || v.type == JINJA_UNDEFINED; break;
+	case IS_ITERABLE:
+		*out = v.type == JINJA_LIST || v.type == JINJA_DICT || v.type == JINJA_STRING || v.type == JINJA_UNDEFINED;
+		break;
+	case IS_SEQUENCE:
+		*out = v.type == JINJA_LIST || v.type == JINJA_DICT || v.type == JINJA_STRING || v.type == JINJA_UNDEFINED;
+		break;
+	case IS_NUMBER:
+		*out = v.type == JINJA_INT || v.type == JINJA_FLOAT || v.type == JINJA_BOOL;
+		break;
+	case IS_INTEGER:
+		*out = v.type == JINJA_INT;
+		break;
+	case IS_FLOAT:
+		*out = v.type == JINJA_FLOAT;
+		break;
+	case IS_BOOLEAN:
+		*out = v.type == JINJA_BOOL;
+		break;
+	case IS_TRUE:
+		*out = v.type == JINJA_BOOL && v.b;
+		break;
+	case IS_FALSE:
+		*out = v.type == JINJA_BOOL && !v.b;
+		break;
+	case IS_CALLABLE:
+		*out = v.type == JINJA_MACRO || v.type == JINJA_FUNCTION || v.type == JINJA_UNDEFINED;
+		break;
 	case IS_ODD:
 	case IS_EVEN:
 		if (v.type != JINJA_INT)
@@ -961,7 +1076,8 @@ int jinja_test(jinja_interp *in, const char *name, jinja_value v, const jinja_ar
 		*out = rc == RUV_OK && all_case(v.s, id == IS_UPPER);
 		break;
 	case IS_SAMEAS:
-		*out = other && v.type == other->type && (v.type == JINJA_NONE || (v.type == JINJA_BOOL ? v.b == other->b : v.i == other->i));
+		*out = other && v.type == other->type &&
+		       (v.type == JINJA_NONE || (v.type == JINJA_BOOL ? v.b == other->b : v.i == other->i));
 		break;
 	}
 	return rc;
@@ -969,16 +1085,20 @@ int jinja_test(jinja_interp *in, const char *name, jinja_value v, const jinja_ar
 
 /* ---- methods ---- */
 
-static const char *const string_methods[] = {"strip", "lstrip", "rstrip", "split", "rsplit", "startswith", "endswith", "replace", "upper",
-					     "lower", "title", "capitalize", "join", "find", "count", "splitlines", "isdigit", "removeprefix", "removesuffix", NULL};
+static const char *const string_methods[] = {
+    "strip", "lstrip",     "rstrip", "split", "rsplit", "startswith", "endswith", "replace",      "upper",        "lower",
+    "title", "capitalize", "join",   "find",  "count",  "splitlines", "isdigit",  "removeprefix", "removesuffix", NULL};
 static const char *const dict_methods[] = {"items", "keys", "values", "get", NULL};
 static const char *const list_methods[] = {"index", "count", NULL};
 static const char *const loop_methods[] = {"cycle", "changed", NULL};
 
 bool jinja_is_method(jinja_value v, const char *name)
 {
-	const char *const *list = v.type == JINJA_STRING ? string_methods : v.type == JINJA_DICT && !v.d->is_namespace ? dict_methods :
-				  v.type == JINJA_LIST ? list_methods : v.type == JINJA_LOOP ? loop_methods : NULL;
+	const char *const *list = v.type == JINJA_STRING                       ? string_methods
+	                          : v.type == JINJA_DICT && !v.d->is_namespace ? dict_methods
+	                          : v.type == JINJA_LIST                       ? list_methods
+	                          : v.type == JINJA_LOOP                       ? loop_methods
+	                                                                       : NULL;
 
 	for (; list && *list; list++)
 		if (strcmp(*list, name) == 0)
@@ -997,8 +1117,8 @@ static int has_edge(jinja_interp *in, jinja_string *s, const jinja_value *edge, 
 		return jinja_fail(in, RUV_EFORMAT, "%s needs a string", name);
 	if (edge->type == JINJA_LIST) {
 		for (i = 0; rc == RUV_OK && i < edge->l->n && !*out; i++)
-			rc = edge->l->items[i].type == JINJA_LIST ? jinja_fail(in, RUV_EFORMAT, "%s needs strings", name) :
-			     has_edge(in, s, &edge->l->items[i], start, name, out);
+			rc = edge->l->items[i].type == JINJA_LIST ? jinja_fail(in, RUV_EFORMAT, "%s needs strings", name)
+			                                          : has_edge(in, s, &edge->l->items[i], start, name, out);
 		return rc;
 	}
 	rc = need_string(in, name, *edge);
@@ -1042,7 +1162,8 @@ static int string_method(jinja_interp *in, jinja_string *s, const char *name, co
 			return jinja_fail(in, RUV_EFORMAT, "replace needs two strings");
 		return replace(in, s, first, second, number, out);
 	}
-	if (strcmp(name, "upper") == 0 || strcmp(name, "lower") == 0 || strcmp(name, "title") == 0 || strcmp(name, "capitalize") == 0)
+	if (strcmp(name, "upper") == 0 || strcmp(name, "lower") == 0 || strcmp(name, "title") == 0 ||
+	    strcmp(name, "capitalize") == 0)
 		return change_case(in, s, name[0], out);
 	if (strcmp(name, "join") == 0) {
 		if (!argument)
@@ -1057,7 +1178,8 @@ static int string_method(jinja_interp *in, jinja_string *s, const char *name, co
 			return rc;
 		if (!first || first->len == 0 || args->n > 1)
 			return jinja_fail(in, RUV_EUNSUPPORTED, "%s takes one string that is not empty", name);
-		for (at = s->data; (found = find(at, s->len - (size_t)(at - s->data), first->data, first->len)); at = found + first->len) {
+		for (at = s->data; (found = find(at, s->len - (size_t)(at - s->data), first->data, first->len));
+		     at = found + first->len) {
 			if (name[0] == 'f') {
 				*out = integer((int64_t)ruv_utf8_length(s->data, (size_t)(found - s->data)));
 				return RUV_OK;
@@ -1075,7 +1197,8 @@ static int string_method(jinja_interp *in, jinja_string *s, const char *name, co
 			jinja_value line;
 			while (end < s->len && s->data[end] != '\n' && s->data[end] != '\r')
 				end++;
-			if ((rc = jinja_charge(in, 1)) || (rc = jinja_slice(in, s, at, end, &line)) || (rc = jinja_list_push(in, out->l, line)))
+			if ((rc = jinja_charge(in, 1)) || (rc = jinja_slice(in, s, at, end, &line)) ||
+			    (rc = jinja_list_push(in, out->l, line)))
 				return rc;
 			at = end + 1 + (end + 1 < s->len && s->data[end] == '\r' && s->data[end + 1] == '\n');
 		}
@@ -1099,7 +1222,8 @@ static int string_method(jinja_interp *in, jinja_string *s, const char *name, co
 		return rc;
 	if (argument->type != JINJA_STRING)
 		return jinja_fail(in, RUV_EFORMAT, "%s needs a string", name);
-	return jinja_slice(in, s, yes && name[6] == 'p' ? argument->s->len : 0, yes && name[6] == 's' ? s->len - argument->s->len : s->len, out);
+	return jinja_slice(in, s, yes && name[6] == 'p' ? argument->s->len : 0,
+	                   yes && name[6] == 's' ? s->len - argument->s->len : s->len, out);
 }
 
 int jinja_method(jinja_interp *in, jinja_value v, const char *name, const jinja_args *args, jinja_value *out)
@@ -1196,8 +1320,8 @@ int jinja_function(jinja_interp *in, int64_t fn, const jinja_args *args, jinja_v
 	case JINJA_FN_RANGE:
 		if (args->n == 0 || args->n > 3 || args->n != args->n_positional)
 			return jinja_fail(in, RUV_EFORMAT, "range takes one to three integers");
-		if ((rc = int_arg(in, args, 0, NULL, "range", args->n == 1 ? &to : &from)) || (rc = int_arg(in, args, 1, NULL, "range", &to)) ||
-		    (rc = int_arg(in, args, 2, NULL, "range", &step)))
+		if ((rc = int_arg(in, args, 0, NULL, "range", args->n == 1 ? &to : &from)) ||
+		    (rc = int_arg(in, args, 1, NULL, "range", &to)) || (rc = int_arg(in, args, 2, NULL, "range", &step)))
 			return rc;
 		if (step == 0)
 			return jinja_fail(in, RUV_EFORMAT, "range: the step is 0");
@@ -1215,8 +1339,8 @@ int jinja_function(jinja_interp *in, int64_t fn, const jinja_args *args, jinja_v
 	case JINJA_FN_RAISE:
 		if ((rc = string_arg(in, args, 0, "message", "raise_exception", &text)))
 			return rc;
-		return jinja_fail(in, RUV_EFORMAT, "the template refuses: %.*s", text ? (int)(text->len > 300 ? 300 : text->len) : 0,
-				  text ? text->data : "");
+		return jinja_fail(in, RUV_EFORMAT, "the template refuses: %.*s",
+		                  text ? (int)(text->len > 300 ? 300 : text->len) : 0, text ? text->data : "");
 	default:
 		if ((rc = string_arg(in, args, 0, "format", "strftime_now", &text)))
 			return rc;

@@ -133,7 +133,8 @@ int jinja_attribute(jinja_interp *in, jinja_value v, const char *name, jinja_val
 			return RUV_OK;
 		}
 		if (strcmp(name, "first") == 0 || strcmp(name, "last") == 0) {
-			*out = (jinja_value){.type = JINJA_BOOL, .b = name[0] == 'f' ? loop->index0 == 0 : loop->index0 + 1 == loop->length};
+			*out = (jinja_value){.type = JINJA_BOOL,
+			                     .b = name[0] == 'f' ? loop->index0 == 0 : loop->index0 + 1 == loop->length};
 			return RUV_OK;
 		}
 		if (strcmp(name, "previtem") == 0 && loop->index0 > 0) {
@@ -213,7 +214,9 @@ int jinja_item(jinja_interp *in, jinja_value v, jinja_value key, jinja_value *ou
 		}
 		at = char_offset(v.s, index);
 		rc = jinja_charge(in, v.s->len / 64);
-		return rc ? rc : jinja_slice(in, v.s, at, at + char_offset(&(jinja_string){.data = v.s->data + at, .len = v.s->len - at}, 1), out);
+		return rc ? rc
+		          : jinja_slice(in, v.s, at,
+		                        at + char_offset(&(jinja_string){.data = v.s->data + at, .len = v.s->len - at}, 1), out);
 	}
 	if (key.type == JINJA_STRING) {
 		rc = jinja_flatten(in, key.s);
@@ -272,7 +275,8 @@ static int eval_slice(jinja_interp *in, jinja_scope *scope, const jinja_node *no
 		if (step != 1)
 			return jinja_fail(in, RUV_EUNSUPPORTED, "slices of strings with a step are not supported");
 		from = char_offset(v.s, low);
-		to = high > low ? from + char_offset(&(jinja_string){.data = v.s->data + from, .len = v.s->len - from}, high - low) : from;
+		to = high > low ? from + char_offset(&(jinja_string){.data = v.s->data + from, .len = v.s->len - from}, high - low)
+		                : from;
 		return jinja_slice(in, v.s, from, to, out);
 	}
 	rc = jinja_new_list(in, 0, out);
@@ -337,13 +341,20 @@ static int repeat(jinja_interp *in, jinja_value v, int64_t times, jinja_value *o
 static const char *op_name(int op)
 {
 	switch (op) {
-	case '+': return "+";
-	case '-': return "-";
-	case '*': return "*";
-	case '/': return "/";
-	case 'f': return "//";
-	case '%': return "%";
-	default: return "**";
+	case '+':
+		return "+";
+	case '-':
+		return "-";
+	case '*':
+		return "*";
+	case '/':
+		return "/";
+	case 'f':
+		return "//";
+	case '%':
+		return "%";
+	default:
+		return "**";
 	}
 }
 
@@ -358,21 +369,41 @@ static int arithmetic(jinja_interp *in, int op, jinja_value a, jinja_value b, ji
 	if (op == '/' || floats || (op == '^' && y < 0)) {
 		double f;
 		switch (op) {
-		case '+': f = p + q; break;
-		case '-': f = p - q; break;
-		case '*': f = p * q; break;
-		case '/': f = p / q; break;
-		case 'f': f = floor(p / q); break;
-		case '%': f = fmod(p, q); f += f != 0 && (f < 0) != (q < 0) ? q : 0; break;
-		default: f = pow(p, q);
+		case '+':
+			f = p + q;
+			break;
+		case '-':
+			f = p - q;
+			break;
+		case '*':
+			f = p * q;
+			break;
+		case '/':
+			f = p / q;
+			break;
+		case 'f':
+			f = floor(p / q);
+			break;
+		case '%':
+			f = fmod(p, q);
+			f += f != 0 && (f < 0) != (q < 0) ? q : 0;
+			break;
+		default:
+			f = pow(p, q);
 		}
 		*out = (jinja_value){.type = JINJA_FLOAT, .f = f};
 		return RUV_OK;
 	}
 	switch (op) {
-	case '+': over = __builtin_add_overflow(x, y, &r); break;
-	case '-': over = __builtin_sub_overflow(x, y, &r); break;
-	case '*': over = __builtin_mul_overflow(x, y, &r); break;
+	case '+':
+		over = __builtin_add_overflow(x, y, &r);
+		break;
+	case '-':
+		over = __builtin_sub_overflow(x, y, &r);
+		break;
+	case '*':
+		over = __builtin_mul_overflow(x, y, &r);
+		break;
 	case 'f':
 	case '%':
 		if (y == -1) { /* INT64_MIN / -1 does not fit */
@@ -414,7 +445,7 @@ static int eval_binary(jinja_interp *in, jinja_scope *scope, const jinja_node *n
 		return jinja_concat(in, s.s, t.s, out);
 	}
 	numbers = (a.type == JINJA_INT || a.type == JINJA_FLOAT || a.type == JINJA_BOOL) &&
-		  (b.type == JINJA_INT || b.type == JINJA_FLOAT || b.type == JINJA_BOOL);
+	          (b.type == JINJA_INT || b.type == JINJA_FLOAT || b.type == JINJA_BOOL);
 	if (numbers)
 		return arithmetic(in, node->op, a, b, out);
 	if (node->op == '+' && a.type == JINJA_STRING && b.type == JINJA_STRING)
@@ -437,7 +468,8 @@ static int eval_binary(jinja_interp *in, jinja_scope *scope, const jinja_node *n
 	}
 	if (node->op == '%' && a.type == JINJA_STRING)
 		return jinja_fail(in, RUV_EUNSUPPORTED, "formatting strings with %% is not supported");
-	return jinja_fail(in, RUV_EFORMAT, "'%s' does not take %s and %s", op_name(node->op), jinja_type_name(a), jinja_type_name(b));
+	return jinja_fail(in, RUV_EFORMAT, "'%s' does not take %s and %s", op_name(node->op), jinja_type_name(a),
+	                  jinja_type_name(b));
 }
 
 static int eval_compare(jinja_interp *in, jinja_scope *scope, const jinja_node *node, jinja_value *out)
@@ -521,7 +553,8 @@ static int capture(jinja_interp *in, jinja_scope *scope, const jinja_node *body,
 	return rc;
 }
 
-static int call_macro(jinja_interp *in, const jinja_macro *macro, const jinja_args *args, const jinja_value *caller, jinja_value *out)
+static int call_macro(jinja_interp *in, const jinja_macro *macro, const jinja_args *args, const jinja_value *caller,
+                      jinja_value *out)
 {
 	const jinja_node *node = macro->node, *call = in->at;
 	jinja_scope *scope = NULL;
@@ -532,13 +565,14 @@ static int call_macro(jinja_interp *in, const jinja_macro *macro, const jinja_ar
 	if (rc)
 		return rc;
 	if (args->n_positional > node->n_names)
-		return jinja_fail(in, RUV_EFORMAT, "macro '%s' takes %zu arguments, %zu are given", node->name ? node->name : "caller", node->n_names,
-				  args->n_positional);
+		return jinja_fail(in, RUV_EFORMAT, "macro '%s' takes %zu arguments, %zu are given",
+		                  node->name ? node->name : "caller", node->n_names, args->n_positional);
 	for (k = args->n_positional; k < args->n; k++) {
 		for (i = 0; i < node->n_names && strcmp(node->names[i], args->name[k]); i++)
 			;
 		if (i == node->n_names)
-			return jinja_fail(in, RUV_EFORMAT, "macro '%s' has no parameter '%s'", node->name ? node->name : "caller", args->name[k]);
+			return jinja_fail(in, RUV_EFORMAT, "macro '%s' has no parameter '%s'", node->name ? node->name : "caller",
+			                  args->name[k]);
 	}
 	for (i = 0; i < node->n_names; i++) {
 		const jinja_value *given = jinja_arg(args, i, node->names[i]);
@@ -561,7 +595,7 @@ static int call_macro(jinja_interp *in, const jinja_macro *macro, const jinja_ar
 }
 
 static int call_value(jinja_interp *in, jinja_value callee, const char *name, const jinja_args *args, const jinja_value *caller,
-		      jinja_value *out)
+                      jinja_value *out)
 {
 	if (callee.type == JINJA_MACRO)
 		return call_macro(in, callee.m, args, caller, out);
@@ -587,7 +621,8 @@ static int eval_call(jinja_interp *in, jinja_scope *scope, const jinja_node *nod
 			return rc;
 		in->at = node;
 		if (owner.type == JINJA_UNDEFINED)
-			return jinja_fail(in, RUV_EFORMAT, "'%s' is undefined, so it has no method '%s'", owner.s ? owner.s->data : "?", target->name);
+			return jinja_fail(in, RUV_EFORMAT, "'%s' is undefined, so it has no method '%s'",
+			                  owner.s ? owner.s->data : "?", target->name);
 		if (jinja_is_method(owner, target->name)) {
 			rc = eval_args(in, scope, node, args);
 			return rc ? rc : jinja_method(in, owner, target->name, args, out);
@@ -631,7 +666,8 @@ static int eval(jinja_interp *in, jinja_scope *scope, const jinja_node *node, ji
 	case N_DICT:
 		rc = jinja_new_dict(in, out);
 		for (i = 0; rc == RUV_OK && i < node->n_items; i += 2) {
-			if ((rc = jinja_eval(in, scope, node->items[i], &v)) || (rc = jinja_eval(in, scope, node->items[i + 1], &w)))
+			if ((rc = jinja_eval(in, scope, node->items[i], &v)) ||
+			    (rc = jinja_eval(in, scope, node->items[i + 1], &w)))
 				return rc;
 			in->at = node;
 			rc = jinja_dict_set(in, out->d, v, w);
@@ -757,7 +793,8 @@ static int run_for(jinja_interp *in, jinja_scope *scope, const jinja_node *node)
 	if (node->b) {
 		rc = jinja_new_list(in, 0, &kept);
 		for (i = 0; rc == RUV_OK && i < items->n; i++) {
-			if ((rc = scope_new(in, scope, &inner)) || (rc = assign(in, inner, node->names, node->n_names, items->items[i])) ||
+			if ((rc = scope_new(in, scope, &inner)) ||
+			    (rc = assign(in, inner, node->names, node->n_names, items->items[i])) ||
 			    (rc = jinja_eval(in, inner, node->b, &v)))
 				return rc;
 			if (jinja_truth(v))
@@ -777,7 +814,8 @@ static int run_for(jinja_interp *in, jinja_scope *scope, const jinja_node *node)
 	for (i = 0; rc == RUV_OK && i < loop->length; i++) {
 		loop->index0 = i;
 		rc = scope_new(in, scope, &inner); /* what the round before assigned is gone */
-		if (rc || (rc = jinja_set(in, inner, "loop", list)) || (rc = assign(in, inner, node->names, node->n_names, loop->items[i])))
+		if (rc || (rc = jinja_set(in, inner, "loop", list)) ||
+		    (rc = assign(in, inner, node->names, node->n_names, loop->items[i])))
 			break;
 		rc = run(in, inner, node->c);
 		if (in->flow == FLOW_BREAK) {
@@ -804,7 +842,8 @@ static int run_set(jinja_interp *in, jinja_scope *scope, const jinja_node *node)
 	if (rc)
 		return rc;
 	if (ns.type != JINJA_DICT || !ns.d->is_namespace)
-		return jinja_fail(in, RUV_EFORMAT, "'%s' is %s, only a namespace() can be assigned to", node->name, jinja_type_name(ns));
+		return jinja_fail(in, RUV_EFORMAT, "'%s' is %s, only a namespace() can be assigned to", node->name,
+		                  jinja_type_name(ns));
 	{
 		jinja_value key;
 		rc = jinja_new_string(in, node->names[0], strlen(node->names[0]), true, &key);

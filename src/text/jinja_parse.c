@@ -28,8 +28,8 @@ typedef struct parser {
 	size_t line_pos; /* position up to which `line` and `line_start` hold */
 	int line;
 	size_t line_start;
-	int brackets;	   /* open ones within the tag */
-	char close;	   /* '%' or '}': how the tag ends */
+	int brackets;       /* open ones within the tag */
+	char close;         /* '%' or '}': how the tag ends */
 	bool line_starting; /* does text from here on begin a line? */
 	token tok;
 	int nesting;
@@ -170,17 +170,40 @@ static int read_string(parser *p)
 		}
 		c = p->src[++i];
 		switch (c) {
-		case 'n': text[n++] = '\n'; break;
-		case 't': text[n++] = '\t'; break;
-		case 'r': text[n++] = '\r'; break;
-		case 'b': text[n++] = '\b'; break;
-		case 'f': text[n++] = '\f'; break;
-		case 'v': text[n++] = '\v'; break;
-		case 'a': text[n++] = '\a'; break;
-		case '0': text[n++] = '\0'; break;
-		case '\\': case '\'': case '"': text[n++] = c; break;
-		case '\n': break; /* a continued line */
-		case 'x': case 'u': case 'U':
+		case 'n':
+			text[n++] = '\n';
+			break;
+		case 't':
+			text[n++] = '\t';
+			break;
+		case 'r':
+			text[n++] = '\r';
+			break;
+		case 'b':
+			text[n++] = '\b';
+			break;
+		case 'f':
+			text[n++] = '\f';
+			break;
+		case 'v':
+			text[n++] = '\v';
+			break;
+		case 'a':
+			text[n++] = '\a';
+			break;
+		case '0':
+			text[n++] = '\0';
+			break;
+		case '\\':
+		case '\'':
+		case '"':
+			text[n++] = c;
+			break;
+		case '\n':
+			break; /* a continued line */
+		case 'x':
+		case 'u':
+		case 'U':
 			width = c == 'x' ? 2 : c == 'u' ? 4 : 8;
 			if (p->n - i <= width)
 				return SYNTAX(p, "a \\%c escape needs %zu hex digits", c, width);
@@ -212,9 +235,10 @@ static int read_number(parser *p)
 	bool is_float = false;
 
 	while (i < p->n && (is_digit(p->src[i]) || p->src[i] == '_' ||
-			    (p->src[i] == '.' && !is_float && i + 1 < p->n && is_digit(p->src[i + 1])) ||
-			    ((p->src[i] == 'e' || p->src[i] == 'E') && i + 1 < p->n &&
-			     (is_digit(p->src[i + 1]) || ((p->src[i + 1] == '-' || p->src[i + 1] == '+') && i + 2 < p->n && is_digit(p->src[i + 2])))))) {
+	                    (p->src[i] == '.' && !is_float && i + 1 < p->n && is_digit(p->src[i + 1])) ||
+	                    ((p->src[i] == 'e' || p->src[i] == 'E') && i + 1 < p->n &&
+	                     (is_digit(p->src[i + 1]) ||
+	                      ((p->src[i + 1] == '-' || p->src[i + 1] == '+') && i + 2 < p->n && is_digit(p->src[i + 2])))))) {
 		is_float |= p->src[i] == '.' || p->src[i] == 'e' || p->src[i] == 'E';
 		if (n + 2 >= sizeof digits)
 			return SYNTAX(p, "this number is too long");
@@ -306,7 +330,7 @@ static int next(parser *p)
 		}
 	if (!strchr("+-*/%~<>=()[]{},:.|", c))
 		return SYNTAX(p, "unexpected character '%.*s'", ruv_utf8_decode(p->src + p->pos, p->n - p->pos, NULL, NULL, NULL),
-			      p->src + p->pos);
+		              p->src + p->pos);
 	if (strchr("([{", c))
 		p->brackets++;
 	if (strchr(")]}", c) && --p->brackets < 0)
@@ -329,10 +353,16 @@ static bool is_word(const parser *p, const char *word)
 static const char *token_name(const parser *p, char text[48])
 {
 	switch (p->tok.kind) {
-	case T_TAG_END: return "the end of the tag";
-	case T_STRING: return "a string";
-	case T_INT: case T_FLOAT: return "a number";
-	case T_NAME: snprintf(text, 48, "'%.40s'", p->tok.text); return text;
+	case T_TAG_END:
+		return "the end of the tag";
+	case T_STRING:
+		return "a string";
+	case T_INT:
+	case T_FLOAT:
+		return "a number";
+	case T_NAME:
+		snprintf(text, 48, "'%.40s'", p->tok.text);
+		return text;
 	default:
 		if (p->tok.op > 255)
 			snprintf(text, 48, "'%c%c'", p->tok.op >> 8, p->tok.op & 255);
@@ -389,8 +419,8 @@ static int parse_args(parser *p, jinja_node *call)
 		if (call->n_items == JINJA_MAX_ARGS)
 			return SYNTAX(p, "more than %d arguments", JINJA_MAX_ARGS);
 		if (is_op(p, '*') || is_op(p, OP2('*', '*')))
-			return ruv_fail(p->err, RUV_EUNSUPPORTED, "chat template", "line %d, column %d: unpacking of arguments is not supported",
-					p->tok.line, p->tok.column);
+			return ruv_fail(p->err, RUV_EUNSUPPORTED, "chat template",
+			                "line %d, column %d: unpacking of arguments is not supported", p->tok.line, p->tok.column);
 		rc = parse_expression(p, &value);
 		if (rc)
 			return rc;
@@ -468,7 +498,8 @@ static int parse_primary(parser *p, jinja_node **out)
 			const char *copy;
 			rc = ruv_buf_append(&joined, p->tok.text, p->tok.len);
 			copy = rc ? NULL : ruv_arena_strndup(&p->tmpl->arena, joined.data, joined.len);
-			rc = copy ? literal(p, copy, joined.len, &node->value) : ruv_fail_memory(p->err, "chat template", joined.len);
+			rc = copy ? literal(p, copy, joined.len, &node->value)
+			          : ruv_fail_memory(p->err, "chat template", joined.len);
 		}
 		ruv_buf_release(&joined);
 		*out = node;
@@ -521,8 +552,9 @@ static int parse_primary(parser *p, jinja_node **out)
 			rc = next(p);
 			while (rc == RUV_OK && !is_op(p, '}')) {
 				jinja_node *key, *value;
-				if ((rc = parse_expression(p, &key)) || (rc = expect_op(p, ':')) || (rc = parse_expression(p, &value)) ||
-				    (rc = node_push(p, node, key)) || (rc = node_push(p, node, value)))
+				if ((rc = parse_expression(p, &key)) || (rc = expect_op(p, ':')) ||
+				    (rc = parse_expression(p, &value)) || (rc = node_push(p, node, key)) ||
+				    (rc = node_push(p, node, value)))
 					return rc;
 				if (!is_op(p, ','))
 					break;
@@ -631,8 +663,9 @@ static int parse_filters(parser *p, jinja_node **out)
 			if (p->tok.kind != T_NAME)
 				return unexpected(p, "a filter's name");
 			if (!jinja_is_filter(p->tok.text))
-				return ruv_fail(p->err, RUV_EUNSUPPORTED, "chat template", "line %d, column %d: filter '%s' is not supported",
-						p->tok.line, p->tok.column, p->tok.text);
+				return ruv_fail(p->err, RUV_EUNSUPPORTED, "chat template",
+				                "line %d, column %d: filter '%s' is not supported", p->tok.line, p->tok.column,
+				                p->tok.text);
 			node = node_new(p, N_FILTER);
 			if (!node)
 				return RUV_ENOMEM;
@@ -662,8 +695,9 @@ static int parse_filters(parser *p, jinja_node **out)
 			if (p->tok.kind != T_NAME && p->tok.kind != T_OP)
 				return unexpected(p, "a test's name");
 			if (p->tok.kind == T_NAME && !jinja_is_test(p->tok.text))
-				return ruv_fail(p->err, RUV_EUNSUPPORTED, "chat template", "line %d, column %d: test '%s' is not supported",
-						p->tok.line, p->tok.column, p->tok.text);
+				return ruv_fail(p->err, RUV_EUNSUPPORTED, "chat template",
+				                "line %d, column %d: test '%s' is not supported", p->tok.line, p->tok.column,
+				                p->tok.text);
 			if (p->tok.kind != T_NAME)
 				return unexpected(p, "a test's name");
 			node->name = p->tok.text;
@@ -675,12 +709,13 @@ static int parse_filters(parser *p, jinja_node **out)
 				rc = next(p);
 				if (rc == RUV_OK)
 					rc = parse_args(p, node);
-			} else if (p->tok.kind == T_STRING || p->tok.kind == T_INT || p->tok.kind == T_FLOAT || is_op(p, '[') || is_op(p, '{') ||
-				   (p->tok.kind == T_NAME && !is_word(p, "else") && !is_word(p, "or") && !is_word(p, "and") && !is_word(p, "is") &&
-				    !is_word(p, "if") && !is_word(p, "in") && !is_word(p, "not"))) {
+			} else if (p->tok.kind == T_STRING || p->tok.kind == T_INT || p->tok.kind == T_FLOAT || is_op(p, '[') ||
+			           is_op(p, '{') ||
+			           (p->tok.kind == T_NAME && !is_word(p, "else") && !is_word(p, "or") && !is_word(p, "and") &&
+			            !is_word(p, "is") && !is_word(p, "if") && !is_word(p, "in") && !is_word(p, "not"))) {
 				jinja_node *argument;
-				if ((rc = parse_primary(p, &argument)) || (rc = parse_postfix(p, &argument)) || (rc = node_push(p, node, argument)) ||
-				    (rc = name_push(p, node, NULL)))
+				if ((rc = parse_primary(p, &argument)) || (rc = parse_postfix(p, &argument)) ||
+				    (rc = node_push(p, node, argument)) || (rc = name_push(p, node, NULL)))
 					return rc;
 			}
 		} else if (is_op(p, '(')) {
@@ -965,8 +1000,8 @@ static int parse_for(parser *p, jinja_node *node)
 	if (is_word(p, "if") && ((rc = next(p)) || (rc = parse_expression(p, &node->b))))
 		return rc;
 	if (is_word(p, "recursive"))
-		return ruv_fail(p->err, RUV_EUNSUPPORTED, "chat template", "line %d, column %d: recursive loops are not supported", p->tok.line,
-				p->tok.column);
+		return ruv_fail(p->err, RUV_EUNSUPPORTED, "chat template", "line %d, column %d: recursive loops are not supported",
+		                p->tok.line, p->tok.column);
 	p->n_loops++;
 	rc = expect_end(p);
 	if (rc == RUV_OK)
@@ -1120,8 +1155,8 @@ static int parse_statement(parser *p, jinja_node **out)
 	}
 	if (strncmp(word, "end", 3) == 0 || strcmp(word, "else") == 0 || strcmp(word, "elif") == 0)
 		return syntax(p, node->line, node->column, "'%.40s' ends nothing here", word);
-	return ruv_fail(p->err, RUV_EUNSUPPORTED, "chat template", "line %d, column %d: statement '%.40s' is not supported", node->line,
-			node->column, word);
+	return ruv_fail(p->err, RUV_EUNSUPPORTED, "chat template", "line %d, column %d: statement '%.40s' is not supported",
+	                node->line, node->column, word);
 }
 
 /* Text [from, to) as a node. */
@@ -1179,7 +1214,8 @@ static size_t plain_tag(const parser *p, size_t pos, const char *word, char *ope
 	return p->n - i >= 2 && p->src[i] == '%' && p->src[i + 1] == '}' ? i + 2 - pos : 0;
 }
 
-/* Text up to and including the tag that ends it; *end is the keyword, and p->tok stands behind it. NULL `ends`: the whole template. */
+/* Text up to and including the tag that ends it; *end is the keyword, and p->tok stands behind it. NULL `ends`: the whole template.
+ */
 static int parse_body(parser *p, const char *const *ends, const char **end, jinja_node **out)
 {
 	jinja_node *block;
@@ -1206,7 +1242,11 @@ static int parse_body(parser *p, const char *const *ends, const char **end, jinj
 			p->pos = p->n;
 			locate(p, p->n, &line, &column);
 			if (rc == RUV_OK && ends)
-				rc = syntax(p, line, column, "the template ends, but '%s' is missing for line %d", ends[0][0] == 'e' && ends[0][1] == 'n' ? ends[0] : ends[1] && ends[1][1] == 'n' ? ends[1] : "endif", block->line);
+				rc = syntax(p, line, column, "the template ends, but '%s' is missing for line %d",
+				            ends[0][0] == 'e' && ends[0][1] == 'n' ? ends[0]
+				            : ends[1] && ends[1][1] == 'n'         ? ends[1]
+				                                                   : "endif",
+				            block->line);
 			p->nesting--;
 			return rc;
 		}
@@ -1284,8 +1324,8 @@ int jinja_parse(jinja_template *tmpl, const char *source, size_t n_bytes, ruv_er
 	memset(tmpl, 0, sizeof *tmpl);
 	ruv_arena_init(&tmpl->arena);
 	if (n_bytes > JINJA_MAX_SOURCE)
-		return ruv_fail(err, RUV_ELIMIT, "chat template", "%zu bytes are too much for a template, at most %d are allowed", n_bytes,
-				JINJA_MAX_SOURCE);
+		return ruv_fail(err, RUV_ELIMIT, "chat template", "%zu bytes are too much for a template, at most %d are allowed",
+		                n_bytes, JINJA_MAX_SOURCE);
 	i = ruv_utf8_valid_prefix(source, n_bytes);
 	if (i < n_bytes)
 		return ruv_fail(err, RUV_EFORMAT, "chat template", "byte %zu is not UTF-8", i);

@@ -25,7 +25,8 @@ void *jinja_alloc(jinja_interp *in, size_t n_bytes)
 	void *memory;
 
 	if (n_bytes > JINJA_MAX_MEMORY || in->arena.n_bytes + n_bytes > JINJA_MAX_MEMORY) {
-		in->alloc_status = jinja_fail(in, RUV_ELIMIT, "the template uses more than %d MiB of memory", JINJA_MAX_MEMORY >> 20);
+		in->alloc_status =
+		    jinja_fail(in, RUV_ELIMIT, "the template uses more than %d MiB of memory", JINJA_MAX_MEMORY >> 20);
 		return NULL;
 	}
 	memory = ruv_arena_alloc(&in->arena, n_bytes ? n_bytes : 1);
@@ -103,7 +104,8 @@ int jinja_put_slice(jinja_interp *in, jinja_builder *b, jinja_string *s, size_t 
 	if (rc == RUV_OK)
 		rc = append(in, b, s->data + from, to - from);
 	for (i = 0; rc == RUV_OK && i < s->n_trusted; i++) {
-		size_t x = s->trusted[i].begin > from ? s->trusted[i].begin : from, y = s->trusted[i].end < to ? s->trusted[i].end : to;
+		size_t x = s->trusted[i].begin > from ? s->trusted[i].begin : from,
+		       y = s->trusted[i].end < to ? s->trusted[i].end : to;
 		if (x < y)
 			rc = mark(in, b, begin + x - from, begin + y - from);
 	}
@@ -163,7 +165,8 @@ int jinja_slice(jinja_interp *in, jinja_string *s, size_t from, size_t to, jinja
 	memcpy(data, s->data + from, to - from);
 	data[to - from] = '\0';
 	for (i = 0; i < s->n_trusted; i++) {
-		size_t x = s->trusted[i].begin > from ? s->trusted[i].begin : from, y = s->trusted[i].end < to ? s->trusted[i].end : to;
+		size_t x = s->trusted[i].begin > from ? s->trusted[i].begin : from,
+		       y = s->trusted[i].end < to ? s->trusted[i].end : to;
 		if (x < y)
 			spans[n++] = (ruv_span){x - from, y - from};
 	}
@@ -383,7 +386,8 @@ int jinja_from_json(jinja_interp *in, const json_t *json, int depth, jinja_value
 		d->values = d->keys + n;
 		json_object_foreach((json_t *)json, key, value)
 		{
-			if ((rc = jinja_new_string(in, key, strlen(key), false, &k)) || (rc = jinja_from_json(in, value, depth + 1, &v)))
+			if ((rc = jinja_new_string(in, key, strlen(key), false, &k)) ||
+			    (rc = jinja_from_json(in, value, depth + 1, &v)))
 				return rc;
 			d->keys[at] = k;
 			d->values[at++] = v;
@@ -422,8 +426,9 @@ int jinja_from_json(jinja_interp *in, const json_t *json, int depth, jinja_value
 
 const char *jinja_type_name(jinja_value v)
 {
-	static const char *const names[] = {"an undefined value", "none", "a boolean", "an integer", "a float", "a string",
-					    "a list", "a dict", "a macro", "a function", "a loop"};
+	static const char *const names[] = {
+	    "an undefined value", "none",  "a boolean", "an integer", "a float", "a string", "a list", "a dict", "a macro",
+	    "a function",         "a loop"};
 	return names[v.type];
 }
 
@@ -566,8 +571,14 @@ static int put_json_string(jinja_interp *in, jinja_builder *b, jinja_string *s)
 
 		if (c >= 0x20 && c != '"' && c != '\\')
 			continue;
-		at = c == '"' ? "\\\"" : c == '\\' ? "\\\\" : c == '\n' ? "\\n" : c == '\r' ? "\\r" : c == '\t' ? "\\t" : c == '\b' ? "\\b" :
-		     c == '\f' ? "\\f" : NULL;
+		at = c == '"'    ? "\\\""
+		     : c == '\\' ? "\\\\"
+		     : c == '\n' ? "\\n"
+		     : c == '\r' ? "\\r"
+		     : c == '\t' ? "\\t"
+		     : c == '\b' ? "\\b"
+		     : c == '\f' ? "\\f"
+		                 : NULL;
 		if (!at) {
 			snprintf(escape, sizeof escape, "\\u%04x", c);
 			at = escape;
@@ -719,8 +730,9 @@ int jinja_equal(jinja_interp *in, jinja_value a, jinja_value b, int depth, bool 
 	if (depth > 100)
 		return jinja_fail(in, RUV_ELIMIT, "a value is nested more than 100 levels deep");
 	if (is_number(a) && is_number(b)) {
-		*equal = a.type == JINJA_FLOAT || b.type == JINJA_FLOAT ? number(a) == number(b) :
-			 (a.type == JINJA_BOOL ? a.b : a.i) == (b.type == JINJA_BOOL ? b.b : b.i);
+		*equal = a.type == JINJA_FLOAT || b.type == JINJA_FLOAT
+		             ? number(a) == number(b)
+		             : (a.type == JINJA_BOOL ? a.b : a.i) == (b.type == JINJA_BOOL ? b.b : b.i);
 		return RUV_OK;
 	}
 	if (a.type != b.type)

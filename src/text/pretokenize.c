@@ -13,8 +13,9 @@
 
 /* English endings, either case. */
 #define ENDINGS "(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])"
-#define MODERN(digits)                                                                                                         \
-	ENDINGS "|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|" digits "| ?[^" WS "\\p{L}\\p{N}]+[\\r\\n]*|[" WS "]*[\\r\\n]+|[" WS "]+(?![^" WS "])|[" WS "]+"
+#define MODERN(digits)                                                                                                             \
+	ENDINGS "|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|" digits "| ?[^" WS "\\p{L}\\p{N}]+[\\r\\n]*|[" WS "]*[\\r\\n]+|[" WS "]+(?![^" WS \
+		"])|[" WS "]+"
 
 #define LLAMA3 MODERN("\\p{N}{1,3}")
 #define QWEN2 MODERN("\\p{N}")
@@ -25,20 +26,13 @@ static const struct {
 	ruv_pretokenizer_traits traits; /* name, nfc, ignore_merges, add_bos */
 	const char *pattern;
 } families[] = {
-    {{"lfm2", false, true, true}, LLAMA3},
-    {{"llama-bpe", false, true, true}, LLAMA3},
-    {{"llama3", false, true, true}, LLAMA3},
-    {{"llama-v3", false, true, true}, LLAMA3},
-    {{"falcon3", false, true, true}, LLAMA3},
-    {{"pixtral", false, true, true}, LLAMA3},
-    {{"smaug-bpe", false, false, false}, LLAMA3},
-    {{"dbrx", false, false, false}, LLAMA3},
-    {{"qwen2", true, false, false}, QWEN2},
-    {{"deepseek-r1-qwen", false, false, false}, QWEN2},
-    {{"stablelm2", true, false, false}, QWEN2},
-    {{"gpt-2", false, false, false}, GPT2},
-    {{"phi-2", false, false, false}, GPT2},
-    {{"jina-es", false, false, false}, GPT2},
+    {{"lfm2", false, true, true}, LLAMA3},        {{"llama-bpe", false, true, true}, LLAMA3},
+    {{"llama3", false, true, true}, LLAMA3},      {{"llama-v3", false, true, true}, LLAMA3},
+    {{"falcon3", false, true, true}, LLAMA3},     {{"pixtral", false, true, true}, LLAMA3},
+    {{"smaug-bpe", false, false, false}, LLAMA3}, {{"dbrx", false, false, false}, LLAMA3},
+    {{"qwen2", true, false, false}, QWEN2},       {{"deepseek-r1-qwen", false, false, false}, QWEN2},
+    {{"stablelm2", true, false, false}, QWEN2},   {{"gpt-2", false, false, false}, GPT2},
+    {{"phi-2", false, false, false}, GPT2},       {{"jina-es", false, false, false}, GPT2},
     {{"jina-de", false, false, false}, GPT2},
 };
 
@@ -81,16 +75,16 @@ int ruv_pretokenizer_create(ruv_pretokenizer **out, const char *name, ruv_error 
 
 	if (family < 0)
 		return ruv_fail(err, RUV_EUNSUPPORTED, "vocab", "pre-tokenizer '%s' is not supported; supported are: %s",
-				name ? name : "(none)", family_names);
+		                name ? name : "(none)", family_names);
 	pt = calloc(1, sizeof *pt);
 	if (!pt)
 		return ruv_fail_memory(err, "vocab", sizeof *pt);
-	pt->code = pcre2_compile((PCRE2_SPTR)families[family].pattern, PCRE2_ZERO_TERMINATED, PCRE2_UTF | PCRE2_UCP, &code, &offset,
-				 NULL);
+	pt->code =
+	    pcre2_compile((PCRE2_SPTR)families[family].pattern, PCRE2_ZERO_TERMINATED, PCRE2_UTF | PCRE2_UCP, &code, &offset, NULL);
 	if (!pt->code) {
 		pcre2_get_error_message(code, text, sizeof text);
 		rc = ruv_fail(err, RUV_EINTERNAL, "vocab", "expression of pre-tokenizer '%s': %s at %zu", name, (char *)text,
-			      (size_t)offset);
+		              (size_t)offset);
 		goto done;
 	}
 	pt->context = pcre2_match_context_create(NULL);
@@ -166,11 +160,11 @@ int ruv_pretokenize_next(ruv_pretokenize_cursor *cursor, size_t *begin, size_t *
 		n = pcre2_jit_match(pt->code, text, cursor->n_bytes, cursor->at, 0, cursor->match, pt->context);
 	if (n == PCRE2_ERROR_JIT_STACKLIMIT)
 		n = pcre2_match(pt->code, text, cursor->n_bytes, cursor->at, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT, cursor->match,
-				pt->context);
+		                pt->context);
 	if (n < 0 && n != PCRE2_ERROR_NOMATCH) {
 		pcre2_get_error_message(n, message, sizeof message);
-		return ruv_fail(err, n == PCRE2_ERROR_NOMEMORY ? RUV_ENOMEM : RUV_EINTERNAL, "vocab", "splitting text at byte %zu: %s",
-				cursor->at, (char *)message);
+		return ruv_fail(err, n == PCRE2_ERROR_NOMEMORY ? RUV_ENOMEM : RUV_EINTERNAL, "vocab",
+		                "splitting text at byte %zu: %s", cursor->at, (char *)message);
 	}
 	range = pcre2_get_ovector_pointer(cursor->match);
 	if (n == PCRE2_ERROR_NOMATCH)

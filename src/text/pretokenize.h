@@ -13,7 +13,7 @@ typedef struct ruv_pretokenizer ruv_pretokenizer;
 /* What a family of models does around splitting. */
 typedef struct ruv_pretokenizer_traits {
 	const char *name;
-	bool nfc;	    /* text is composed first */
+	bool nfc;           /* text is composed first */
 	bool ignore_merges; /* a piece that is a token needs no merging */
 	bool add_bos;
 } ruv_pretokenizer_traits;

@@ -1,7 +1,7 @@
 /* sentence.c - where a sentence ends, by rules: no model, the same on every machine.
  *
- * A stop ends a sentence when white space follows and nothing speaks against it: an abbreviation, an initial, an enumeration, a small
- * letter behind it. Line ends are handled too, because passages keep their lists and headings on lines of their own. */
+ * A stop ends a sentence when white space follows and nothing speaks against it: an abbreviation, an initial, an enumeration, a
+ * small letter behind it. Line ends are handled too, because passages keep their lists and headings on lines of their own. */
 #include <string.h>
 
 #include "text/chunk.h"
@@ -10,13 +10,14 @@
 
 /* Abbreviations that something always follows. Compared without case, dots inside included. */
 static const char *const never_last[] = {
-    "dr",  "mr",  "mrs", "ms",	"prof", "st",  "fig", "figs", "eq",   "eqs",  "sec", "sect", "ch",   "chap", "no",  "nos", "nr",
-    "vs",  "e.g", "i.e", "cf",	"vol",	"vols", "pp", "ed",  "eds",  "gen",  "col", "lt",   "sgt",  "capt", "rev", "hon", "gov",
-    "sen", "rep", "pres", "mt", "ft",	"approx", "ca", "dept", "est",	"z.b", "d.h", "bzw", "vgl",  "ggf",	"sog", "u.a", "resp",
-    "incl", "excl", "jan", "feb", "mar", "apr", "jun", "jul", "aug", "sep", "sept", "oct", "nov", "dec", "al", NULL};
+    "dr",  "mr",  "mrs",  "ms",  "prof", "st",   "fig", "figs", "eq",   "eqs",  "sec",  "sect",   "ch",  "chap",
+    "no",  "nos", "nr",   "vs",  "e.g",  "i.e",  "cf",  "vol",  "vols", "pp",   "ed",   "eds",    "gen", "col",
+    "lt",  "sgt", "capt", "rev", "hon",  "gov",  "sen", "rep",  "pres", "mt",   "ft",   "approx", "ca",  "dept",
+    "est", "z.b", "d.h",  "bzw", "vgl",  "ggf",  "sog", "u.a",  "resp", "incl", "excl", "jan",    "feb", "mar",
+    "apr", "jun", "jul",  "aug", "sep",  "sept", "oct", "nov",  "dec",  "al",   NULL};
 /* Abbreviations that may also be a sentence's last word: a capital letter behind them decides. */
-static const char *const maybe_last[] = {"etc", "inc", "ltd", "co", "corp", "jr", "sr", "a.m", "p.m", "u.s", "u.k", "u.s.a",
-					 "e.u", "usw", "ph.d", "m.d", "b.a", "m.a", "b.sc", "m.sc", "p", "art", NULL};
+static const char *const maybe_last[] = {"etc", "inc", "ltd",  "co",  "corp", "jr",  "sr",   "a.m",  "p.m", "u.s", "u.k", "u.s.a",
+                                         "e.u", "usw", "ph.d", "m.d", "b.a",  "m.a", "b.sc", "m.sc", "p",   "art", NULL};
 
 static bool is_blank(char c)
 {
@@ -63,14 +64,16 @@ static bool in_list(const char *word, size_t len, const char *const *list)
 	return false;
 }
 
-/* Does the dot at `dot` only shorten a word? [begin, dot) is the sentence so far, `next` the first character behind the white space. */
+/* Does the dot at `dot` only shorten a word? [begin, dot) is the sentence so far, `next` the first character behind the white
+ * space. */
 static bool is_abbreviation(const char *text, size_t begin, size_t dot, uint32_t next)
 {
 	size_t word = dot, len, i;
 	bool digits = true;
 
-	while (word > begin && ((text[word - 1] >= 'a' && text[word - 1] <= 'z') || (text[word - 1] >= 'A' && text[word - 1] <= 'Z') ||
-				(text[word - 1] >= '0' && text[word - 1] <= '9') || text[word - 1] == '.' || (unsigned char)text[word - 1] >= 0x80))
+	while (word > begin &&
+	       ((text[word - 1] >= 'a' && text[word - 1] <= 'z') || (text[word - 1] >= 'A' && text[word - 1] <= 'Z') ||
+	        (text[word - 1] >= '0' && text[word - 1] <= '9') || text[word - 1] == '.' || (unsigned char)text[word - 1] >= 0x80))
 		word--;
 	len = dot - word;
 	if (len == 0)
@@ -146,7 +149,8 @@ bool ruv_sentence_next(const char *text, size_t n, size_t from, size_t *begin, s
 		if (!is_cjk_stop(cp) && cp != '.' && cp != '!' && cp != '?' && cp != 0x2026)
 			continue;
 		/* "?!", "...", then closing quotes. */
-		while ((k = char_at(text, n, i, &after)) && (after == '.' || after == '!' || after == '?' || after == 0x2026 || is_cjk_stop(after)))
+		while ((k = char_at(text, n, i, &after)) &&
+		       (after == '.' || after == '!' || after == '?' || after == 0x2026 || is_cjk_stop(after)))
 			i += (size_t)k;
 		stop = i;
 		while ((k = char_at(text, n, i, &after)) && is_closing(after))
@@ -161,7 +165,8 @@ bool ruv_sentence_next(const char *text, size_t n, size_t from, size_t *begin, s
 			i = stop;
 			continue;
 		}
-		for (next = i; (k = char_at(text, n, next, &after)) && after != '\n' && ruv_unicode_is_space(after); next += (size_t)k)
+		for (next = i; (k = char_at(text, n, next, &after)) && after != '\n' && ruv_unicode_is_space(after);
+		     next += (size_t)k)
 			;
 		if (k && after == '\n')
 			for (; (k = char_at(text, n, next, &after)) && ruv_unicode_is_space(after); next += (size_t)k)

@@ -19,7 +19,7 @@ static const char *const end_marks[] = {"", "<|tool_call_end|>", "</tool_call>"}
 struct ruv_tool_parser {
 	ruv_tool_syntax syntax;
 	ruv_buf pending; /* not yet decided, or the open block */
-	ruv_buf block;	 /* the block that failed */
+	ruv_buf block;   /* the block that failed */
 	ruv_tool_call *calls;
 	size_t n_calls, cap_calls;
 	bool in_call;
@@ -49,7 +49,8 @@ static void skip_space(reader *r)
 
 static bool is_name_char(char c, bool first)
 {
-	return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_' || (!first && c >= '0' && c <= '9') || (unsigned char)c >= 0x80;
+	return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_' || (!first && c >= '0' && c <= '9') ||
+	       (unsigned char)c >= 0x80;
 }
 
 /* The length of a name at r->at; dots and hyphens inside when `dotted`. */
@@ -87,14 +88,32 @@ static int read_string(reader *r, json_t **out)
 			break;
 		c = r->text[r->at];
 		switch (c) {
-		case 'n': ruv_buf_putc(&text, '\n'); break;
-		case 't': ruv_buf_putc(&text, '\t'); break;
-		case 'r': ruv_buf_putc(&text, '\r'); break;
-		case 'b': ruv_buf_putc(&text, '\b'); break;
-		case 'f': ruv_buf_putc(&text, '\f'); break;
-		case '\n': break;
-		case '\\': case '\'': case '"': case '/': ruv_buf_putc(&text, c); break;
-		case 'x': case 'u': case 'U':
+		case 'n':
+			ruv_buf_putc(&text, '\n');
+			break;
+		case 't':
+			ruv_buf_putc(&text, '\t');
+			break;
+		case 'r':
+			ruv_buf_putc(&text, '\r');
+			break;
+		case 'b':
+			ruv_buf_putc(&text, '\b');
+			break;
+		case 'f':
+			ruv_buf_putc(&text, '\f');
+			break;
+		case '\n':
+			break;
+		case '\\':
+		case '\'':
+		case '"':
+		case '/':
+			ruv_buf_putc(&text, c);
+			break;
+		case 'x':
+		case 'u':
+		case 'U':
 			width = c == 'x' ? 2 : c == 'u' ? 4 : 8;
 			if (r->n - r->at <= width) {
 				rc = bad(r, "an escape is cut off");
@@ -107,7 +126,8 @@ static int read_string(reader *r, json_t **out)
 				goto done;
 			}
 			r->at += width;
-			if (c == 'u' && cp >= 0xD800 && cp < 0xDC00 && r->n - r->at > 6 && r->text[r->at + 1] == '\\' && r->text[r->at + 2] == 'u') {
+			if (c == 'u' && cp >= 0xD800 && cp < 0xDC00 && r->n - r->at > 6 && r->text[r->at + 1] == '\\' &&
+			    r->text[r->at + 2] == 'u') {
 				uint32_t low;
 				memcpy(hex, r->text + r->at + 3, 4);
 				hex[4] = '\0';
@@ -626,7 +646,8 @@ int ruv_tool_parser_push(ruv_tool_parser *p, const char *bytes, size_t n_bytes, 
 		n = found ? (size_t)(found - p->pending.data) : p->pending.len;
 		if (n > MAX_BLOCK) {
 			fail_block(p, p->pending.data, n);
-			return ruv_fail(err, RUV_ELIMIT, "tool calls", "tool call %zu is larger than %d bytes", p->n_calls + 1, MAX_BLOCK);
+			return ruv_fail(err, RUV_ELIMIT, "tool calls", "tool call %zu is larger than %d bytes", p->n_calls + 1,
+			                MAX_BLOCK);
 		}
 		if (!found)
 			break;

@@ -25,7 +25,7 @@ const char *ruv_tool_syntax_name(ruv_tool_syntax syntax);
 ruv_tool_syntax ruv_tool_syntax_of_template(const char *source, size_t n_bytes);
 
 typedef struct ruv_tool_call {
-	char *name;	   /* may be dotted */
+	char *name;        /* may be dotted */
 	json_t *arguments; /* an object */
 } ruv_tool_call;
 

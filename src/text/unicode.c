@@ -185,8 +185,8 @@ static bool always_nfc(uint32_t cp)
 static int compose(const char *bytes, size_t n_bytes, ruv_buf *out, ruv_error *err)
 {
 	utf8proc_uint8_t *composed = NULL;
-	utf8proc_ssize_t n = utf8proc_map((const utf8proc_uint8_t *)bytes, (utf8proc_ssize_t)n_bytes, &composed,
-					  UTF8PROC_STABLE | UTF8PROC_COMPOSE);
+	utf8proc_ssize_t n =
+	    utf8proc_map((const utf8proc_uint8_t *)bytes, (utf8proc_ssize_t)n_bytes, &composed, UTF8PROC_STABLE | UTF8PROC_COMPOSE);
 
 	if (n == UTF8PROC_ERROR_NOMEM)
 		return ruv_fail_memory(err, "unicode", n_bytes);
@@ -199,8 +199,8 @@ static int compose(const char *bytes, size_t n_bytes, ruv_buf *out, ruv_error *e
 
 int ruv_unicode_nfc(const char *bytes, size_t n_bytes, ruv_buf *out, ruv_error *err)
 {
-	/* Nothing composes across the border between two characters of always_nfc, so only stretches that hold others are worked on:
-	 * from the character before the first of them until a run of harmless bytes follows. */
+	/* Nothing composes across the border between two characters of always_nfc, so only stretches that hold others are worked
+	 * on: from the character before the first of them until a run of harmless bytes follows. */
 	enum { HARMLESS_RUN = 32 };
 	size_t plain = 0, previous = 0, last = 0, i = 0, harmless;
 	int rc;
@@ -233,7 +233,8 @@ int ruv_unicode_nfc(const char *bytes, size_t n_bytes, ruv_buf *out, ruv_error *
 	}
 	ruv_buf_append(out, bytes + plain, n_bytes - plain);
 	if (out->failed)
-		return ruv_fail(err, out->failed, "unicode", "composed text of %zu bytes: %s", n_bytes, ruv_status_text(out->failed));
+		return ruv_fail(err, out->failed, "unicode", "composed text of %zu bytes: %s", n_bytes,
+		                ruv_status_text(out->failed));
 	return RUV_OK;
 }
 

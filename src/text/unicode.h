@@ -5,8 +5,9 @@
 #include "base/buf.h"
 #include "ruvllm/types.h"
 
-/* Length 1..4 of the well-formed character at bytes[0..n_bytes), its code point in *cp; 0 when there is none. With 0, *n_bad is how many
- * bytes one U+FFFD replaces (the maximal subpart, 1..3), and *cut tells that more bytes could still complete it. NULLs are fine. */
+/* Length 1..4 of the well-formed character at bytes[0..n_bytes), its code point in *cp; 0 when there is none. With 0, *n_bad is how
+ * many bytes one U+FFFD replaces (the maximal subpart, 1..3), and *cut tells that more bytes could still complete it. NULLs are
+ * fine. */
 int ruv_utf8_decode(const char *bytes, size_t n_bytes, uint32_t *cp, int *n_bad, bool *cut);
 /* Writes cp (a scalar value) to bytes; returns the length 1..4. */
 int ruv_utf8_encode(uint32_t cp, char bytes[4]);

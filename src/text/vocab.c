@@ -15,8 +15,9 @@
 
 /* Control tokens that end a turn or a text, by name: files often name only one of them as eos. */
 static const char *const end_names[] = {
-    "<|im_end|>", "<|endoftext|>",  "<|eot_id|>", "<|eom_id|>", "<|end_of_text|>", "<|end|>",
-    "<|return|>", "<end_of_turn>", "<EOT>",	"</s>",	      "<eos>",		 "<\xEF\xBD\x9C" "end\xE2\x96\x81of\xE2\x96\x81sentence\xEF\xBD\x9C>",
+    "<|im_end|>",      "<|endoftext|>", "<|eot_id|>", "<|eom_id|>",
+    "<|end_of_text|>", "<|end|>",       "<|return|>", "<end_of_turn>",
+    "<EOT>",           "</s>",          "<eos>",      "<\xEF\xBD\x9C\x65nd\xE2\x96\x81of\xE2\x96\x81sentence\xEF\xBD\x9C>",
 };
 
 void ruv_vocab_desc_init(ruv_vocab_desc *desc)
@@ -40,8 +41,8 @@ bool ruv_vocab_pre_known(const char *pre)
 static int alphabet_byte(uint32_t cp)
 {
 	static const unsigned char others[68] = {
-	    0,	 1,   2,   3,	4,   5,	  6,   7,   8,	 9,   10,  11,	12,  13,  14,  15,  16,	 17,  18,  19,	20,  21,  22,
-	    23,	 24,  25,  26,	27,  28,  29,  30,  31,	 32,  127, 128, 129, 130, 131, 132, 133, 134, 135, 136, 137, 138, 139,
+	    0,   1,   2,   3,   4,   5,   6,   7,   8,   9,   10,  11,  12,  13,  14,  15,  16,  17,  18,  19,  20,  21,  22,
+	    23,  24,  25,  26,  27,  28,  29,  30,  31,  32,  127, 128, 129, 130, 131, 132, 133, 134, 135, 136, 137, 138, 139,
 	    140, 141, 142, 143, 144, 145, 146, 147, 148, 149, 150, 151, 152, 153, 154, 155, 156, 157, 158, 159, 160, 173,
 	};
 
@@ -71,7 +72,7 @@ static int table_init(vocab_table *table, size_t n_entries, ruv_error *err)
 
 /* The id with these bytes, or -1 with *at at the free slot. `blob` and `blob_at` hold the entries' bytes. */
 static int32_t table_find(const vocab_table *table, const char *blob, const uint32_t *blob_at, const char *key, size_t len,
-			  uint64_t hash, uint32_t *at)
+                          uint64_t hash, uint32_t *at)
 {
 	uint32_t tag = (uint32_t)(hash >> 32), i = (uint32_t)hash & table->mask;
 
@@ -135,7 +136,7 @@ static int copy_tokens(ruv_vocab *v, const ruv_vocab_desc *desc, ruv_error *err)
 	for (i = 0; i < desc->n_tokens; i++) {
 		if (desc->tokens[i].len > 1 << 20)
 			return ruv_fail(err, RUV_ELIMIT, "vocab", "token %zu is %zu bytes long, at most %d are allowed", i,
-					desc->tokens[i].len, 1 << 20);
+			                desc->tokens[i].len, 1 << 20);
 		total += desc->tokens[i].len;
 		if (total > INT32_MAX)
 			return ruv_fail(err, RUV_ELIMIT, "vocab", "the tokens' texts are larger than 2 GiB");
@@ -272,8 +273,11 @@ static int index_merges(ruv_vocab *v, const ruv_vocab_desc *desc, ruv_error *err
 		memcpy(joined + n_left, space + 1, len - n_left - 1);
 		merged = ruv_vocab_find(v, joined, len - 1);
 		if (left < 0 || right < 0 || merged < 0) {
-			rc = ruv_fail(err, RUV_EFORMAT, "vocab", "merge %zu '%.*s': %s no token", i, (int)(len > 100 ? 100 : len), text,
-				      left < 0 ? "its left part is" : right < 0 ? "its right part is" : "what it gives is");
+			rc = ruv_fail(err, RUV_EFORMAT, "vocab", "merge %zu '%.*s': %s no token", i, (int)(len > 100 ? 100 : len),
+			              text,
+			              left < 0    ? "its left part is"
+			              : right < 0 ? "its right part is"
+			                          : "what it gives is");
 			goto done;
 		}
 		pair = (uint64_t)(uint32_t)left << 32 | (uint32_t)right;
@@ -317,7 +321,8 @@ static int index_specials(ruv_vocab *v, ruv_error *err)
 
 		if (!user && v->type[i] != RUV_TOKEN_CONTROL && v->type[i] != RUV_TOKEN_UNKNOWN)
 			continue;
-		/* Runs of spaces and the like may come from anywhere; "<tool_call>" or "<think>" is as structural as "<|im_start|>". */
+		/* Runs of spaces and the like may come from anywhere; "<tool_call>" or "<think>" is as structural as
+		 * "<|im_start|>". */
 		special = !user || (text.len > 2 && text.data[0] == '<' && text.data[text.len - 1] == '>');
 		if (special)
 			v->traits[i] |= TRAIT_SPECIAL;
@@ -345,7 +350,7 @@ static int check_id(const ruv_vocab_desc *desc, ruv_token id, const char *what, 
 {
 	if (id < -1 || (id >= 0 && (size_t)id >= desc->n_tokens))
 		return ruv_fail(err, RUV_EFORMAT, "vocab", "%s token id %d is outside the vocabulary of %zu tokens", what, (int)id,
-				desc->n_tokens);
+		                desc->n_tokens);
 	return RUV_OK;
 }
 
@@ -376,8 +381,8 @@ int ruv_vocab_create(ruv_vocab **out, const ruv_vocab_desc *desc, ruv_error *err
 	v->add_eos = desc->add_eos > 0;
 	v->ignore_merges = desc->ignore_merges < 0 ? v->family->ignore_merges : desc->ignore_merges != 0;
 	if ((v->add_bos && v->bos < 0) || (v->add_eos && v->eos < 0)) {
-		rc = ruv_fail(err, RUV_EFORMAT, "vocab", "add_%s_token is set, but there is no %s token", v->bos < 0 ? "bos" : "eos",
-			      v->bos < 0 ? "bos" : "eos");
+		rc = ruv_fail(err, RUV_EFORMAT, "vocab", "add_%s_token is set, but there is no %s token",
+		              v->bos < 0 ? "bos" : "eos", v->bos < 0 ? "bos" : "eos");
 		goto done;
 	}
 	if ((rc = copy_tokens(v, desc, err)) || (rc = index_tokens(v, err)) || (rc = index_merges(v, desc, err)) ||
@@ -503,7 +508,7 @@ int ruv_vocab_decode(const ruv_vocab *v, const ruv_token *ids, size_t n, bool sk
 		ruv_str bytes = ruv_vocab_bytes(v, ids[i]);
 		if (!bytes.data)
 			return ruv_fail(err, RUV_EINVAL, "vocab", "id %d at position %zu is outside the vocabulary of %zu tokens",
-					(int)ids[i], i, v->n_tokens);
+			                (int)ids[i], i, v->n_tokens);
 		if (skip_special && ruv_vocab_is_special(v, ids[i]))
 			continue;
 		ruv_buf_append(text, bytes.data, bytes.len);

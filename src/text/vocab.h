@@ -25,10 +25,10 @@ typedef struct ruv_str {
 typedef enum ruv_token_type {
 	RUV_TOKEN_NORMAL = 1,
 	RUV_TOKEN_UNKNOWN = 2,
-	RUV_TOKEN_CONTROL = 3,	    /* special: <|im_start|>; never made from text unless RUV_ENCODE_SPECIAL says so */
+	RUV_TOKEN_CONTROL = 3,      /* special: <|im_start|>; never made from text unless RUV_ENCODE_SPECIAL says so */
 	RUV_TOKEN_USER_DEFINED = 4, /* matched whole before splitting; those of the form <...> only with RUV_ENCODE_SPECIAL */
-	RUV_TOKEN_UNUSED = 5,	    /* padding rows; never sampled */
-	RUV_TOKEN_BYTE = 6	    /* "<0x0A>" */
+	RUV_TOKEN_UNUSED = 5,       /* padding rows; never sampled */
+	RUV_TOKEN_BYTE = 6          /* "<0x0A>" */
 } ruv_token_type;
 
 /* What a vocabulary is made from. Start from ruv_vocab_desc_init(). */
@@ -38,10 +38,10 @@ typedef struct ruv_vocab_desc {
 	const int32_t *types;  /* [n_tokens] ruv_token_type; NULL: all normal */
 	const ruv_str *merges; /* [n_merges] "left right", in order of rank */
 	size_t n_merges;
-	const char *pre;       /* tokenizer.ggml.pre: see ruv_vocab_pre_names() */
+	const char *pre;                   /* tokenizer.ggml.pre: see ruv_vocab_pre_names() */
 	ruv_token bos, eos, eot, pad, unk; /* -1: none */
-	int add_bos, add_eos;		   /* 0, 1, or -1: what the pre-tokenizer's models do */
-	int ignore_merges;		   /* 0, 1, or -1: likewise; 1: a piece that is a token needs no merging */
+	int add_bos, add_eos;              /* 0, 1, or -1: what the pre-tokenizer's models do */
+	int ignore_merges;                 /* 0, 1, or -1: likewise; 1: a piece that is a token needs no merging */
 } ruv_vocab_desc;
 
 /* All empty, ids and switches -1. */
@@ -109,7 +109,7 @@ typedef struct ruv_span {
 /* As ruv_vocab_encode, but special tokens are recognised only where they lie wholly within one of the trusted spans (ascending,
  * apart). The text is still tokenised in one go: where no special token is involved, the spans change nothing. */
 int ruv_vocab_encode_trusted(const ruv_vocab *vocab, const char *text, size_t n_bytes, const ruv_span *trusted, size_t n_trusted,
-			     int flags, ruv_tokens *tokens, ruv_error *err);
+                             int flags, ruv_tokens *tokens, ruv_error *err);
 
 /* How many ids ruv_vocab_encode() without flags would append. */
 int ruv_vocab_count(const ruv_vocab *vocab, const char *text, size_t n_bytes, size_t *n_tokens, ruv_error *err);
@@ -120,7 +120,8 @@ int ruv_vocab_count(const ruv_vocab *vocab, const char *text, size_t n_bytes, si
 int ruv_vocab_decode(const ruv_vocab *vocab, const ruv_token *ids, size_t n, bool skip_special, ruv_buf *text, ruv_error *err);
 
 /* Turns a stream of token bytes into valid UTF-8: an incomplete sequence is held back until the next bytes complete it, bytes that
- * can never become valid turn into U+FFFD (one for each maximal run that began like a character, as Hugging Face and browsers do). */
+ * can never become valid turn into U+FFFD (one for each maximal run that began like a character, as Hugging Face and browsers do).
+ */
 typedef struct ruv_utf8_stream {
 	unsigned char held[4];
 	int n_held;

@@ -39,18 +39,18 @@ enum { WHOLE_UNKNOWN, WHOLE_YES, WHOLE_NO };
 
 struct ruv_vocab {
 	size_t n_tokens;
-	char *text;	     /* stored texts one after the other */
-	uint32_t *text_at;   /* [n_tokens + 1] */
-	char *bytes;	     /* what the tokens stand for, likewise */
-	uint32_t *bytes_at;  /* [n_tokens + 1] */
-	uint8_t *type;	     /* [n_tokens] ruv_token_type */
-	uint8_t *traits;     /* [n_tokens] TRAIT_* */
+	char *text;             /* stored texts one after the other */
+	uint32_t *text_at;      /* [n_tokens + 1] */
+	char *bytes;            /* what the tokens stand for, likewise */
+	uint32_t *bytes_at;     /* [n_tokens + 1] */
+	uint8_t *type;          /* [n_tokens] ruv_token_type */
+	uint8_t *traits;        /* [n_tokens] TRAIT_* */
 	_Atomic uint8_t *whole; /* [n_tokens] WHOLE_*; a cache: both answers of a race are the same */
-	vocab_table by_text;  /* every token */
-	vocab_table by_bytes; /* normal tokens, which merging can give */
-	vocab_merge *merges;  /* [merge_mask + 1] */
+	vocab_table by_text;    /* every token */
+	vocab_table by_bytes;   /* normal tokens, which merging can give */
+	vocab_merge *merges;    /* [merge_mask + 1] */
 	uint32_t merge_mask;
-	int32_t byte_id[256]; /* the token of one byte; -1: none */
+	int32_t byte_id[256];    /* the token of one byte; -1: none */
 	vocab_special *specials; /* [n_specials] by first byte, longest first */
 	size_t n_specials;
 	uint32_t special_from[257]; /* specials whose first byte is b: [special_from[b], special_from[b + 1]) */

@@ -1,4 +1,5 @@
-/* test_bundled_vocab.c - the vocabulary inside the bundled model files against Hugging Face's encoding with their tokenizer.json. */
+/* test_bundled_vocab.c - the vocabulary inside the bundled model files against Hugging Face's encoding with their tokenizer.json.
+ */
 #include <glob.h>
 #include <jansson.h>
 
@@ -19,13 +20,17 @@ static void check_model(const char *path)
 	assert_int_equal(ruv_model_token_bos(model), 1);
 	assert_true(ruv_model_token_is_end(model, 7) && ruv_model_token_is_end(model, 2));
 	while (getline(&line, &cap, f) > 0) {
-		json_t *row = json_loads(line, JSON_ALLOW_NUL, NULL), *text = json_object_get(row, "text"), *ids = json_object_get(row, "ids");
+		json_t *row = json_loads(line, JSON_ALLOW_NUL, NULL), *text = json_object_get(row, "text"),
+		       *ids = json_object_get(row, "ids");
 		ruv_token_list tokens = {0};
 		int i;
 
-		assert_ok(ruv_model_tokenize(model, json_string_value(text), json_string_length(text), RUV_TOKENIZE_SPECIAL, &tokens, &err), err);
+		assert_ok(ruv_model_tokenize(model, json_string_value(text), json_string_length(text), RUV_TOKENIZE_SPECIAL,
+		                             &tokens, &err),
+		          err);
 		for (i = 0; i < tokens.n || i < (int)json_array_size(ids); i++)
-			if (i >= tokens.n || i >= (int)json_array_size(ids) || tokens.ids[i] != json_integer_value(json_array_get(ids, (size_t)i)))
+			if (i >= tokens.n || i >= (int)json_array_size(ids) ||
+			    tokens.ids[i] != json_integer_value(json_array_get(ids, (size_t)i)))
 				fail_msg("%s, text %zu: token %d differs", path, n, i);
 		ruv_token_list_release(&tokens);
 		json_decref(row);

@@ -19,7 +19,8 @@ static void check_blocks(ruv_document_kind kind, const char *source, const char 
 	for (i = 0; i < doc->n_blocks; i++) {
 		const ruv_block *b = &doc->blocks[i];
 		assert_int_equal(strlen(b->text), b->len);
-		ruv_buf_printf(&got, "%c%d %d-%d %s|%s\n", kinds[b->kind], b->level, b->first_line, b->last_line, b->heading_path, b->text);
+		ruv_buf_printf(&got, "%c%d %d-%d %s|%s\n", kinds[b->kind], b->level, b->first_line, b->last_line, b->heading_path,
+		               b->text);
 	}
 	assert_string_equal(ruv_buf_cstr(&got), expected);
 	assert_string_equal(doc->title, title);
@@ -31,27 +32,31 @@ static void test_markdown(void **state)
 {
 	(void)state;
 	check_blocks(RUV_DOCUMENT_MARKDOWN,
-		     "# Title *one*\n\nFirst paragraph\nwrapped, with `code` and a\n[link](http://x.y).\n\n## Sub\n- item **a**\n- item b\n  goes on\n\n"
-		     "  second paragraph\n  1. inner\n  2. inner two\n\n> quoted\n> text\n\n```c\nint x;\n\n  y();\n```\n\n    indented code\n\nTail  \nhard break\n",
-		     "Title one",
-		     "H1 1-1 |Title one\n"
-		     "P0 3-5 Title one|First paragraph wrapped, with code and a link.\n"
-		     "H2 7-7 Title one|Sub\n"
-		     "L1 8-8 Title one > Sub|- item a\n"
-		     "L1 9-10 Title one > Sub|- item b goes on\n"
-		     "L1 12-12 Title one > Sub|second paragraph\n"
-		     "L2 13-13 Title one > Sub|1. inner\n"
-		     "L2 14-14 Title one > Sub|2. inner two\n"
-		     "Q0 16-17 Title one > Sub|quoted text\n"
-		     "C0 20-22 Title one > Sub|int x;\n\n  y();\n"
-		     "C0 25-25 Title one > Sub|indented code\n"
-		     "P0 27-28 Title one > Sub|Tail\nhard break\n");
-	check_blocks(RUV_DOCUMENT_MARKDOWN, "---\ntitle: \"Front matter\"\ndate: x\n---\n\nText.\n\n| A | B |\n|---|:-:|\n| 1 | `2` |\n| 3 |  |\n", "Front matter",
-		     "P0 6-6 |Text.\nT0 8-11 |A | B\n1 | 2\n3 |\n");
+	             "# Title *one*\n\nFirst paragraph\nwrapped, with `code` and a\n[link](http://x.y).\n\n## Sub\n- item **a**\n- "
+	             "item b\n  goes on\n\n"
+	             "  second paragraph\n  1. inner\n  2. inner two\n\n> quoted\n> text\n\n```c\nint x;\n\n  y();\n```\n\n    "
+	             "indented code\n\nTail  \nhard break\n",
+	             "Title one",
+	             "H1 1-1 |Title one\n"
+	             "P0 3-5 Title one|First paragraph wrapped, with code and a link.\n"
+	             "H2 7-7 Title one|Sub\n"
+	             "L1 8-8 Title one > Sub|- item a\n"
+	             "L1 9-10 Title one > Sub|- item b goes on\n"
+	             "L1 12-12 Title one > Sub|second paragraph\n"
+	             "L2 13-13 Title one > Sub|1. inner\n"
+	             "L2 14-14 Title one > Sub|2. inner two\n"
+	             "Q0 16-17 Title one > Sub|quoted text\n"
+	             "C0 20-22 Title one > Sub|int x;\n\n  y();\n"
+	             "C0 25-25 Title one > Sub|indented code\n"
+	             "P0 27-28 Title one > Sub|Tail\nhard break\n");
+	check_blocks(RUV_DOCUMENT_MARKDOWN,
+	             "---\ntitle: \"Front matter\"\ndate: x\n---\n\nText.\n\n| A | B |\n|---|:-:|\n| 1 | `2` |\n| 3 |  |\n",
+	             "Front matter", "P0 6-6 |Text.\nT0 8-11 |A | B\n1 | 2\n3 |\n");
 	check_blocks(RUV_DOCUMENT_MARKDOWN, "A\n=\n\ntext\n\n### Deep\n\nx\n\n## Two\n\ny\n", "A",
-		     "H1 1-1 |A\nP0 4-4 A|text\nH3 6-6 A|Deep\nP0 8-8 A > Deep|x\nH2 10-10 A|Two\nP0 12-12 A > Two|y\n");
-	check_blocks(RUV_DOCUMENT_MARKDOWN, "<div align=\"center\">\n\n<b>Big</b> text\n\n</div>\n\n<p>in html\n<i>two</i></p>\n<script>no</script>\n", "",
-		     "P0 3-3 |Big text\nP0 7-8 |in html two\n");
+	             "H1 1-1 |A\nP0 4-4 A|text\nH3 6-6 A|Deep\nP0 8-8 A > Deep|x\nH2 10-10 A|Two\nP0 12-12 A > Two|y\n");
+	check_blocks(RUV_DOCUMENT_MARKDOWN,
+	             "<div align=\"center\">\n\n<b>Big</b> text\n\n</div>\n\n<p>in html\n<i>two</i></p>\n<script>no</script>\n", "",
+	             "P0 3-3 |Big text\nP0 7-8 |in html two\n");
 	check_blocks(RUV_DOCUMENT_MARKDOWN, "", "", "");
 	check_blocks(RUV_DOCUMENT_MARKDOWN, "a\r\nb\r\n\r\nc", "", "P0 1-2 |a b\nP0 4-4 |c\n");
 }
@@ -60,28 +65,32 @@ static void test_html(void **state)
 {
 	(void)state;
 	check_blocks(RUV_DOCUMENT_HTML,
-		     "<!DOCTYPE html>\n<html><head><title>My\n page</title>\n<script>if (a<b) x('<p>no</p>');</script><style>p{}</style></head>\n"
-		     "<body><nav><a>Home</a></nav>\n<h1>Head &amp; more</h1>\n<p>Caf&eacute; is <b>bo</b>ld&nbsp;and\nwraps &mdash; ok.<p>Unclosed\n"
-		     "<ul><li>one<li><p>two</p><ol><li>in<li>ner</ol></ul>\n<pre>\nint x;\n  y &lt; z;\n</pre>\n<h2>T</h2>\n"
-		     "<table><tr><th>N<th>V\n<tr><td>a<td><p>1</p>\n</table>\n<blockquote>quote</blockquote>\n<div>out<div>in</div>after<br>break</div>\n"
-		     "<!-- c --><svg><text>no</text></svg>end &lt;x&gt;</body></html>",
-		     "My page",
-		     "H1 6-6 |Head & more\n"
-		     "P0 7-8 Head & more|Caf\xC3\xA9 is bold and wraps \xE2\x80\x94 ok.\n"
-		     "P0 8-8 Head & more|Unclosed\n"
-		     "L1 9-9 Head & more|- one\n"
-		     "L1 9-9 Head & more|- two\n"
-		     "L2 9-9 Head & more|1. in\n"
-		     "L2 9-9 Head & more|2. ner\n"
-		     "C0 11-12 Head & more|int x;\n  y < z;\n"
-		     "H2 14-14 Head & more|T\n"
-		     "T0 15-16 Head & more > T|N | V\na | 1\n"
-		     "Q0 18-18 Head & more > T|quote\n"
-		     "P0 19-19 Head & more > T|out\n"
-		     "P0 19-19 Head & more > T|in\n"
-		     "P0 19-19 Head & more > T|after\nbreak\n"
-		     "P0 20-20 Head & more > T|end <x>\n");
-	check_blocks(RUV_DOCUMENT_HTML, "<table><tr><td><h2>Layout</h2><p>text</p></td></tr></table>", "Layout", "H2 1-1 |Layout\nP0 1-1 Layout|text\n");
+	             "<!DOCTYPE html>\n<html><head><title>My\n page</title>\n<script>if (a<b) "
+	             "x('<p>no</p>');</script><style>p{}</style></head>\n"
+	             "<body><nav><a>Home</a></nav>\n<h1>Head &amp; more</h1>\n<p>Caf&eacute; is <b>bo</b>ld&nbsp;and\nwraps "
+	             "&mdash; ok.<p>Unclosed\n"
+	             "<ul><li>one<li><p>two</p><ol><li>in<li>ner</ol></ul>\n<pre>\nint x;\n  y &lt; z;\n</pre>\n<h2>T</h2>\n"
+	             "<table><tr><th>N<th>V\n<tr><td>a<td><p>1</p>\n</table>\n<blockquote>quote</blockquote>\n<div>out<div>in</"
+	             "div>after<br>break</div>\n"
+	             "<!-- c --><svg><text>no</text></svg>end &lt;x&gt;</body></html>",
+	             "My page",
+	             "H1 6-6 |Head & more\n"
+	             "P0 7-8 Head & more|Caf\xC3\xA9 is bold and wraps \xE2\x80\x94 ok.\n"
+	             "P0 8-8 Head & more|Unclosed\n"
+	             "L1 9-9 Head & more|- one\n"
+	             "L1 9-9 Head & more|- two\n"
+	             "L2 9-9 Head & more|1. in\n"
+	             "L2 9-9 Head & more|2. ner\n"
+	             "C0 11-12 Head & more|int x;\n  y < z;\n"
+	             "H2 14-14 Head & more|T\n"
+	             "T0 15-16 Head & more > T|N | V\na | 1\n"
+	             "Q0 18-18 Head & more > T|quote\n"
+	             "P0 19-19 Head & more > T|out\n"
+	             "P0 19-19 Head & more > T|in\n"
+	             "P0 19-19 Head & more > T|after\nbreak\n"
+	             "P0 20-20 Head & more > T|end <x>\n");
+	check_blocks(RUV_DOCUMENT_HTML, "<table><tr><td><h2>Layout</h2><p>text</p></td></tr></table>", "Layout",
+	             "H2 1-1 |Layout\nP0 1-1 Layout|text\n");
 	check_blocks(RUV_DOCUMENT_HTML, "plain & simple", "", "P0 1-1 |plain & simple\n");
 	check_blocks(RUV_DOCUMENT_HTML, "", "", "");
 	check_blocks(RUV_DOCUMENT_HTML, "<p>\xC3\xA9\xC2\xB5 \xE6\x97\xA5</p>", "", "P0 1-1 |\xC3\xA9\xC2\xB5 \xE6\x97\xA5\n");
@@ -90,16 +99,20 @@ static void test_html(void **state)
 static void test_text(void **state)
 {
 	(void)state;
-	check_blocks(RUV_DOCUMENT_TEXT,
-		     "\xEF\xBB\xBF" "This is a plain text file that was wrapped by an editor at about seventy\ncharacters, so that its lines should be joined again.\n\n"
-		     "Short lines\nstay apart\n\n\n- item one\n- item two that\n  continues\n3. numbered\n\ndef f(x):\n    return x\n",
-		     "",
-		     "P0 1-2 |This is a plain text file that was wrapped by an editor at about seventy characters, so that its lines should be joined again.\n"
-		     "P0 4-5 |Short lines\nstay apart\n"
-		     "L1 8-8 |- item one\n"
-		     "L1 9-10 |- item two that continues\n"
-		     "L1 11-11 |3. numbered\n"
-		     "P0 13-14 |def f(x):\n    return x\n");
+	check_blocks(
+	    RUV_DOCUMENT_TEXT,
+	    "\xEF\xBB\xBF"
+	    "This is a plain text file that was wrapped by an editor at about seventy\ncharacters, so that its lines should be "
+	    "joined again.\n\n"
+	    "Short lines\nstay apart\n\n\n- item one\n- item two that\n  continues\n3. numbered\n\ndef f(x):\n    return x\n",
+	    "",
+	    "P0 1-2 |This is a plain text file that was wrapped by an editor at about seventy characters, so that its lines should "
+	    "be joined again.\n"
+	    "P0 4-5 |Short lines\nstay apart\n"
+	    "L1 8-8 |- item one\n"
+	    "L1 9-10 |- item two that continues\n"
+	    "L1 11-11 |3. numbered\n"
+	    "P0 13-14 |def f(x):\n    return x\n");
 	check_blocks(RUV_DOCUMENT_TEXT, "a\xFF\rb\n\n\n", "", "P0 1-2 |a\xEF\xBF\xBD\nb\n");
 	check_blocks(RUV_DOCUMENT_TEXT, "\n \n\t\n", "", "");
 }
@@ -114,7 +127,10 @@ static void test_kinds(void **state)
 	assert_int_equal(ruv_document_kind_of("x.html"), RUV_DOCUMENT_HTML);
 	assert_int_equal(ruv_document_kind_of("x.htm.txt"), RUV_DOCUMENT_TEXT);
 	assert_int_equal(ruv_document_kind_of("README"), RUV_DOCUMENT_TEXT);
-	assert_true(ruv_document_is_binary("\x7f" "ELF\0", 5) && !ruv_document_is_binary("text\n", 5) && !ruv_document_is_binary("", 0));
+	assert_true(ruv_document_is_binary("\x7f"
+	                                   "ELF\0",
+	                                   5) &&
+	            !ruv_document_is_binary("text\n", 5) && !ruv_document_is_binary("", 0));
 	assert_int_equal(ruv_document_read(&doc, RUV_DOCUMENT_TEXT, "a\0b", 3, &err), RUV_EFORMAT);
 	assert_non_null(strstr(err.message, "binary"));
 }
@@ -140,20 +156,22 @@ static void test_sentences(void **state)
 	(void)state;
 	check_sentences("One. Two! Three? Four", "One.|Two!|Three?|Four|");
 	check_sentences("Dr. Smith paid $3.50 to J. R. Jones, e.g. at 5 p.m. on Monday. Then he left.",
-			"Dr. Smith paid $3.50 to J. R. Jones, e.g. at 5 p.m. on Monday.|Then he left.|");
-	check_sentences("Use v1.2.3 of file.txt (see example.com). It works.", "Use v1.2.3 of file.txt (see example.com).|It works.|");
+	                "Dr. Smith paid $3.50 to J. R. Jones, e.g. at 5 p.m. on Monday.|Then he left.|");
+	check_sentences("Use v1.2.3 of file.txt (see example.com). It works.",
+	                "Use v1.2.3 of file.txt (see example.com).|It works.|");
 	check_sentences("He said \"Stop!\" and ran. \"Why?\" she asked. (Nobody knew.) End.",
-			"He said \"Stop!\" and ran.|\"Why?\" she asked.|(Nobody knew.)|End.|");
+	                "He said \"Stop!\" and ran.|\"Why?\" she asked.|(Nobody knew.)|End.|");
 	check_sentences("Wait... what? No\xE2\x80\xA6 yes. Really?! Yes.", "Wait... what?|No\xE2\x80\xA6 yes.|Really?!|Yes.|");
 	check_sentences("It is in the U.S. The law, etc. changed. He works at Acme Inc. in Ohio.",
-			"It is in the U.S.|The law, etc. changed.|He works at Acme Inc. in Ohio.|");
-	check_sentences("\xE4\xBB\x8A\xE6\x97\xA5\xE3\x80\x82\xE6\x98\x8E\xE6\x97\xA5\xEF\xBC\x9F\xE3\x80\x8D\xE5\xA5\xBD", 
-			"\xE4\xBB\x8A\xE6\x97\xA5\xE3\x80\x82|\xE6\x98\x8E\xE6\x97\xA5\xEF\xBC\x9F\xE3\x80\x8D|\xE5\xA5\xBD|");
+	                "It is in the U.S.|The law, etc. changed.|He works at Acme Inc. in Ohio.|");
+	check_sentences("\xE4\xBB\x8A\xE6\x97\xA5\xE3\x80\x82\xE6\x98\x8E\xE6\x97\xA5\xEF\xBC\x9F\xE3\x80\x8D\xE5\xA5\xBD",
+	                "\xE4\xBB\x8A\xE6\x97\xA5\xE3\x80\x82|\xE6\x98\x8E\xE6\x97\xA5\xEF\xBC\x9F\xE3\x80\x8D|\xE5\xA5\xBD|");
 	check_sentences("- item one\n- item two\n1. first\n2. second. More", "item one|item two|first|second.|More|");
 	check_sentences("Heading\n\nText here. More.", "Heading|Text here.|More.|");
 	check_sentences("A long line that looks as if an editor had wrapped it\nat this place. Next.",
-			"A long line that looks as if an editor had wrapped it\nat this place.|Next.|");
-	check_sentences("See Fig. 3 and No. 5. No. That is all. Vol. 2 begins.", "See Fig. 3 and No. 5.|No.|That is all.|Vol. 2 begins.|");
+	                "A long line that looks as if an editor had wrapped it\nat this place.|Next.|");
+	check_sentences("See Fig. 3 and No. 5. No. That is all. Vol. 2 begins.",
+	                "See Fig. 3 and No. 5.|No.|That is all.|Vol. 2 begins.|");
 	check_sentences("", "");
 	check_sentences("  \n ", "");
 	check_sentences("1. Start the server. 2. Stop it.", "Start the server.|2. Stop it.|");
@@ -200,7 +218,8 @@ static void check_invariants(const ruv_document *doc, const ruv_chunk_options *o
 		assert_int_equal(n, c->n_tokens);
 		assert_true(n <= options->max_tokens || ruv_utf8_length(c->text, c->len) == 1);
 		assert_true(c->first_line >= 1 && c->first_line <= c->last_line && c->last_line <= doc->n_lines);
-		assert_true(c->first_line >= last_line || doc->n_lines == 1 || options->max_tokens < 16 || c->first_line == last_line);
+		assert_true(c->first_line >= last_line || doc->n_lines == 1 || options->max_tokens < 16 ||
+		            c->first_line == last_line);
 		last_line = c->first_line;
 	}
 	if (options->overlap_sentences == 0) { /* walk both: the same bytes but for white space */
@@ -214,7 +233,7 @@ static void check_invariants(const ruv_document *doc, const ruv_chunk_options *o
 				n_words++;
 				for (;;) {
 					while (i < chunks->n && (at == chunks->items[i].len ||
-								 strcmp(chunks->items[i].text, chunks->items[i].heading) == 0)) {
+					                         strcmp(chunks->items[i].text, chunks->items[i].heading) == 0)) {
 						i++;
 						at = 0;
 					}
@@ -244,7 +263,8 @@ static void test_chunk_invariants(void **state)
 	(void)state;
 	ruv_rng_init(&rng, 9);
 	for (i = 0; i < 60000 - 8;) { /* words without end, CJK, emoji, code */
-		static const char *const parts[] = {"word ", "\xE5\xAD\x97", "\xF0\x9F\x98\x80", ". ", "\n", "\n\n", "x", "- ", "1. ", "\xC3\xA9", "    ", "!? "};
+		static const char *const parts[] = {"word ", "\xE5\xAD\x97", "\xF0\x9F\x98\x80", ". ",   "\n", "\n\n", "x",
+		                                    "- ",    "1. ",          "\xC3\xA9",         "    ", "!? "};
 		const char *part = parts[ruv_rng_below(&rng, 12)];
 		size_t n = ruv_rng_below(&rng, 40) == 0 ? 300 : 1;
 		for (; n > 0 && i < 60000 - 8; n--) {
@@ -259,7 +279,8 @@ static void test_chunk_invariants(void **state)
 	for (k = 0; k < 4; k++)
 		for (i = 0; i < sizeof sizes / sizeof *sizes; i++)
 			for (overlap = 0; overlap < 3; overlap += 2) {
-				ruv_chunk_options options = {sizes[i], overlap, i % 2 ? ruv_chunk_count_vocab : ruv_chunk_count_rough, i % 2 ? vocab : NULL};
+				ruv_chunk_options options = {
+				    sizes[i], overlap, i % 2 ? ruv_chunk_count_vocab : ruv_chunk_count_rough, i % 2 ? vocab : NULL};
 				check_invariants(docs[k], &options);
 			}
 	for (k = 0; k < 4; k++)
@@ -271,8 +292,9 @@ static void test_chunk_invariants(void **state)
 
 static void test_chunk_structure(void **state)
 {
-	static const char source[] = "# Guide\n\n## Backups\nThe nightly backup starts at 02:00. It is kept for 30 days. Nobody has to do anything.\n\n"
-				     "- one\n- two\n\n## Empty\n\n## Restore\nA restore needs the passphrase.\n";
+	static const char source[] =
+	    "# Guide\n\n## Backups\nThe nightly backup starts at 02:00. It is kept for 30 days. Nobody has to do anything.\n\n"
+	    "- one\n- two\n\n## Empty\n\n## Restore\nA restore needs the passphrase.\n";
 	ruv_document *doc = NULL;
 	ruv_chunks *chunks = NULL;
 	ruv_error err = {0};
@@ -283,8 +305,9 @@ static void test_chunk_structure(void **state)
 	assert_ok(ruv_chunk_document(&chunks, doc, &options, &err), err);
 	assert_string_equal(chunks->title, "Guide");
 	assert_int_equal(chunks->n, 3);
-	assert_string_equal(chunks->items[0].text,
-			    "The nightly backup starts at 02:00. It is kept for 30 days. Nobody has to do anything.\n\n- one\n- two");
+	assert_string_equal(
+	    chunks->items[0].text,
+	    "The nightly backup starts at 02:00. It is kept for 30 days. Nobody has to do anything.\n\n- one\n- two");
 	assert_string_equal(chunks->items[0].heading_path, "Guide > Backups");
 	assert_string_equal(chunks->items[0].heading, "Backups");
 	assert_int_equal(chunks->items[0].first_line, 4);
@@ -337,8 +360,10 @@ static void test_overlap(void **state)
 /* Damaged documents of every kind read without a fault, and chunk. */
 static void test_mutations(void **state)
 {
-	static const char *const pieces[] = {"<div>", "</div>", "<table>", "<td>", "<ul><li>", "</ul>", "<pre>", "</pre>", "<h2>", "<title>", "&", "&#x110000;", "<!--",
-					     "<script>", "\xFF", "\x01", "```\n", "# ", "> ", "- ", "|---|\n", "---\n", "\n\n", "<", ">", "\"", "<p", "</", "\r", "1) "};
+	static const char *const pieces[] = {"<div>", "</div>",  "<table>", "<td>",       "<ul><li>", "</ul>",    "<pre>", "</pre>",
+	                                     "<h2>",  "<title>", "&",       "&#x110000;", "<!--",     "<script>", "\xFF",  "\x01",
+	                                     "```\n", "# ",      "> ",      "- ",         "|---|\n",  "---\n",    "\n\n",  "<",
+	                                     ">",     "\"",      "<p",      "</",         "\r",       "1) "};
 	size_t size, k;
 	char *text = read_handbook(&size), *copy = malloc(10000);
 	ruv_rng rng;
@@ -387,7 +412,9 @@ static void test_deep_nesting(void **state)
 		/* libcmark takes quadratic time for open brackets and nested containers: fewer of them. */
 		for (k = 0; k < (i < 3 ? n : 1000); k++)
 			at = stpcpy(at, units[i]);
-		assert_ok(ruv_document_read(&doc, i < 3 ? RUV_DOCUMENT_HTML : RUV_DOCUMENT_MARKDOWN, source, (size_t)(at - source), &err), err);
+		assert_ok(
+		    ruv_document_read(&doc, i < 3 ? RUV_DOCUMENT_HTML : RUV_DOCUMENT_MARKDOWN, source, (size_t)(at - source), &err),
+		    err);
 		ruv_document_free(doc);
 	}
 	free(source);
@@ -396,9 +423,9 @@ static void test_deep_nesting(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    cmocka_unit_test(test_markdown),	     cmocka_unit_test(test_html),	     cmocka_unit_test(test_text),
-	    cmocka_unit_test(test_kinds),	     cmocka_unit_test(test_sentences),	     cmocka_unit_test(test_chunk_invariants),
-	    cmocka_unit_test(test_chunk_structure),  cmocka_unit_test(test_overlap),	     cmocka_unit_test(test_mutations),
+	    cmocka_unit_test(test_markdown),        cmocka_unit_test(test_html),      cmocka_unit_test(test_text),
+	    cmocka_unit_test(test_kinds),           cmocka_unit_test(test_sentences), cmocka_unit_test(test_chunk_invariants),
+	    cmocka_unit_test(test_chunk_structure), cmocka_unit_test(test_overlap),   cmocka_unit_test(test_mutations),
 	    cmocka_unit_test(test_deep_nesting),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

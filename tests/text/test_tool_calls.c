@@ -57,7 +57,8 @@ static void test_lfm2(void **state)
 {
 	(void)state;
 	LFM2(S "[get_weather(city=\"Paris\", days=2)]" E, "", "get_weather{\"city\":\"Paris\",\"days\":2};");
-	LFM2("Let me look. " S "[a.b.c(x='it\\'s', y=True, z=None)]" E " Done.", "Let me look.  Done.", "a.b.c{\"x\":\"it's\",\"y\":true,\"z\":null};");
+	LFM2("Let me look. " S "[a.b.c(x='it\\'s', y=True, z=None)]" E " Done.", "Let me look.  Done.",
+	     "a.b.c{\"x\":\"it's\",\"y\":true,\"z\":null};");
 	LFM2(S "[f(), g(a=false, b=null, c=true)]" E, "", "f{};g{\"a\":false,\"b\":null,\"c\":true};");
 	LFM2(S "[f(l=[1, -2.5, 'x', [True]], d={'k': {\"n\": (1, 2)}, 'e': []})]" E, "",
 	     "f{\"l\":[1,-2.5,\"x\",[true]],\"d\":{\"k\":{\"n\":[1,2]},\"e\":[]}};");
@@ -66,7 +67,9 @@ static void test_lfm2(void **state)
 	LFM2(S "[f(x=1)]" E "between" S "[g(y='2')]" E, "between", "f{\"x\":1};g{\"y\":\"2\"};");
 	LFM2(S "[{\"name\": \"f\", \"arguments\": {\"x\": [1, null]}}, {\"name\": \"g\"}]" E, "", "f{\"x\":[1,null]};g{};");
 	LFM2(S "{\"name\": \"f\", \"arguments\": \"{\\\"x\\\": 1}\"}" E, "", "f{\"x\":1};");
-	LFM2(S "[f(x=\"a, b) ] }\", y='\\u00e9\\n\\ud83d\\ude00\\x41')]" E, "", "f{\"x\":\"a, b) ] }\",\"y\":\"\xC3\xA9\\n\xF0\x9F\x98\x80" "A\"};");
+	LFM2(S "[f(x=\"a, b) ] }\", y='\\u00e9\\n\\ud83d\\ude00\\x41')]" E, "",
+	     "f{\"x\":\"a, b) ] }\",\"y\":\"\xC3\xA9\\n\xF0\x9F\x98\x80"
+	     "A\"};");
 	LFM2(S "[f(x=1e3, y=1_000, z=-7)]" E, "", "f{\"x\":1000.0,\"y\":1000,\"z\":-7};");
 	LFM2(S "[f(x='line\nbreak')]" E, "", "f{\"x\":\"line\\nbreak\"};");
 	/* The end mark is missing, the call is whole. */
@@ -79,7 +82,8 @@ static void test_lfm2_without_marks(void **state)
 	LFM2("[get_weather(city=\"Paris\")]", "", "get_weather{\"city\":\"Paris\"};");
 	LFM2("  [a(x=1), b.c(y=2)]\n", "", "a{\"x\":1};b.c{\"y\":2};");
 	/* Text that only begins like one. */
-	LFM2("[1] The nightly backup starts at 02:00.\nAnswer: 02:00", "[1] The nightly backup starts at 02:00.\nAnswer: 02:00", "");
+	LFM2("[1] The nightly backup starts at 02:00.\nAnswer: 02:00", "[1] The nightly backup starts at 02:00.\nAnswer: 02:00",
+	     "");
 	LFM2("[see(this)] for more", "[see(this)] for more", "");
 	LFM2("[note", "[note", "");
 	LFM2("[f(x=1)] is how to call it", "[f(x=1)] is how to call it", "");
@@ -94,8 +98,10 @@ static void test_qwen(void **state)
 {
 	(void)state;
 	QWEN("<tool_call>\n{\"name\": \"f\", \"arguments\": {\"x\": 1}}\n</tool_call>", "", "f{\"x\":1};");
-	QWEN("Sure.\n<tool_call>\n{\"name\": \"f\", \"arguments\": {}}\n</tool_call>\n<tool_call>{\"name\": \"g\", \"arguments\": \"{\\\"a\\\": "
-	     "[]}\"}</tool_call>!", "Sure.\n\n!", "f{};g{\"a\":[]};");
+	QWEN("Sure.\n<tool_call>\n{\"name\": \"f\", \"arguments\": {}}\n</tool_call>\n<tool_call>{\"name\": \"g\", \"arguments\": "
+	     "\"{\\\"a\\\": "
+	     "[]}\"}</tool_call>!",
+	     "Sure.\n\n!", "f{};g{\"a\":[]};");
 	QWEN("a <tool_call", "a <tool_call", "");
 	QWEN("<tool_call>{\"name\": \"f\"}", "", "f{};");
 }
@@ -153,7 +159,8 @@ static void test_goes_on(void **state)
 	(void)state;
 	ruv_buf_init(&text, 1000);
 	assert_ok(ruv_tool_parser_create(&p, RUV_TOOL_SYNTAX_LFM2, &err), err);
-	assert_int_equal(ruv_tool_parser_push(p, S "[f(]" E "and" S "[g()]" E, strlen(S "[f(]" E "and" S "[g()]" E), &text, &err), RUV_EFORMAT);
+	assert_int_equal(ruv_tool_parser_push(p, S "[f(]" E "and" S "[g()]" E, strlen(S "[f(]" E "and" S "[g()]" E), &text, &err),
+	                 RUV_EFORMAT);
 	assert_string_equal(ruv_tool_parser_block(p), "[f(]");
 	assert_ok(ruv_tool_parser_finish(p, &text, &err), err);
 	assert_int_equal(ruv_tool_parser_n_calls(p), 1);
@@ -198,8 +205,9 @@ static void test_limits(void **state)
 
 static void test_format(void **state)
 {
-	ruv_tool_call calls[2] = {{.name = "f.g", .arguments = json_pack("{s:s,s:[b,n,f],s:{s:i}}", "x", "a\"\n\xC3\xA9", "l", 1, 0.5, "d", "k", 1)},
-				  {.name = "h", .arguments = json_object()}};
+	ruv_tool_call calls[2] = {
+	    {.name = "f.g", .arguments = json_pack("{s:s,s:[b,n,f],s:{s:i}}", "x", "a\"\n\xC3\xA9", "l", 1, 0.5, "d", "k", 1)},
+	    {.name = "h", .arguments = json_object()}};
 	ruv_tool_syntax syntax;
 	ruv_error err = {0};
 	size_t i;
@@ -250,7 +258,8 @@ static void test_mutations(void **state)
 			copy[ruv_rng_below(&rng, n)] = "[](){}'\",=:\\x1-\xFF \n<>|."[ruv_rng_below(&rng, 22)];
 		ruv_buf_clear(&text);
 		ruv_buf_clear(&calls);
-		parse(round % 2 ? RUV_TOOL_SYNTAX_LFM2 : RUV_TOOL_SYNTAX_QWEN, copy, 1 + ruv_rng_below(&rng, 30), &text, &calls, NULL);
+		parse(round % 2 ? RUV_TOOL_SYNTAX_LFM2 : RUV_TOOL_SYNTAX_QWEN, copy, 1 + ruv_rng_below(&rng, 30), &text, &calls,
+		      NULL);
 	}
 	ruv_buf_release(&text);
 	ruv_buf_release(&calls);
@@ -259,9 +268,10 @@ static void test_mutations(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    cmocka_unit_test(test_lfm2),   cmocka_unit_test(test_lfm2_without_marks), cmocka_unit_test(test_qwen),
-	    cmocka_unit_test(test_errors), cmocka_unit_test(test_goes_on),	      cmocka_unit_test(test_limits),
-	    cmocka_unit_test(test_format), cmocka_unit_test(test_mutations),
+	    cmocka_unit_test(test_lfm2),    cmocka_unit_test(test_lfm2_without_marks),
+	    cmocka_unit_test(test_qwen),    cmocka_unit_test(test_errors),
+	    cmocka_unit_test(test_goes_on), cmocka_unit_test(test_limits),
+	    cmocka_unit_test(test_format),  cmocka_unit_test(test_mutations),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -39,14 +39,14 @@ static void check_ids(const ruv_vocab *vocab, const char *text, size_t len, int 
 	for (i = 0; i < n || i < tokens.n; i++)
 		if (i >= n || i >= tokens.n || tokens.ids[i] != ids[i])
 			fail_msg("'%.*s': id %zu of %zu is %d, %d of %zu expected", (int)len, text, i, tokens.n,
-				 i < tokens.n ? (int)tokens.ids[i] : -1, i < n ? (int)ids[i] : -1, n);
+			         i < tokens.n ? (int)tokens.ids[i] : -1, i < n ? (int)ids[i] : -1, n);
 	ruv_tokens_release(&tokens);
 }
 
-#define CHECK_IDS(vocab, text, flags, ...)                                                                                     \
-	do {                                                                                                                   \
-		const ruv_token ids_[] = {__VA_ARGS__};                                                                        \
-		check_ids(vocab, text, strlen(text), flags, ids_, sizeof ids_ / sizeof *ids_);                                 \
+#define CHECK_IDS(vocab, text, flags, ...)                                                                                         \
+	do {                                                                                                                       \
+		const ruv_token ids_[] = {__VA_ARGS__};                                                                            \
+		check_ids(vocab, text, strlen(text), flags, ids_, sizeof ids_ / sizeof *ids_);                                     \
 	} while (0)
 
 /* A file of {"text": ..., "ids": [...]} lines. */
@@ -119,7 +119,6 @@ static void test_known(void **state)
 	CHECK_IDS(qwen, "<|im_end|><|endoftext|>", RUV_ENCODE_SPECIAL, 151645, 151643);
 }
 
-
 static void test_properties(void **state)
 {
 	ruv_str text;
@@ -179,7 +178,8 @@ static void test_special_tokens(void **state)
 /* Bytes that are no UTF-8 come back as they were, in a piece of their own. */
 static void test_invalid_utf8(void **state)
 {
-	static const char *const texts[] = {"\xFF", "a\x80z", "\xC3", "\xE2\x82", "x\xF0\x9F\x98", "\xC0\xAF", "\xED\xA0\x80 b", "ok \xFE\xFF ok\xC3\xA9"};
+	static const char *const texts[] = {"\xFF",          "a\x80z",   "\xC3",           "\xE2\x82",
+	                                    "x\xF0\x9F\x98", "\xC0\xAF", "\xED\xA0\x80 b", "ok \xFE\xFF ok\xC3\xA9"};
 	const ruv_vocab *vocabs[] = {qwen, gpt2, lfm2};
 	size_t i, v;
 
@@ -318,7 +318,9 @@ static void test_merging_against_reference(void **state)
 static void test_interpreted(void **state)
 {
 	static const char *const names[] = {"lfm2", "qwen2", "gpt-2"};
-	static const char text[] = "It's 12345 o'clock,  don't\tworry \n\n\n  \xC3\x9C" "ber \xE6\x97\xA5\xE6\x9C\xAC\xE8\xAA\x9E 3.14\xC2\xBD x\xE1\xA0\x8Ey\xC2\x85z   \r\n !?! \xF0\x9F\x98\x80 ";
+	static const char text[] =
+	    "It's 12345 o'clock,  don't\tworry \n\n\n  \xC3\x9C"
+	    "ber \xE6\x97\xA5\xE6\x9C\xAC\xE8\xAA\x9E 3.14\xC2\xBD x\xE1\xA0\x8Ey\xC2\x85z   \r\n !?! \xF0\x9F\x98\x80 ";
 	size_t k;
 
 	(void)state;
@@ -405,7 +407,7 @@ static void test_limits_and_edges(void **state)
 
 /* A vocabulary by hand: letters, then what is given. */
 static int small_vocab(ruv_vocab **out, const char *const *tokens, const int32_t *types, const char *const *merges, const char *pre,
-		       ruv_token bos, int add_bos, ruv_error *err)
+                       ruv_token bos, int add_bos, ruv_error *err)
 {
 	ruv_str t[64], m[64];
 	ruv_vocab_desc desc;
@@ -471,9 +473,23 @@ static void test_refusals(void **state)
 /* Composing in stretches is composing the whole: random mixtures, against utf8proc over all of it. */
 static void test_nfc_in_stretches(void **state)
 {
-	static const char *const parts[] = {"a", "e", "\xCC\x81", "\xCC\xA3", " ", "plain words in between, long enough to end a stretch ", "thirty-one bytes that are plain", "7654321",
-					    "\xE1\x84\x80", "\xE1\x85\xA1", "\xE1\x86\xA8", "\xEA\xB0\x80", "\xE3\x81\x8B", "\xE3\x82\x99",
-					    "\xE2\x84\xAB", "\xE6\xBC\xA2", "\xD9\x86"};
+	static const char *const parts[] = {"a",
+	                                    "e",
+	                                    "\xCC\x81",
+	                                    "\xCC\xA3",
+	                                    " ",
+	                                    "plain words in between, long enough to end a stretch ",
+	                                    "thirty-one bytes that are plain",
+	                                    "7654321",
+	                                    "\xE1\x84\x80",
+	                                    "\xE1\x85\xA1",
+	                                    "\xE1\x86\xA8",
+	                                    "\xEA\xB0\x80",
+	                                    "\xE3\x81\x8B",
+	                                    "\xE3\x82\x99",
+	                                    "\xE2\x84\xAB",
+	                                    "\xE6\xBC\xA2",
+	                                    "\xD9\x86"};
 	ruv_rng rng;
 	ruv_buf text, parts_out;
 	ruv_error err = {0};

@@ -17,11 +17,12 @@ typedef struct fixture_token {
 static const fixture_token fixture_gpt2_added[] = {{"<|endoftext|>", RUV_TOKEN_CONTROL}, {NULL, 0}};
 
 static const fixture_token fixture_qwen2_added[] = {
-    {"<|endoftext|>", 3},     {"<|im_start|>", 3},	  {"<|im_end|>", 3},	{"<|object_ref_start|>", 3}, {"<|object_ref_end|>", 3},
-    {"<|box_start|>", 3},     {"<|box_end|>", 3},	  {"<|quad_start|>", 3}, {"<|quad_end|>", 3},	     {"<|vision_start|>", 3},
-    {"<|vision_end|>", 3},    {"<|vision_pad|>", 3},	  {"<|image_pad|>", 3}, {"<|video_pad|>", 3},	     {"<tool_call>", 4},
-    {"</tool_call>", 4},      {"<|fim_prefix|>", 4},	  {"<|fim_middle|>", 4}, {"<|fim_suffix|>", 4},	     {"<|fim_pad|>", 4},
-    {"<|repo_name|>", 4},     {"<|file_sep|>", 4},	  {"[PAD151665]", 5},	{NULL, 0},
+    {"<|endoftext|>", 3},      {"<|im_start|>", 3},     {"<|im_end|>", 3},     {"<|object_ref_start|>", 3},
+    {"<|object_ref_end|>", 3}, {"<|box_start|>", 3},    {"<|box_end|>", 3},    {"<|quad_start|>", 3},
+    {"<|quad_end|>", 3},       {"<|vision_start|>", 3}, {"<|vision_end|>", 3}, {"<|vision_pad|>", 3},
+    {"<|image_pad|>", 3},      {"<|video_pad|>", 3},    {"<tool_call>", 4},    {"</tool_call>", 4},
+    {"<|fim_prefix|>", 4},     {"<|fim_middle|>", 4},   {"<|fim_suffix|>", 4}, {"<|fim_pad|>", 4},
+    {"<|repo_name|>", 4},      {"<|file_sep|>", 4},     {"[PAD151665]", 5},    {NULL, 0},
 };
 
 /* "qwen2" or "gpt-2" merges under the pre-tokenizer `pre` (NULL: its own). */
