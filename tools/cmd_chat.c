@@ -101,6 +101,8 @@ static void take_turn(chat *c, const char *line)
 		json_decref(line_json);
 	} else {
 		answer_print_warnings(&c->answer, stdout);
+		if (c->use_memory && c->answer.n_sources == 0)
+			printf("%s(without a source: memory has nothing near this)%s\n", cli_sgr(stdout, CLI_DIM), cli_sgr(stdout, CLI_PLAIN));
 		for (int i = 0; i < c->answer.n_citations; i++) {
 			const ruv_citation *citation = &c->answer.citations[i];
 			const ruv_source *source = &c->answer.sources[citation->source];

@@ -22,6 +22,9 @@
 #include "runtime/context.h"
 #include "runtime/runtime.h"
 
+/* Messages of a conversation that a model which cites is given: it was trained on follow-ups of two exchanges. */
+enum { MAX_HISTORY = 4 };
+
 /* What one question needs on its way through the stages. */
 typedef struct asking {
 	ruv_runtime *runtime;
@@ -55,16 +58,30 @@ static char *keep(asking *a, const char *text)
 
 /* ---- embed ------------------------------------------------------------------------------------------------------------- */
 
-/* Does a question lean on the one before it? It begins like a continuation ("And ...", "why?") or has a pronoun and few
- * words of its own. */
+/* Words that say nothing about what a message is about, besides those of less than three letters. */
+static bool is_common_word(const char *word, size_t n)
+{
+	static const char *const words[] = {"about", "all",  "and",	 "any",	  "are",  "but",  "can",  "could", "did",  "does", "for",   "from", "had",
+					    "has",   "have", "her",	 "him",	  "his",  "how",  "its",  "long",  "many", "more", "much",  "not",  "one",
+					    "other", "please", "she",	 "should", "some", "tell", "that", "the",  "their", "them", "then", "there", "these",
+					    "they",  "this", "those",	 "was",	  "were", "what", "when", "where", "which", "who", "why",  "will", "with",
+					    "would", "you",  "your"};
+
+	for (size_t i = 0; i < sizeof words / sizeof *words; i++)
+		if (strlen(words[i]) == n && !strncasecmp(words[i], word, n))
+			return true;
+	return n < 3;
+}
+
+/* Does a question lean on the one before it? It has a pronoun and is short, or begins like a continuation ("And ...", "what about ...")
+ * with hardly a word of its own, or asks with nothing but a word or two ("Why?"). */
 static bool leans_on_history(const char *question)
 {
-	static const char *const words[] = {"it", "its", "he", "she", "they", "them", "him", "her", "his", "their", "that", "this", "those", "these",
-					    "there", "then"};
-	static const char *const starts[] = {"and", "so", "but", "or", "then", "why", "what about", "how about"};
-	int n_words = 0;
+	static const char *const pronouns[] = {"it", "its", "he", "she", "they", "them", "him", "her", "his", "their", "that", "this", "those", "these",
+					       "there"};
+	static const char *const starts[] = {"and", "so", "but", "or", "then", "what about", "how about"};
+	int n_words = 0, n_own = 0;
 	bool pronoun = false, start = false;
-	char word[16];
 
 	for (size_t i = 0; i < sizeof starts / sizeof *starts; i++) {
 		size_t n = strlen(starts[i]);
@@ -74,22 +91,17 @@ static bool leans_on_history(const char *question)
 	for (const char *p = question; *p;) {
 		size_t n = 0;
 
-		while (*p && !isalpha((unsigned char)*p))
-			p++;
-		while (isalpha((unsigned char)p[n]))
+		while (isalnum((unsigned char)p[n]) || (unsigned char)p[n] >= 0x80)
 			n++;
-		if (!n)
-			break;
-		n_words++;
-		if (n < sizeof word) {
-			memcpy(word, p, n);
-			word[n] = 0;
-			for (size_t i = 0; i < sizeof words / sizeof *words; i++)
-				pronoun = pronoun || !strcasecmp(word, words[i]);
+		if (n) {
+			n_words++;
+			n_own += !is_common_word(p, n);
+			for (size_t i = 0; i < sizeof pronouns / sizeof *pronouns; i++)
+				pronoun = pronoun || (strlen(pronouns[i]) == n && !strncasecmp(pronouns[i], p, n));
 		}
-		p += n;
+		p += n ? n : 1;
 	}
-	return start || (pronoun && n_words <= 10) || n_words <= 2;
+	return (pronoun && n_words <= 10) || (start && n_own <= 1) || (n_words <= 2 && strchr(question, '?'));
 }
 
 /* The text to search for. */
@@ -198,6 +210,47 @@ static int retrieve(asking *a, ruv_error *err)
 	return rc;
 }
 
+/* Does the text have a word that begins with the first five letters of this one? */
+static bool has_word(const char *text, const char *word, size_t n)
+{
+	n = n > 5 ? 5 : n;
+	for (const char *p = text; *p; p++)
+		if ((p == text || !isalnum((unsigned char)p[-1])) && !strncasecmp(p, word, n))
+			return true;
+	return false;
+}
+
+/* At least half of the question's own words stand in the source. */
+static bool shares_words(const char *question, const ruv_source *source)
+{
+	int n_words = 0, n_found = 0;
+
+	for (const char *p = question; *p;) {
+		size_t n = 0;
+
+		while (isalnum((unsigned char)p[n]) || (unsigned char)p[n] >= 0x80)
+			n++;
+		if (n && !is_common_word(p, n)) {
+			n_words++;
+			n_found += has_word(source->text, p, n) || has_word(source->title, p, n);
+		}
+		p += n ? n : 1;
+	}
+	return n_words && 2 * n_found >= n_words;
+}
+
+/* In a chat not every message asks something of memory. When no source is near in meaning and none has the message's words, there is
+ * nothing to answer from, and the model talks freely. */
+static void leave_small_talk(asking *a)
+{
+	ruv_answer *answer = a->answer;
+
+	for (int i = 0; i < answer->n_sources; i++)
+		if (answer->sources[i].cosine >= a->runtime->settings.chat_cosine || shares_words(a->search_text, &answer->sources[i]))
+			return;
+	answer->n_sources = 0;
+}
+
 /* ---- assemble ---------------------------------------------------------------------------------------------------------- */
 
 static int open_session(asking *a, ruv_error *err)
@@ -249,6 +302,13 @@ static int assemble(asking *a, ruv_error *err)
 		return ruv_fail_memory(err, "ask", (size_t)answer->n_sources * sizeof *sources);
 	for (int i = 0; i < answer->n_sources; i++)
 		sources[i] = (ruv_context_source){answer->sources[i].title, answer->sources[i].text};
+	/* A small model takes earlier answers for sources: it gets the conversation only where the question needs it. */
+	if (request.cites && !leans_on_history(a->params->question)) {
+		request.n_history = 0;
+	} else if (request.cites && request.n_history > MAX_HISTORY) {
+		request.history += request.n_history - MAX_HISTORY;
+		request.n_history = MAX_HISTORY;
+	}
 	answer->focused = focus(a);
 	if (answer->focused)
 		request.n_sources = 1;
@@ -398,6 +458,8 @@ int ruv_ask(ruv_runtime *runtime, const ruv_ask_params *params, ruv_answer *answ
 		rc = embed(&a, err);
 	if (!rc && !params->no_memory)
 		rc = retrieve(&a, err);
+	if (!rc && !params->no_memory && params->chat && a.vector)
+		leave_small_talk(&a);
 	if (!rc && !params->no_memory && !params->chat && answer->n_sources == 0)
 		rc = ruv_fail(err, RUV_ENOTFOUND, "ask", "the memory in %s has nothing to answer from", runtime->settings.data_dir);
 	if (!rc)

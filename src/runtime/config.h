@@ -41,6 +41,7 @@
 	X(search,         CHOICE, "search",         "hybrid|vector|lexical",  0,   0,       "hybrid",  NULL,      NULL,        "find passages by meaning and words, or by one of them") \
 	X(fusion,         CHOICE, "fusion",         "rrf|zscore",             0,   0,       "zscore",    NULL,      NULL,        "how both lists are fused: standardised scores or reciprocal ranks") \
 	X(min_cosine,     REAL,   "min-cosine",     "NUMBER",                 -1,  1,       "auto",    NULL,      NULL,        "passages less similar than this are not found by meaning; auto: all are") \
+	X(chat_cosine,    REAL,   "chat-cosine",    "NUMBER",                 -1,  1,       "0.4",     NULL,      NULL,        "in a chat, passages less similar than this that also lack the message's words are not used: small talk") \
 	X(chunk_tokens,   INT,    "chunk-tokens",   "N",                      16,  4096,    "160",     NULL,      NULL,        "most tokens of a remembered passage") \
 	X(chunk_overlap,  INT,    "chunk-overlap",  "N",                      0,   3,       "0",       NULL,      NULL,        "sentences that a passage repeats from the one before") \
 	X(max_file_bytes, INT,    "max-file-bytes", "N",                      1,   268435456, "33554432", NULL,  NULL,        "larger files are not remembered") \
