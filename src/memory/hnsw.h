@@ -82,7 +82,7 @@ typedef enum ruv_hnsw_how {
 typedef struct ruv_hnsw_query {
 	int k;	      /* 1..RUV_HNSW_MAX_EF */
 	int ef;	      /* candidates kept; recall grows with it. 0: max(ef_search, 64, 2k). Less than k counts as k */
-	int n_rerank; /* candidates ranked again by F32. 0: 2k + 16 with 8 bits, 4k + 32 with 4 bits; never more than ef */
+	int n_rerank; /* candidates ranked again by F32. 0: 2k + 16 with 8 bits, 4k + 32 with 4; 8k + 64 when scanning. Never more than there are */
 	ruv_hnsw_how how;
 	const ruv_hnsw_filter *filter; /* NULL: everything passes */
 	const ruv_hnsw_rows *rows;     /* NULL: none */
