@@ -16,6 +16,7 @@
 #include "base/status.h"
 #include "format/gguf_write.h"
 #include "format/quantize.h"
+#include "tensor/half.h"
 
 typedef struct shape {
 	const char *name, *arch, *title;
@@ -67,14 +68,6 @@ static uint64_t next(model *m)
 
 /* ---- blocks ---- */
 
-static uint16_t to_f16(float x)
-{
-	_Float16 h = (_Float16)x;
-	uint16_t bits;
-	memcpy(&bits, &h, sizeof bits);
-	return bits;
-}
-
 /* Scales and minima of Q4_K and Q5_K, both the same six bits: then x = d * scale * (q - middle). */
 static void pack_scales(unsigned char out[12], uint64_t r)
 {
@@ -98,32 +91,32 @@ static void fill_block(model *m, ruv_dtype dtype, unsigned char *b, size_t n_byt
 	switch (dtype) {
 	case RUV_Q4_0:
 	case RUV_Q4_1:
-		h = to_f16(spread / 4.6f);
+		h = ruv_f32_to_f16(spread / 4.6f);
 		memcpy(b, &h, 2);
 		if (dtype == RUV_Q4_1) {
-			h = to_f16(-7.5f * spread / 4.6f);
+			h = ruv_f32_to_f16(-7.5f * spread / 4.6f);
 			memcpy(b + 2, &h, 2);
 		}
 		break;
 	case RUV_Q5_0:
 	case RUV_Q5_1:
-		h = to_f16(spread / 9.2f);
+		h = ruv_f32_to_f16(spread / 9.2f);
 		memcpy(b, &h, 2);
 		if (dtype == RUV_Q5_1) {
-			h = to_f16(-15.5f * spread / 9.2f);
+			h = ruv_f32_to_f16(-15.5f * spread / 9.2f);
 			memcpy(b + 2, &h, 2);
 		}
 		break;
 	case RUV_Q8_0:
-		h = to_f16(spread / 74);
+		h = ruv_f32_to_f16(spread / 74);
 		memcpy(b, &h, 2);
 		break;
 	case RUV_Q4_K:
 	case RUV_Q5_K: {
 		float d = spread / (48 * (dtype == RUV_Q4_K ? 4.6f : 9.2f));
-		h = to_f16(d);
+		h = ruv_f32_to_f16(d);
 		memcpy(b, &h, 2);
-		h = to_f16(d * (dtype == RUV_Q4_K ? 7.5f : 15.5f));
+		h = ruv_f32_to_f16(d * (dtype == RUV_Q4_K ? 7.5f : 15.5f));
 		memcpy(b + 2, &h, 2);
 		pack_scales(b + 4, next(m));
 		break;
@@ -131,7 +124,7 @@ static void fill_block(model *m, ruv_dtype dtype, unsigned char *b, size_t n_byt
 	case RUV_Q6_K:
 		for (int i = 0; i < 16; i++)
 			b[192 + i] = (unsigned char)(32 + (b[192 + i] & 31));
-		h = to_f16(spread / (48 * 18.5f));
+		h = ruv_f32_to_f16(spread / (48 * 18.5f));
 		memcpy(b + 208, &h, 2);
 		break;
 	default:
@@ -152,7 +145,7 @@ static void fill_floats(model *m, const planned *t, unsigned char *out, int64_t 
 			memcpy(out + 4 * i, &x, 4);
 			break;
 		case RUV_F16:
-			h = to_f16(x);
+			h = ruv_f32_to_f16(x);
 			memcpy(out + 2 * i, &h, 2);
 			break;
 		default:
