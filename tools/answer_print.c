@@ -113,18 +113,20 @@ void answer_print_warnings(const ruv_answer *answer, FILE *out)
 		const ruv_citation *c = &answer->citations[i];
 
 		if (c->quote[0] && !c->verbatim)
-			fprintf(out, "%sThe sentence quoted from [%d] does not stand there word for word; check it.%s\n", yellow, c->named, plain);
+			fprintf(out, "%sThe sentence quoted from [%d] does not stand there word for word; check it.%s\n", yellow,
+			        c->named, plain);
 		else if (c->quote[0] && answer->sources[c->source].number != c->named)
-			fprintf(out, "%sThe sentence stands in [%d], not in [%d].%s\n", yellow, answer->sources[c->source].number, c->named, plain);
+			fprintf(out, "%sThe sentence stands in [%d], not in [%d].%s\n", yellow, answer->sources[c->source].number,
+			        c->named, plain);
 	}
 	if (!answer->unknown && answer->n_in_prompt && answer->n_citations == 0 && answer->n_tokens)
 		fprintf(out, "%sThe answer names no source.%s\n", yellow, plain);
 	if (answer->n_in_prompt < (answer->focused ? 1 : answer->n_sources))
 		fprintf(out, "%s%d of %d sources did not fit the context of %d tokens (marked [-]).%s\n", yellow,
-			answer->n_sources - answer->n_in_prompt, answer->n_sources, answer->n_ctx, plain);
+		        answer->n_sources - answer->n_in_prompt, answer->n_sources, answer->n_ctx, plain);
 	if (answer->n_history_dropped)
-		fprintf(out, "%sThe %d oldest messages did not fit the context of %d tokens.%s\n", yellow, answer->n_history_dropped,
-			answer->n_ctx, plain);
+		fprintf(out, "%sThe %d oldest messages did not fit the context of %d tokens.%s\n", yellow,
+		        answer->n_history_dropped, answer->n_ctx, plain);
 	if (answer->finish == RUV_FINISH_LENGTH)
 		fprintf(out, "%sThe answer was cut at %d tokens; --max-tokens allows more.%s\n", yellow, answer->n_tokens, plain);
 	if (answer->finish == RUV_FINISH_CANCELLED)
@@ -149,7 +151,8 @@ void answer_print_times(const ruv_answer *answer, FILE *out)
 		fprintf(out, ", %.1f tokens/s", tokens_per_second(answer));
 	fprintf(out, "; %s", cli_human_time(time, sizeof time, answer->total_ms * 1e-3));
 	for (int i = 0; i < answer->n_stages; i++)
-		fprintf(out, "%s%s %s", i ? ", " : " = ", answer->stages[i].name, cli_human_time(time, sizeof time, answer->stages[i].ms * 1e-3));
+		fprintf(out, "%s%s %s", i ? ", " : " = ", answer->stages[i].name,
+		        cli_human_time(time, sizeof time, answer->stages[i].ms * 1e-3));
 	fprintf(out, "%s\n", cli_sgr(out, CLI_PLAIN));
 }
 
@@ -162,30 +165,31 @@ json_t *answer_json(const ruv_answer *answer, const char *question)
 	for (int i = 0; i < answer->n_sources; i++) {
 		const ruv_source *s = &answer->sources[i];
 
-		json_array_append_new(
-		    sources, json_pack("{s:o, s:s, s:o, s:i, s:i, s:o, s:o, s:f, s:o, s:o, s:b}", "number",
-				       s->number ? json_integer(s->number) : json_null(), "id", s->id, "file", cli_json_text(s->source), "first_line",
-				       s->first_line, "last_line", s->last_line, "title", cli_json_text(s->title), "text", cli_json_text(s->text),
-				       "score", s->score, "cosine", s->vector_rank ? json_real((double)s->cosine) : json_null(), "bm25",
-				       s->lexical_rank ? json_real((double)s->bm25) : json_null(), "cited", s->cited));
+		json_array_append_new(sources,
+		                      json_pack("{s:o, s:s, s:o, s:i, s:i, s:o, s:o, s:f, s:o, s:o, s:b}", "number",
+		                                s->number ? json_integer(s->number) : json_null(), "id", s->id, "file",
+		                                cli_json_text(s->source), "first_line", s->first_line, "last_line", s->last_line,
+		                                "title", cli_json_text(s->title), "text", cli_json_text(s->text), "score", s->score,
+		                                "cosine", s->vector_rank ? json_real((double)s->cosine) : json_null(), "bm25",
+		                                s->lexical_rank ? json_real((double)s->bm25) : json_null(), "cited", s->cited));
 	}
 	for (int i = 0; i < answer->n_citations; i++) {
 		const ruv_citation *c = &answer->citations[i];
 
 		json_array_append_new(citations,
-				      json_pack("{s:i, s:i, s:o, s:o, s:o, s:b}", "number", answer->sources[c->source].number, "named",
-						c->named, "quote",
-						*c->quote ? cli_json_text(c->quote) : json_null(), "file",
-						cli_json_text(answer->sources[c->source].source), "line",
-						c->line ? json_integer(c->line) : json_null(), "verbatim", c->verbatim));
+		                      json_pack("{s:i, s:i, s:o, s:o, s:o, s:b}", "number", answer->sources[c->source].number,
+		                                "named", c->named, "quote", *c->quote ? cli_json_text(c->quote) : json_null(),
+		                                "file", cli_json_text(answer->sources[c->source].source), "line",
+		                                c->line ? json_integer(c->line) : json_null(), "verbatim", c->verbatim));
 	}
 	for (int i = 0; i < answer->n_stages; i++)
 		json_object_set_new(stages, answer->stages[i].name, json_real(answer->stages[i].ms));
-	return json_pack("{s:o, s:o, s:o, s:b, s:o, s:b, s:o, s:s, s:o, s:{s:i, s:i, s:i, s:i}, s:f, s:o, s:f, s:I}", "question",
-			 cli_json_text(question), "text", answer->text ? cli_json_text(answer->text) : json_null(), "answer",
-			 answer->answer ? cli_json_text(answer->answer) : json_null(), "unknown", answer->unknown, "citations", citations, "focused", answer->focused, "sources",
-			 sources, "finish", answer->text ? ruv_finish_name(answer->finish) : "retrieved", "model",
-			 answer->model ? cli_json_text(answer->model) : json_null(), "tokens", "prompt", answer->n_prompt, "kept", answer->n_kept,
-			 "generated", answer->n_tokens, "context", answer->n_ctx, "tokens_per_second", tokens_per_second(answer), "stages_ms",
-			 stages, "total_ms", answer->total_ms, "seed", (json_int_t)answer->seed);
+	return json_pack(
+	    "{s:o, s:o, s:o, s:b, s:o, s:b, s:o, s:s, s:o, s:{s:i, s:i, s:i, s:i}, s:f, s:o, s:f, s:I}", "question",
+	    cli_json_text(question), "text", answer->text ? cli_json_text(answer->text) : json_null(), "answer",
+	    answer->answer ? cli_json_text(answer->answer) : json_null(), "unknown", answer->unknown, "citations", citations,
+	    "focused", answer->focused, "sources", sources, "finish", answer->text ? ruv_finish_name(answer->finish) : "retrieved",
+	    "model", answer->model ? cli_json_text(answer->model) : json_null(), "tokens", "prompt", answer->n_prompt, "kept",
+	    answer->n_kept, "generated", answer->n_tokens, "context", answer->n_ctx, "tokens_per_second", tokens_per_second(answer),
+	    "stages_ms", stages, "total_ms", answer->total_ms, "seed", (json_int_t)answer->seed);
 }

@@ -284,7 +284,8 @@ bool cli_parse(const cli_spec *spec, int argc, char **argv, cli_args *args, int 
 		return false;
 	}
 	if (spec->max_args >= 0 && n_args > spec->max_args) {
-		*exit_code = cli_usage("'%s' is one argument too many: ruvllm %s %s", args->items[spec->max_args], spec->name, spec->usage);
+		*exit_code =
+		    cli_usage("'%s' is one argument too many: ruvllm %s %s", args->items[spec->max_args], spec->name, spec->usage);
 		return false;
 	}
 	return true;
@@ -382,7 +383,7 @@ static int report(int status, const char *message, const char *next)
 	print_error(message, next);
 	if (cli.json)
 		cli_json_print(json_pack("{s:{s:s, s:o, s:o}}", "error", "code", ruv_status_name(status), "message",
-					 cli_json_text(message), "next", next ? cli_json_text(next) : json_null()));
+		                         cli_json_text(message), "next", next ? cli_json_text(next) : json_null()));
 	return status == RUV_ECANCELLED ? CLI_EXIT_INTERRUPTED : CLI_EXIT_FAILED;
 }
 

@@ -48,21 +48,21 @@ typedef struct cli_strings {
 
 typedef struct cli_option {
 	const char *name; /* long name without dashes; NULL ends the table */
-	char letter;	  /* short name, 0 for none */
+	char letter;      /* short name, 0 for none */
 	cli_type type;
-	void *value;	  /* a variable of the type above, holding the default */
+	void *value;      /* a variable of the type above, holding the default */
 	const char *arg;  /* the argument's name in the help ("FILE"), or the choices */
 	const char *help; /* one line; state the default here */
 } cli_option;
 
 typedef struct cli_spec {
-	const char *name;	   /* "ask" */
-	const char *usage;	   /* what follows the name: "[OPTIONS] QUESTION" */
-	const char *summary;	   /* one or more sentences */
+	const char *name;          /* "ask" */
+	const char *usage;         /* what follows the name: "[OPTIONS] QUESTION" */
+	const char *summary;       /* one or more sentences */
 	const cli_option *options; /* ends with {0}; may be NULL */
-	const char *examples;	   /* lines, each a command; may be NULL */
-	const char *notes;	   /* more text under the options; may be NULL */
-	int min_args, max_args;	   /* positional arguments; max_args -1 is any number */
+	const char *examples;      /* lines, each a command; may be NULL */
+	const char *notes;         /* more text under the options; may be NULL */
+	int min_args, max_args;    /* positional arguments; max_args -1 is any number */
 	/* Options that another table knows (the configuration's keys). take() returns true when it knows --name; then it has used
 	 * `value` (NULL when none was given), or failed with *exit_code set. needs_value() says whether --name takes one.
 	 * help() prints their section. May all be NULL. */
@@ -81,7 +81,7 @@ typedef struct cli_args {
 typedef struct cli_state {
 	const char *command; /* the running subcommand's name */
 	bool json, quiet, verbose;
-	bool color;	/* stdout is a terminal, NO_COLOR is unset, --no-color was not given */
+	bool color;     /* stdout is a terminal, NO_COLOR is unset, --no-color was not given */
 	bool err_color; /* the same of stderr */
 } cli_state;
 extern cli_state cli;
@@ -147,7 +147,7 @@ json_t *cli_json_text(const char *text);
 typedef struct cli_progress {
 	const char *label;
 	const char *unit; /* "tensors", "files"; "B" prints human sizes */
-	uint64_t total;	  /* 0 when unknown */
+	uint64_t total;   /* 0 when unknown */
 	uint64_t done;
 	int64_t started_ns, shown_ns;
 	bool active, bar;
@@ -161,8 +161,8 @@ void cli_progress_end(cli_progress *progress, bool summary);
 
 /* ---- Ctrl-C ------------------------------------------------------------------------------------------------------------ */
 
-/* The signal's number after SIGINT or SIGTERM, once cli_interrupt_catch() was called; long loops look at it. A second SIGINT within the same wait ends
- * the program at once. */
+/* The signal's number after SIGINT or SIGTERM, once cli_interrupt_catch() was called; long loops look at it. A second SIGINT within
+ * the same wait ends the program at once. */
 extern volatile sig_atomic_t cli_interrupted;
 /* Set together with it, for calls of the library that take one. */
 extern ruv_cancel cli_cancel;

@@ -154,8 +154,8 @@ const char *cli_sgr(FILE *out, cli_style style)
 
 struct cli_table {
 	int n_columns;
-	bool *right;	/* [n_columns] */
-	char **cells;	/* row by row, the headings first */
+	bool *right;  /* [n_columns] */
+	char **cells; /* row by row, the headings first */
 	int n_cells, cap;
 };
 
@@ -344,8 +344,8 @@ static void show_progress(cli_progress *progress, const char *detail, int64_t no
 			bar[filled] = '>';
 		bar[24] = 0;
 		if (progress->total)
-			snprintf(line, sizeof line, "%s [%s] %3d%% %s/%s%s%s  %.60s", progress->label, bar, (int)(share * 100), done, total,
-				 unit, left, detail ? detail : "");
+			snprintf(line, sizeof line, "%s [%s] %3d%% %s/%s%s%s  %.60s", progress->label, bar, (int)(share * 100),
+			         done, total, unit, left, detail ? detail : "");
 		else
 			snprintf(line, sizeof line, "%s %s%s  %.60s", progress->label, done, unit, detail ? detail : "");
 		int width = cli_term_width(stderr) - 1;
@@ -401,8 +401,8 @@ void cli_progress_end(cli_progress *progress, bool summary)
 		char done[32], time[32];
 
 		fprintf(stderr, "%s: %s%s%s in %s\n", progress->label, amount(done, sizeof done, progress, progress->done),
-			strcmp(progress->unit, "B") ? " " : "", strcmp(progress->unit, "B") ? progress->unit : "",
-			cli_human_time(time, sizeof time, (double)(ruv_clock_now_ns() - progress->started_ns) * 1e-9));
+		        strcmp(progress->unit, "B") ? " " : "", strcmp(progress->unit, "B") ? progress->unit : "",
+		        cli_human_time(time, sizeof time, (double)(ruv_clock_now_ns() - progress->started_ns) * 1e-9));
 	}
 	fflush(stderr);
 }

@@ -88,20 +88,22 @@ const char *cli_config_name_at(int i)
 
 void cli_config_help(FILE *out)
 {
-	fprintf(out, "\n%sConfiguration%s (also in the environment, RUVLLM_..., and in the file; `ruvllm config` shows the values)\n",
-		cli_sgr(out, CLI_BOLD), cli_sgr(out, CLI_PLAIN));
+	fprintf(out,
+	        "\n%sConfiguration%s (also in the environment, RUVLLM_..., and in the file; `ruvllm config` shows the values)\n",
+	        cli_sgr(out, CLI_BOLD), cli_sgr(out, CLI_PLAIN));
 	fprintf(out, "      --config FILE            the file (default: ~/.config/ruvllm/config.ini)\n");
 	for (int i = 0; ruv_config_key_at(i); i++) {
 		const ruv_config_key *key = ruv_config_key_at(i);
 		bool has_default = *key->default_value && !strstr(key->help, "default");
 		char left[96];
-		int n = snprintf(left, sizeof left, "      --%s%s%s", key->name, key->is_switch ? "" : " ", key->is_switch ? "" : key->arg);
+		int n = snprintf(left, sizeof left, "      --%s%s%s", key->name, key->is_switch ? "" : " ",
+		                 key->is_switch ? "" : key->arg);
 
 		fprintf(out, "%-30s ", left);
 		if (n > 30)
 			fprintf(out, "\n%31s", "");
 		fprintf(out, "%s%s%s%s\n", key->help, has_default ? " (default " : "", has_default ? key->default_value : "",
-			has_default ? ")" : "");
+		        has_default ? ")" : "");
 	}
 }
 
@@ -109,7 +111,8 @@ static void log_line(void *user, ruv_log_level level, const char *where, const c
 {
 	(void)user;
 	(void)where;
-	fprintf(stderr, "%sruvllm:%s %s\n", cli_sgr(stderr, level >= RUV_LOG_WARN ? CLI_YELLOW : CLI_DIM), cli_sgr(stderr, CLI_PLAIN), line);
+	fprintf(stderr, "%sruvllm:%s %s\n", cli_sgr(stderr, level >= RUV_LOG_WARN ? CLI_YELLOW : CLI_DIM),
+	        cli_sgr(stderr, CLI_PLAIN), line);
 }
 
 ruv_config *cli_config(int *exit_code)

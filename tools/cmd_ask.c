@@ -35,11 +35,13 @@ int cmd_ask(int argc, char **argv)
 	static const cli_spec spec = {
 	    .name = "ask",
 	    .usage = "[OPTIONS] QUESTION...|-",
-	    .summary = "Answer a question from what is remembered. The answer streams; then come the sources with their scores (* marks the cited "
+	    .summary = "Answer a question from what is remembered. The answer streams; then come the sources with their scores (* "
+	               "marks the cited "
 		       "ones; the place is the line of the quoted sentence), the speed, and the time of each stage.",
 	    .options = options,
-	    .examples = "ruvllm ask \"When does the nightly backup start?\"\nruvllm ask --sources 5 --model m \"Who signs off releases?\"\n"
-			"echo \"What is the default port?\" | ruvllm ask --json -",
+	    .examples =
+		"ruvllm ask \"When does the nightly backup start?\"\nruvllm ask --sources 5 --model m \"Who signs off releases?\"\n"
+		"echo \"What is the default port?\" | ruvllm ask --json -",
 	    .min_args = 1,
 	    .max_args = -1,
 	    CLI_CONFIG_OPTIONS,

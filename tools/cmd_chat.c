@@ -65,14 +65,14 @@ static void take_turn(chat *c, const char *line)
 {
 	answer_stream stream = {0};
 	ruv_ask_params params = {.question = line,
-				 .history = c->messages,
-				 .n_history = c->n_messages,
-				 .session = c->session,
-				 .no_memory = !c->use_memory,
-				 .chat = true,
-				 .cancel = &cli_cancel,
-				 .on_piece = cli.json ? NULL : answer_stream_piece,
-				 .user = &stream};
+	                         .history = c->messages,
+	                         .n_history = c->n_messages,
+	                         .session = c->session,
+	                         .no_memory = !c->use_memory,
+	                         .chat = true,
+	                         .cancel = &cli_cancel,
+	                         .on_piece = cli.json ? NULL : answer_stream_piece,
+	                         .user = &stream};
 	ruv_error err = {0};
 	int rc;
 
@@ -102,14 +102,15 @@ static void take_turn(chat *c, const char *line)
 	} else {
 		answer_print_warnings(&c->answer, stdout);
 		if (c->use_memory && c->answer.n_sources == 0)
-			printf("%s(without a source: memory has nothing near this)%s\n", cli_sgr(stdout, CLI_DIM), cli_sgr(stdout, CLI_PLAIN));
+			printf("%s(without a source: memory has nothing near this)%s\n", cli_sgr(stdout, CLI_DIM),
+			       cli_sgr(stdout, CLI_PLAIN));
 		for (int i = 0; i < c->answer.n_citations; i++) {
 			const ruv_citation *citation = &c->answer.citations[i];
 			const ruv_source *source = &c->answer.sources[citation->source];
 			char place[4300];
 
-			cli_place(source->source, citation->line ? citation->line : source->first_line, citation->line ? 0 : source->last_line, place,
-				  sizeof place);
+			cli_place(source->source, citation->line ? citation->line : source->first_line,
+			          citation->line ? 0 : source->last_line, place, sizeof place);
 			printf("%s[%d] %s%s\n", cli_sgr(stdout, CLI_DIM), source->number, place, cli_sgr(stdout, CLI_PLAIN));
 		}
 		if (c->show_sources) {
@@ -138,8 +139,8 @@ static void show_sources(chat *c, const char *arg)
 		answer_print_sources(&c->answer, stdout);
 		for (int i = 0; i < c->answer.n_sources; i++)
 			if (c->answer.sources[i].number)
-				printf("\n%s[%d]%s %s\n", cli_sgr(stdout, CLI_BOLD), c->answer.sources[i].number, cli_sgr(stdout, CLI_PLAIN),
-				       c->answer.sources[i].text);
+				printf("\n%s[%d]%s %s\n", cli_sgr(stdout, CLI_BOLD), c->answer.sources[i].number,
+				       cli_sgr(stdout, CLI_PLAIN), c->answer.sources[i].text);
 		answer_print_times(&c->answer, stdout);
 	}
 }
@@ -179,9 +180,9 @@ static void show_memory(chat *c, const char *arg)
 			cli_runtime_fail(&err);
 		return;
 	}
-	printf("%lld passages from %lld sources, %s, in %s; memory is %s for this chat.\n", (long long)stats.n_nodes, (long long)stats.n_sources,
-	       cli_human_bytes(bytes, sizeof bytes, (uint64_t)stats.database_bytes), ruv_runtime_data_dir(c->runtime),
-	       c->use_memory ? "on" : "off");
+	printf("%lld passages from %lld sources, %s, in %s; memory is %s for this chat.\n", (long long)stats.n_nodes,
+	       (long long)stats.n_sources, cli_human_bytes(bytes, sizeof bytes, (uint64_t)stats.database_bytes),
+	       ruv_runtime_data_dir(c->runtime), c->use_memory ? "on" : "off");
 }
 
 static void remember(chat *c, const char *arg)
@@ -304,7 +305,8 @@ static bool run_command(chat *c, char *line)
 		return true;
 	}
 	near = cli_nearest(line, names, N_CHAT_COMMANDS);
-	printf("There is no %s; %s%s%s\n", line, near ? "did you mean " : "/help lists the commands", near ? near : "", near ? "?" : ".");
+	printf("There is no %s; %s%s%s\n", line, near ? "did you mean " : "/help lists the commands", near ? near : "",
+	       near ? "?" : ".");
 	fflush(stdout);
 	return true;
 }
@@ -400,7 +402,7 @@ static void chat_on_terminal(chat *c)
 
 	if (!el || !past) {
 		c->exit_code = cli_failf(RUV_EINTERNAL, "the line editor cannot be started on this terminal (TERM=%s)",
-					 getenv("TERM") ? getenv("TERM") : "");
+		                         getenv("TERM") ? getenv("TERM") : "");
 		goto done;
 	}
 	snprintf(path, sizeof path, "%s/chat_history", ruv_runtime_data_dir(c->runtime));
@@ -424,7 +426,8 @@ static void chat_on_terminal(chat *c)
 		errno = 0;
 		typed = el_gets(el, &n);
 		if (!typed || n <= 0) {
-			if (cli_interrupted != SIGTERM && (cli_interrupted || errno == EINTR)) { /* Ctrl-C at the prompt: a fresh line */
+			if (cli_interrupted != SIGTERM &&
+			    (cli_interrupted || errno == EINTR)) { /* Ctrl-C at the prompt: a fresh line */
 				printf("\n(/quit or Ctrl-D leaves)\n");
 				el_reset(el);
 				continue;
@@ -494,8 +497,10 @@ int cmd_chat(int argc, char **argv)
 	static const cli_spec spec = {
 	    .name = "chat",
 	    .usage = "[OPTIONS]",
-	    .summary = "Talk with the model; what memory holds is looked up for every message, and the answer says where it stands. /help inside lists the "
-		       "commands. Without a terminal, every line of standard input is a message; with --json every answer is one line of JSON.",
+	    .summary = "Talk with the model; what memory holds is looked up for every message, and the answer says where it "
+	               "stands. /help inside lists the "
+		       "commands. Without a terminal, every line of standard input is a message; with --json every answer is one "
+	               "line of JSON.",
 	    .options = options,
 	    .examples = "ruvllm chat\nprintf 'When does the backup start?\\nAnd how long is it kept?\\n' | ruvllm chat",
 	    CLI_CONFIG_OPTIONS,

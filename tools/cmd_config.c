@@ -10,10 +10,12 @@ int cmd_config(int argc, char **argv)
 	static const cli_spec spec = {
 	    .name = "config",
 	    .usage = "[OPTIONS] [KEY...]",
-	    .summary = "Print the configuration: every key with its value and where the value comes from. A flag beats the environment, that beats "
+	    .summary = "Print the configuration: every key with its value and where the value comes from. A flag beats the "
+	               "environment, that beats "
 		       "the file, that beats the preset, that beats the default.",
 	    .options = options,
-	    .notes = "The file is ~/.config/ruvllm/config.ini (or $XDG_CONFIG_HOME/ruvllm/config.ini, or RUVLLM_CONFIG, or --config FILE): lines "
+	    .notes = "The file is ~/.config/ruvllm/config.ini (or $XDG_CONFIG_HOME/ruvllm/config.ini, or RUVLLM_CONFIG, or "
+	             "--config FILE): lines "
 		     "'key = value', comments begin with # or ;.",
 	    .examples = "ruvllm config\nruvllm config --preset edge --changed\nruvllm config model context --json",
 	    .max_args = -1,
@@ -41,7 +43,7 @@ int cmd_config(int argc, char **argv)
 
 		if (ruv_config_key_find(args.items[i]) < 0)
 			return near ? cli_usage("there is no key '%s'; did you mean '%s'?", args.items[i], near)
-				    : cli_usage("there is no key '%s'; `ruvllm config` lists them", args.items[i]);
+			            : cli_usage("there is no key '%s'; `ruvllm config` lists them", args.items[i]);
 	}
 	runtime = cli_runtime(&code);
 	if (!runtime)
@@ -65,8 +67,9 @@ int cmd_config(int argc, char **argv)
 			continue;
 		if (cli.json) {
 			json_object_set_new(json, key->name,
-					    json_pack("{s:o, s:s, s:o, s:s, s:s}", "value", cli_json_text(value), "origin", origins[origin], "where",
-						      cli_json_text(where), "env", key->env, "help", key->help));
+			                    json_pack("{s:o, s:s, s:o, s:s, s:s}", "value", cli_json_text(value), "origin",
+			                              origins[origin], "where", cli_json_text(where), "env", key->env, "help",
+			                              key->help));
 		} else {
 			cli_table_cell(table, "%s", key->name);
 			cli_table_cell(table, "%s", *value ? value : "-");

@@ -1,7 +1,7 @@
 /* cmd_doctor.c - ruvllm doctor: what this machine offers, which models are there and whole, and whether memory is sound.
  *
- * Every finding is a line: ok, note (works, but you should know) or problem (something will fail; the line says what to do). The exit
- * code is 1 when there is a problem. */
+ * Every finding is a line: ok, note (works, but you should know) or problem (something will fail; the line says what to do). The
+ * exit code is 1 when there is a problem. */
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
@@ -31,7 +31,8 @@ static void RUV_PRINTF(4, 5) report(doctor *d, finding kind, const char *what, c
 	va_end(args);
 	d->n_problems += kind == PROBLEM;
 	if (d->findings)
-		json_array_append_new(d->findings, json_pack("{s:s, s:s, s:o}", "about", what, "verdict", names[kind], "text", cli_json_text(text)));
+		json_array_append_new(
+		    d->findings, json_pack("{s:s, s:s, s:o}", "about", what, "verdict", names[kind], "text", cli_json_text(text)));
 	else
 		printf("%s%-8s%s %-9s %s\n", cli_sgr(stdout, styles[kind]), names[kind], cli_sgr(stdout, CLI_PLAIN), what, text);
 }
@@ -82,7 +83,9 @@ static void look_at_speed(doctor *d, ruv_runtime *runtime)
 		report(d, PROBLEM, "speed", "%s", err.message);
 		return;
 	}
-	report(d, OK, "speed", "memory read at %.1f GB/s, %.0f GFLOP/s in F32, %.0f GOP/s on bytes (%d threads); a model of 1 GB writes at most %.0f tokens/s",
+	report(d, OK, "speed",
+	       "memory read at %.1f GB/s, %.0f GFLOP/s in F32, %.0f GOP/s on bytes (%d threads); a model of 1 GB writes at most "
+	       "%.0f tokens/s",
 	       m.all.read_bytes * 1e-9, m.all.f32_ops * 1e-9, m.all.int8_ops * 1e-9, m.n_threads, m.all.read_bytes * 1e-9);
 }
 
@@ -99,8 +102,8 @@ static void look_at_model(doctor *d, ruv_runtime *runtime, const char *role, boo
 	int rc = ruv_runtime_find_model(runtime, role, path, sizeof path, &err);
 
 	if (rc) {
-		report(d, needed ? PROBLEM : NOTE, about, "%s; set --%s%s FILE or --models-dir DIR", err.message, is_encoder ? "" : "model-",
-		       !strcmp(about, "model") ? "l" : role);
+		report(d, needed ? PROBLEM : NOTE, about, "%s; set --%s%s FILE or --models-dir DIR", err.message,
+		       is_encoder ? "" : "model-", !strcmp(about, "model") ? "l" : role);
 		return;
 	}
 	/* The runtime's own way of opening checks the file's SHA-256 where a list is beside it. */
@@ -121,8 +124,8 @@ static void look_at_model(doctor *d, ruv_runtime *runtime, const char *role, boo
 	}
 	ruv_model_get_info(model, &info);
 	report(d, OK, about, "%s (%s, %s, %s parameters, %s, context %d): %s", info.name, info.architecture, info.file_type,
-	       cli_human_count(params, sizeof params, (double)info.n_params), cli_human_bytes(bytes, sizeof bytes, info.n_bytes), info.n_ctx_train,
-	       path);
+	       cli_human_count(params, sizeof params, (double)info.n_params), cli_human_bytes(bytes, sizeof bytes, info.n_bytes),
+	       info.n_ctx_train, path);
 	if (is_encoder)
 		ruv_model_free(model);
 }
@@ -164,20 +167,25 @@ static void look_at_store(doctor *d, ruv_runtime *runtime)
 		return;
 	}
 	report(d, OK, "store", "%s: %lld passages from %lld sources, %lld vectors, %s on disk", dir, (long long)stats.n_nodes,
-	       (long long)stats.n_sources, (long long)stats.n_vectors, cli_human_bytes(text, sizeof text, (uint64_t)stats.database_bytes));
+	       (long long)stats.n_sources, (long long)stats.n_vectors,
+	       cli_human_bytes(text, sizeof text, (uint64_t)stats.database_bytes));
 	if (stats.n_without_vector)
-		report(d, NOTE, "store", "%lld passages have no vector and are found by words only; `ruvllm memory reembed` gives them one", (long long)stats.n_without_vector);
+		report(d, NOTE, "store",
+		       "%lld passages have no vector and are found by words only; `ruvllm memory reembed` gives them one",
+		       (long long)stats.n_without_vector);
 	rc = ruv_memory_check(memory, &checked, false, on_store_problem, &watch, &err);
 	if (rc)
 		report(d, PROBLEM, "store", "%s", err.message);
 	else if (checked.n_problems == 0)
 		report(d, OK, "store", "sound: pages, checksums, edges and word index agree");
 	else
-		report(d, PROBLEM, "store", "%d problems; `ruvllm memory verify --repair` repairs what can be made again", checked.n_problems);
+		report(d, PROBLEM, "store", "%d problems; `ruvllm memory verify --repair` repairs what can be made again",
+		       checked.n_problems);
 	if (statvfs(dir, &disk) == 0) {
 		uint64_t room = (uint64_t)disk.f_bavail * disk.f_frsize;
 
-		report(d, room < ((uint64_t)64 << 20) ? PROBLEM : OK, "disk", "%s free for %s", cli_human_bytes(text, sizeof text, room), dir);
+		report(d, room < ((uint64_t)64 << 20) ? PROBLEM : OK, "disk", "%s free for %s",
+		       cli_human_bytes(text, sizeof text, room), dir);
 	}
 	/* Does the encoder that is configured belong to this store? */
 	rc = ruv_runtime_memory(runtime, &memory, &err);
@@ -188,12 +196,14 @@ static void look_at_store(doctor *d, ruv_runtime *runtime)
 int cmd_doctor(int argc, char **argv)
 {
 	static bool quick;
-	static const cli_option options[] = {{"quick", 0, CLI_FLAG, &quick, NULL, "do not measure the machine's speed (a second)"}, {0}};
+	static const cli_option options[] = {{"quick", 0, CLI_FLAG, &quick, NULL, "do not measure the machine's speed (a second)"},
+	                                     {0}};
 	static const cli_spec spec = {
 	    .name = "doctor",
 	    .options = options,
 	    .usage = "[OPTIONS]",
-	    .summary = "Look at this installation: the processor and what is used of it, memory, the configuration, every model with its checksum, the store "
+	    .summary = "Look at this installation: the processor and what is used of it, memory, the configuration, every model "
+	               "with its checksum, the store "
 		       "and the disk. Ends with 1 when something will not work, and says what to do.",
 	    .notes = "`ruvllm bench` measures the machine and the models.",
 	    CLI_CONFIG_OPTIONS,
@@ -217,7 +227,8 @@ int cmd_doctor(int argc, char **argv)
 	if (cli.json)
 		d.findings = json_array();
 	report(&d, OK, "version", "ruvllm %s", ruv_version());
-	report(&d, OK, "config", "%s", *ruv_config_file(config) ? ruv_config_file(config) : "no file; defaults, environment and flags only");
+	report(&d, OK, "config", "%s",
+	       *ruv_config_file(config) ? ruv_config_file(config) : "no file; defaults, environment and flags only");
 	look_at_machine(&d, runtime);
 	if (!quick)
 		look_at_speed(&d, runtime);

@@ -33,16 +33,17 @@ static void on_file(void *user, const ruv_remember_file *file)
 	char path[4300];
 
 	if (w->files)
-		json_array_append_new(w->files, json_pack("{s:o, s:s, s:o, s:i, s:i, s:i}", "file", cli_json_text(file->path), "outcome",
-							  outcome_names[file->outcome], "why", *file->why ? cli_json_text(file->why) : json_null(),
-							  "added", file->nodes.n_added, "kept", file->nodes.n_kept, "removed",
-							  file->nodes.n_removed));
+		json_array_append_new(w->files,
+		                      json_pack("{s:o, s:s, s:o, s:i, s:i, s:i}", "file", cli_json_text(file->path), "outcome",
+		                                outcome_names[file->outcome], "why",
+		                                *file->why ? cli_json_text(file->why) : json_null(), "added", file->nodes.n_added,
+		                                "kept", file->nodes.n_kept, "removed", file->nodes.n_removed));
 	if (file->outcome == RUV_REMEMBER_FAILED || cli.verbose) {
 		if (w->progress.bar)
 			fprintf(stderr, "\r\033[K");
 		fprintf(stderr, "%s%s%s: %s%s%s\n", file->outcome == RUV_REMEMBER_FAILED ? cli_sgr(stderr, CLI_RED) : "",
-			outcome_names[file->outcome], cli_sgr(stderr, CLI_PLAIN), cli_short_path(file->path, path, sizeof path),
-			*file->why ? ": " : "", file->why);
+		        outcome_names[file->outcome], cli_sgr(stderr, CLI_PLAIN), cli_short_path(file->path, path, sizeof path),
+		        *file->why ? ": " : "", file->why);
 	}
 }
 
@@ -67,8 +68,8 @@ static void print_sum(const ruv_remember_result *sum)
 	char bytes[32], time[32];
 
 	printf("%d %s (%s) in %s: %d added, %d updated, %d unchanged", sum->n_files, sum->n_files == 1 ? "file" : "files",
-	       cli_human_bytes(bytes, sizeof bytes, (uint64_t)sum->n_bytes), cli_human_time(time, sizeof time, sum->seconds), sum->n_added,
-	       sum->n_updated, sum->n_unchanged);
+	       cli_human_bytes(bytes, sizeof bytes, (uint64_t)sum->n_bytes), cli_human_time(time, sizeof time, sum->seconds),
+	       sum->n_added, sum->n_updated, sum->n_unchanged);
 	if (sum->n_skipped)
 		printf(", %d skipped%s", sum->n_skipped, cli.verbose ? "" : " (--verbose says why)");
 	if (sum->n_failed)
@@ -106,12 +107,16 @@ int cmd_remember(int argc, char **argv)
 	static const cli_spec spec = {
 	    .name = "remember",
 	    .usage = "[OPTIONS] FILE|DIR|-...",
-	    .summary = "Read text, Markdown and HTML into memory: cut into passages that know their file and lines, embedded, and stored. A file that has "
-		       "not changed is skipped; of a changed one only the changed passages are read again. Every file is stored as a whole: "
+	    .summary = "Read text, Markdown and HTML into memory: cut into passages that know their file and lines, embedded, and "
+	               "stored. A file that has "
+		       "not changed is skipped; of a changed one only the changed passages are read again. Every file is stored as "
+	               "a whole: "
 		       "interrupted, what is finished is kept, and the same command goes on from there.",
 	    .options = options,
-	    .notes = "Directories are read recursively; hidden entries, symbolic links and binary files are left out. - is standard input.",
-	    .examples = "ruvllm remember docs/\nruvllm remember --tag ops runbook.md notes.html\necho \"The backup starts at 02:00.\" | ruvllm remember --name backup-note -",
+	    .notes = "Directories are read recursively; hidden entries, symbolic links and binary files are left out. - is "
+	             "standard input.",
+	    .examples = "ruvllm remember docs/\nruvllm remember --tag ops runbook.md notes.html\necho \"The backup starts at "
+	                "02:00.\" | ruvllm remember --name backup-note -",
 	    .min_args = 1,
 	    .max_args = -1,
 	    CLI_CONFIG_OPTIONS,
@@ -163,12 +168,12 @@ int cmd_remember(int argc, char **argv)
 	else
 		code = sum.n_failed ? CLI_EXIT_FAILED : CLI_EXIT_OK;
 	if (cli.json && !rc) {
-		int printed = cli_json_print(json_pack("{s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:I, s:f, s:O}", "files", sum.n_files,
-						       "added", sum.n_added, "updated", sum.n_updated, "unchanged", sum.n_unchanged, "skipped",
-						       sum.n_skipped, "failed", sum.n_failed, "passages_added", sum.n_passages_added,
-						       "passages_kept", sum.n_passages_kept, "passages_removed", sum.n_passages_removed,
-						       "passages_embedded", sum.n_embedded, "bytes", (json_int_t)sum.n_bytes, "seconds",
-						       sum.seconds, "details", w.files));
+		int printed = cli_json_print(
+		    json_pack("{s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:I, s:f, s:O}", "files", sum.n_files, "added",
+		              sum.n_added, "updated", sum.n_updated, "unchanged", sum.n_unchanged, "skipped", sum.n_skipped,
+		              "failed", sum.n_failed, "passages_added", sum.n_passages_added, "passages_kept", sum.n_passages_kept,
+		              "passages_removed", sum.n_passages_removed, "passages_embedded", sum.n_embedded, "bytes",
+		              (json_int_t)sum.n_bytes, "seconds", sum.seconds, "details", w.files));
 
 		code = printed ? printed : code;
 	} else if (!cli.json && sum.n_files && (!cli.quiet || rc)) {

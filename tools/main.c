@@ -35,8 +35,8 @@ static void print_help(FILE *out)
 {
 	const char *bold = cli_sgr(out, CLI_BOLD), *plain = cli_sgr(out, CLI_PLAIN);
 
-	fprintf(out, "ruvllm %s - a local LLM runtime that remembers\n\n%sUsage:%s ruvllm COMMAND [OPTIONS] [ARGUMENTS]\n", ruv_version(),
-		bold, plain);
+	fprintf(out, "ruvllm %s - a local LLM runtime that remembers\n\n%sUsage:%s ruvllm COMMAND [OPTIONS] [ARGUMENTS]\n",
+	        ruv_version(), bold, plain);
 	for (int group = 0; group < N_GROUPS; group++) {
 		bool any = false;
 
@@ -49,8 +49,9 @@ static void print_help(FILE *out)
 			fprintf(out, "  %-10s  %s\n", commands[i].name, commands[i].help);
 		}
 	}
-	fprintf(out, "\n`ruvllm COMMAND --help` explains one command. Every command takes --json, --quiet, --verbose and --no-color.\n"
-		     "Exit codes: 0 done, 1 failed, 2 wrong usage, 130 stopped by Ctrl-C.\n");
+	fprintf(out,
+	        "\n`ruvllm COMMAND --help` explains one command. Every command takes --json, --quiet, --verbose and --no-color.\n"
+	        "Exit codes: 0 done, 1 failed, 2 wrong usage, 130 stopped by Ctrl-C.\n");
 }
 
 static int find_command(const char *name)

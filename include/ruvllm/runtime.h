@@ -41,12 +41,12 @@ typedef enum ruv_config_origin {
 } ruv_config_origin;
 
 typedef struct ruv_config_key {
-	const char *name;	   /* "max-tokens" */
-	const char *env;	   /* "RUVLLM_MAX_TOKENS" */
-	const char *arg;	   /* what a value looks like: "N", "FILE", "hybrid|vector|lexical" */
+	const char *name;          /* "max-tokens" */
+	const char *env;           /* "RUVLLM_MAX_TOKENS" */
+	const char *arg;           /* what a value looks like: "N", "FILE", "hybrid|vector|lexical" */
 	const char *default_value; /* "" : none */
-	const char *help;	   /* one line */
-	bool is_switch;		   /* as a flag it may stand without a value: --key is --key yes, --no-key is --key no */
+	const char *help;          /* one line */
+	bool is_switch;            /* as a flag it may stand without a value: --key is --key yes, --no-key is --key no */
 } ruv_config_key;
 
 /* The i-th key, NULL past the end. */
@@ -92,8 +92,8 @@ RUV_API int ruv_runtime_memory_if_any(ruv_runtime *runtime, ruv_memory **out, ru
 RUV_API ruv_memory_scope ruv_runtime_scope(const ruv_runtime *runtime);
 RUV_API const char *ruv_runtime_data_dir(const ruv_runtime *runtime);
 
-/* Where a model would be loaded from: which is "s", "m", "l", "encoder" or a file; path gets a file that exists. RUV_ENOTFOUND lists the
- * places that were looked at. */
+/* Where a model would be loaded from: which is "s", "m", "l", "encoder" or a file; path gets a file that exists. RUV_ENOTFOUND
+ * lists the places that were looked at. */
 RUV_API int ruv_runtime_find_model(const ruv_runtime *runtime, const char *which, char *path, size_t cap, ruv_error *err);
 
 /* Was the model trained on docs/prompt-format.md, so that it answers with the sentence it used? */
@@ -102,9 +102,9 @@ RUV_API bool ruv_model_cites(const ruv_model *model);
 /* ---- remembering ------------------------------------------------------------------------------------------------------- */
 
 typedef struct ruv_remember_progress {
-	int n_files, n_files_done; /* known in advance */
-	const char *path;	   /* the one being read */
-	int n_chunks, n_chunks_done; /* of that file: passages to embed */
+	int n_files, n_files_done;     /* known in advance */
+	const char *path;              /* the one being read */
+	int n_chunks, n_chunks_done;   /* of that file: passages to embed */
 	int64_t n_bytes, n_bytes_done; /* of all files */
 } ruv_remember_progress;
 
@@ -125,11 +125,12 @@ typedef struct ruv_remember_file {
 
 /* One of path, text. */
 typedef struct ruv_remember_params {
-	const char *path;  /* a file or a directory (read recursively; hidden entries, symbolic links and binary files are left out) */
-	const char *text;  /* [n_bytes] instead of a path, e.g. standard input */
+	const char
+	    *path; /* a file or a directory (read recursively; hidden entries, symbolic links and binary files are left out) */
+	const char *text; /* [n_bytes] instead of a path, e.g. standard input */
 	size_t n_bytes;
-	const char *name;  /* the source's name for text; NULL: "text:" and the beginning of its SHA-256 */
-	const char *kind;  /* "text", "markdown", "html"; NULL: by the name's ending */
+	const char *name;        /* the source's name for text; NULL: "text:" and the beginning of its SHA-256 */
+	const char *kind;        /* "text", "markdown", "html"; NULL: by the name's ending */
 	const char *const *tags; /* [n_tags] put on every passage */
 	int n_tags;
 	const char *domain;
@@ -141,7 +142,7 @@ typedef struct ruv_remember_params {
 } ruv_remember_params;
 
 typedef struct ruv_remember_result {
-	int n_files; /* looked at */
+	int n_files;                                              /* looked at */
 	int n_added, n_updated, n_unchanged, n_skipped, n_failed; /* files */
 	int n_passages_added, n_passages_kept, n_passages_removed;
 	int n_embedded; /* passages that the encoder had to read */
@@ -149,32 +150,33 @@ typedef struct ruv_remember_result {
 	double seconds;
 } ruv_remember_result;
 
-/* Reads files into passages with their place (file, lines), embeds what is new, and stores each file in one transaction: interrupted
- * at any point, what is finished stays and a second call goes on from there. A single unreadable file of a directory is reported in
- * on_file and counted; a path that is no file or directory is an error. RUV_ECANCELLED: *result says how far it came. */
+/* Reads files into passages with their place (file, lines), embeds what is new, and stores each file in one transaction:
+ * interrupted at any point, what is finished stays and a second call goes on from there. A single unreadable file of a directory is
+ * reported in on_file and counted; a path that is no file or directory is an error. RUV_ECANCELLED: *result says how far it came.
+ */
 RUV_API int ruv_remember(ruv_runtime *runtime, const ruv_remember_params *params, ruv_remember_result *result, ruv_error *err);
 
 /* ---- asking ------------------------------------------------------------------------------------------------------------ */
 
 /* A passage that was found. Strings belong to the answer. */
 typedef struct ruv_source {
-	int number;	    /* its [number] in the prompt, 0: found, but not in it */
+	int number; /* its [number] in the prompt, 0: found, but not in it */
 	char id[RUV_ID_SIZE];
 	const char *text, *title, *source; /* source: the file */
 	int first_line, last_line;
-	double score;	    /* fused */
+	double score;       /* fused */
 	float cosine, bm25; /* 0 where it was not in that list */
 	int vector_rank, lexical_rank;
-	int n_tokens;	    /* in the prompt */
-	bool cited;	    /* the model pointed at it; its citation says whether the quote stands there */
+	int n_tokens; /* in the prompt */
+	bool cited;   /* the model pointed at it; its citation says whether the quote stands there */
 } ruv_source;
 
 typedef struct ruv_citation {
-	int source;	   /* index into sources: the one that has the quote, else the one that the model named */
-	int named;	   /* the number that the model wrote */
+	int source;        /* index into sources: the one that has the quote, else the one that the model named */
+	int named;         /* the number that the model wrote */
 	const char *quote; /* the sentence as the model wrote it */
-	int line;	   /* the line of the file on which the quote begins; 0 when it cannot be told */
-	bool verbatim;	   /* the quote stands in the source, white space apart */
+	int line;          /* the line of the file on which the quote begins; 0 when it cannot be told */
+	bool verbatim;     /* the quote stands in the source, white space apart */
 } ruv_citation;
 
 /* One stage of the loop and what it took. */
@@ -187,15 +189,15 @@ enum { RUV_ANSWER_MAX_STAGES = 8, RUV_ANSWER_MAX_CITATIONS = 16 };
 
 /* Zeroed is empty; release it with ruv_answer_release. */
 typedef struct ruv_answer {
-	char *text;   /* all that the model wrote */
+	char *text;         /* all that the model wrote */
 	const char *answer; /* the short answer in it; all of it where the model gave none */
-	bool unknown; /* the model says that the sources do not hold the answer */
+	bool unknown;       /* the model says that the sources do not hold the answer */
 	ruv_citation citations[RUV_ANSWER_MAX_CITATIONS];
 	int n_citations;
-	ruv_source *sources; /* [n_sources] best first */
-	int n_sources, n_in_prompt; /* the rest was dropped: it did not fit, or */
-	bool focused;		    /* only the best one was given, because both searches put it first */
-	int n_history_dropped;	    /* of the history's oldest messages, likewise */
+	ruv_source *sources;                   /* [n_sources] best first */
+	int n_sources, n_in_prompt;            /* the rest was dropped: it did not fit, or */
+	bool focused;                          /* only the best one was given, because both searches put it first */
+	int n_history_dropped;                 /* of the history's oldest messages, likewise */
 	int n_prompt, n_kept, n_tokens, n_ctx; /* tokens: of the prompt, of it already there, generated, of the context window */
 	ruv_finish finish;
 	ruv_stage stages[RUV_ANSWER_MAX_STAGES];
@@ -214,11 +216,11 @@ typedef struct ruv_ask_params {
 	const ruv_message *history; /* [n_history] earlier user and assistant messages, oldest first; without their sources */
 	int n_history;
 	ruv_session *session; /* to go on in, so that what it holds need not run again; NULL: one of its own */
-	bool no_memory;	      /* chat: no sources */
-	bool chat;	      /* without any source found, talk freely; otherwise that is RUV_ENOTFOUND */
+	bool no_memory;       /* chat: no sources */
+	bool chat;            /* without any source found, talk freely; otherwise that is RUV_ENOTFOUND */
 	const ruv_cancel *cancel;
 	void (*on_sources)(void *user, const ruv_answer *so_far); /* after retrieval, before the first token */
-	ruv_on_piece *on_piece;	/* the text as it is generated; NULL is fine */
+	ruv_on_piece *on_piece;                                   /* the text as it is generated; NULL is fine */
 	void *user;
 } ruv_ask_params;
 

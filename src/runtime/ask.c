@@ -34,7 +34,7 @@ typedef struct asking {
 	ruv_model *model;
 	ruv_session *session, *own_session;
 	char *search_text; /* what is looked for: the question, with the one before it where it needs that */
-	float *vector;	   /* [dim], NULL when searching by words alone */
+	float *vector;     /* [dim], NULL when searching by words alone */
 	ruv_context context;
 	ruv_generation generation;
 	int64_t stage_ns;
@@ -61,11 +61,12 @@ static char *keep(asking *a, const char *text)
 /* Words that say nothing about what a message is about, besides those of less than three letters. */
 static bool is_common_word(const char *word, size_t n)
 {
-	static const char *const words[] = {"about", "all",  "and",	 "any",	  "are",  "but",  "can",  "could", "did",  "does", "for",   "from", "had",
-					    "has",   "have", "her",	 "him",	  "his",  "how",  "its",  "long",  "many", "more", "much",  "not",  "one",
-					    "other", "please", "she",	 "should", "some", "tell", "that", "the",  "their", "them", "then", "there", "these",
-					    "they",  "this", "those",	 "was",	  "were", "what", "when", "where", "which", "who", "why",  "will", "with",
-					    "would", "you",  "your"};
+	static const char *const words[] = {
+	    "about", "all",   "and",   "any",   "are",   "but",    "can",  "could",  "did",   "does", "for",
+	    "from",  "had",   "has",   "have",  "her",   "him",    "his",  "how",    "its",   "long", "many",
+	    "more",  "much",  "not",   "one",   "other", "please", "she",  "should", "some",  "tell", "that",
+	    "the",   "their", "them",  "then",  "there", "these",  "they", "this",   "those", "was",  "were",
+	    "what",  "when",  "where", "which", "who",   "why",    "will", "with",   "would", "you",  "your"};
 
 	for (size_t i = 0; i < sizeof words / sizeof *words; i++)
 		if (strlen(words[i]) == n && !strncasecmp(words[i], word, n))
@@ -73,12 +74,12 @@ static bool is_common_word(const char *word, size_t n)
 	return n < 3;
 }
 
-/* Does a question lean on the one before it? It has a pronoun and is short, or begins like a continuation ("And ...", "what about ...")
- * with hardly a word of its own, or asks with nothing but a word or two ("Why?"). */
+/* Does a question lean on the one before it? It has a pronoun and is short, or begins like a continuation ("And ...", "what about
+ * ...") with hardly a word of its own, or asks with nothing but a word or two ("Why?"). */
 static bool leans_on_history(const char *question)
 {
-	static const char *const pronouns[] = {"it", "its", "he", "she", "they", "them", "him", "her", "his", "their", "that", "this", "those", "these",
-					       "there"};
+	static const char *const pronouns[] = {"it",  "its",   "he",   "she",  "they",  "them",  "him",  "her",
+	                                       "his", "their", "that", "this", "those", "these", "there"};
 	static const char *const starts[] = {"and", "so", "but", "or", "then", "what about", "how about"};
 	int n_words = 0, n_own = 0;
 	bool pronoun = false, start = false;
@@ -186,7 +187,8 @@ static int retrieve(asking *a, ruv_error *err)
 	int rc;
 
 	begin_stage(a);
-	rc = a->vector ? ruv_runtime_bound_memory(a->runtime, false, &memory, err) : ruv_runtime_memory_if_any(a->runtime, &memory, err);
+	rc = a->vector ? ruv_runtime_bound_memory(a->runtime, false, &memory, err)
+	               : ruv_runtime_memory_if_any(a->runtime, &memory, err);
 	if (rc == RUV_ENOTFOUND) { /* nothing was ever remembered: no sources */
 		end_stage(a, "retrieve");
 		return RUV_OK;
@@ -194,8 +196,8 @@ static int retrieve(asking *a, ruv_error *err)
 	if (rc)
 		return rc;
 	query.mode = !strcmp(settings->search, "vector")    ? RUV_SEARCH_VECTOR
-		     : !strcmp(settings->search, "lexical") ? RUV_SEARCH_LEXICAL
-							    : RUV_SEARCH_HYBRID;
+	             : !strcmp(settings->search, "lexical") ? RUV_SEARCH_LEXICAL
+	                                                    : RUV_SEARCH_HYBRID;
 	query.fusion = !strcmp(settings->fusion, "zscore") ? RUV_FUSE_ZSCORE : RUV_FUSE_RRF;
 	query.filter.scope = ruv_runtime_scope(a->runtime);
 	if (!isnan(settings->min_cosine))
@@ -239,14 +241,15 @@ static bool shares_words(const char *question, const ruv_source *source)
 	return n_words && 2 * n_found >= n_words;
 }
 
-/* In a chat not every message asks something of memory. When no source is near in meaning and none has the message's words, there is
- * nothing to answer from, and the model talks freely. */
+/* In a chat not every message asks something of memory. When no source is near in meaning and none has the message's words, there
+ * is nothing to answer from, and the model talks freely. */
 static void leave_small_talk(asking *a)
 {
 	ruv_answer *answer = a->answer;
 
 	for (int i = 0; i < answer->n_sources; i++)
-		if (answer->sources[i].cosine >= a->runtime->settings.chat_cosine || shares_words(a->search_text, &answer->sources[i]))
+		if (answer->sources[i].cosine >= a->runtime->settings.chat_cosine ||
+		    shares_words(a->search_text, &answer->sources[i]))
 			return;
 	answer->n_sources = 0;
 }
@@ -272,8 +275,8 @@ static int open_session(asking *a, ruv_error *err)
 	return RUV_OK;
 }
 
-/* Small models answer best from one passage. When the passage that is nearest in meaning is also the one that shares most words, it is
- * almost always the right one, so the others would only distract. */
+/* Small models answer best from one passage. When the passage that is nearest in meaning is also the one that shares most words, it
+ * is almost always the right one, so the others would only distract. */
 static bool focus(const asking *a)
 {
 	const ruv_source *best = a->answer->sources;
@@ -289,12 +292,12 @@ static int assemble(asking *a, ruv_error *err)
 	ruv_answer *answer = a->answer;
 	ruv_context_source *sources = ruv_arena_calloc(a->strings, (size_t)answer->n_sources + 1, sizeof *sources);
 	ruv_context_request request = {.sources = sources,
-				       .n_sources = answer->n_sources,
-				       .question = a->params->question,
-				       .history = a->params->history,
-				       .n_history = a->params->n_history,
-				       .cites = ruv_model_cites(a->model),
-				       .n_ctx = answer->n_ctx};
+	                               .n_sources = answer->n_sources,
+	                               .question = a->params->question,
+	                               .history = a->params->history,
+	                               .n_history = a->params->n_history,
+	                               .cites = ruv_model_cites(a->model),
+	                               .n_ctx = answer->n_ctx};
 	int rc, quarter = answer->n_ctx / 4, max_tokens = (int)a->runtime->settings.max_tokens;
 
 	begin_stage(a);
@@ -333,10 +336,10 @@ static int generate(asking *a, ruv_error *err)
 {
 	ruv_answer *answer = a->answer;
 	ruv_generate_params params = {.max_tokens = (int)a->runtime->settings.max_tokens,
-				      .n_logprobs = -1,
-				      .cancel = a->params->cancel,
-				      .on_piece = a->params->on_piece,
-				      .user = a->params->user};
+	                              .n_logprobs = -1,
+	                              .cancel = a->params->cancel,
+	                              .on_piece = a->params->on_piece,
+	                              .user = a->params->user};
 	int room = answer->n_ctx - a->context.tokens.n, rc;
 
 	if (params.max_tokens > room)

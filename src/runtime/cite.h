@@ -7,7 +7,7 @@
 
 /* Bytes [begin, end) of the answer's text. */
 typedef struct ruv_cite_mark {
-	int number;	   /* in the brackets, from 1 */
+	int number;        /* in the brackets, from 1 */
 	size_t begin, end; /* the quote; empty where the mark stood inside a free text */
 } ruv_cite_mark;
 
@@ -15,7 +15,7 @@ typedef struct ruv_cite_parts {
 	ruv_cite_mark marks[RUV_ANSWER_MAX_CITATIONS];
 	int n_marks;
 	size_t answer_begin, answer_end; /* the short answer; the whole text where there is no "Answer:" line and no quote */
-	bool unknown;			 /* "I don't know." */
+	bool unknown;                    /* "I don't know." */
 } ruv_cite_parts;
 
 /* Takes an answer apart. A line that begins with [n] is a quote; "Answer:" begins the short answer, which goes to the end; [n]

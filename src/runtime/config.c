@@ -1,7 +1,8 @@
 /* config.c - reading the configuration: flags over environment over file over preset over defaults.
  *
- * Every origin keeps its own value of a key, as text and already checked; the effective one is that of the strongest origin that has
- * one, so the order in which origins are read does not matter. Which preset applies is itself decided by flag, environment and file.
+ * Every origin keeps its own value of a key, as text and already checked; the effective one is that of the strongest origin that
+ * has one, so the order in which origins are read does not matter. Which preset applies is itself decided by flag, environment and
+ * file.
  *
  * The file is `key = value` lines with # and ; comments (inih); it has no sections. Layer: runtime. */
 #include "runtime/config.h"
@@ -48,16 +49,15 @@ static const char *const preset_names[] = {"edge", "server-cpu"};
 static char env_names[N_KEYS][MAX_ENV];
 
 static const ruv_config_key keys[N_KEYS] = {
-#define X(field, kind, name, arg, min, max, def, edge, server, help)                                                           \
-	{name, env_names[KEY_##field], arg, def, help, kind == SWITCH},
+#define X(field, kind, name, arg, min, max, def, edge, server, help) {name, env_names[KEY_##field], arg, def, help, kind == SWITCH},
     RUV_CONFIG_LIST(X)
 #undef X
 };
 
 struct ruv_config {
 	char *values[N_KEYS][RUV_N_CONFIG_ORIGINS]; /* NULL: not set there; DEFAULT is always set */
-	char *where[N_KEYS];			    /* FILE:LINE of the file's value */
-	char *expanded[N_KEYS];			    /* PATH values with ~ replaced, made by ruv_config_settings */
+	char *where[N_KEYS];                        /* FILE:LINE of the file's value */
+	char *expanded[N_KEYS];                     /* PATH values with ~ replaced, made by ruv_config_settings */
 	char *file;
 };
 
@@ -159,7 +159,8 @@ static int check_value(int i, const char *value, ruv_error *err)
 		return RUV_OK;
 	case CHOICE:
 		if (!has_choice(keys[i].arg, value))
-			return ruv_fail(err, RUV_EINVAL, "config", "%s is '%s', but must be one of %s", keys[i].name, value, keys[i].arg);
+			return ruv_fail(err, RUV_EINVAL, "config", "%s is '%s', but must be one of %s", keys[i].name, value,
+			                keys[i].arg);
 		return RUV_OK;
 	case SWITCH:
 		if (!parse_switch(value, &on))
@@ -169,13 +170,15 @@ static int check_value(int i, const char *value, ruv_error *err)
 		if (!parse_int(value, &whole))
 			return ruv_fail(err, RUV_EINVAL, "config", "%s is '%s', but must be a whole number", keys[i].name, value);
 		if ((double)whole < r->min || (double)whole > r->max)
-			return ruv_fail(err, RUV_EINVAL, "config", "%s is %s, but must be %.0f to %.0f", keys[i].name, value, r->min, r->max);
+			return ruv_fail(err, RUV_EINVAL, "config", "%s is %s, but must be %.0f to %.0f", keys[i].name, value,
+			                r->min, r->max);
 		return RUV_OK;
 	case REAL:
 		if (!parse_real(value, &number))
 			return ruv_fail(err, RUV_EINVAL, "config", "%s is '%s', but must be a number or auto", keys[i].name, value);
 		if (number < r->min || number > r->max) /* NaN passes */
-			return ruv_fail(err, RUV_EINVAL, "config", "%s is %s, but must be %g to %g", keys[i].name, value, r->min, r->max);
+			return ruv_fail(err, RUV_EINVAL, "config", "%s is %s, but must be %g to %g", keys[i].name, value, r->min,
+			                r->max);
 		return RUV_OK;
 	}
 	return RUV_OK;
@@ -220,8 +223,8 @@ static int unknown_key(const char *name, ruv_error *err)
 {
 	const char *near = nearest_key(name);
 
-	return ruv_fail(err, RUV_ENOTFOUND, "config", "there is no key '%s'%s%s%s", name, near ? "; did you mean '" : "", near ? near : "",
-			near ? "'?" : "; `ruvllm config` lists the keys");
+	return ruv_fail(err, RUV_ENOTFOUND, "config", "there is no key '%s'%s%s%s", name, near ? "; did you mean '" : "",
+	                near ? near : "", near ? "'?" : "; `ruvllm config` lists the keys");
 }
 
 static int set_value(ruv_config *config, int i, ruv_config_origin origin, const char *value, ruv_error *err)
@@ -328,8 +331,8 @@ static char *read_line(char *text, int n, void *user)
 		int c = fgetc(reader->stream);
 
 		if (c != EOF && c != '\n')
-			reader->rc = ruv_fail(reader->err, RUV_ELIMIT, "config", "%s:%d: the line is longer than %d bytes", reader->path,
-					      reader->line, n - 2);
+			reader->rc = ruv_fail(reader->err, RUV_ELIMIT, "config", "%s:%d: the line is longer than %d bytes",
+			                      reader->path, reader->line, n - 2);
 	}
 	return line;
 }
@@ -344,8 +347,9 @@ static int on_pair(void *user, const char *section, const char *name, const char
 	if (reader->rc)
 		return 0;
 	if (*section) {
-		reader->rc = ruv_fail(reader->err, RUV_EFORMAT, "config", "%s:%d: the file has no sections; write '%s = %s' before '[%s]'",
-				      reader->path, reader->line, name, value, section);
+		reader->rc =
+		    ruv_fail(reader->err, RUV_EFORMAT, "config", "%s:%d: the file has no sections; write '%s = %s' before '[%s]'",
+		             reader->path, reader->line, name, value, section);
 		return 0;
 	}
 	i = ruv_config_key_find(name);
@@ -380,7 +384,8 @@ static int read_file(ruv_config *config, const char *path, bool must_be_there, r
 	if (!reader.stream) {
 		if (errno == ENOENT && !must_be_there)
 			return RUV_OK;
-		return ruv_fail_errno(err, errno == ENOENT ? RUV_ENOTFOUND : RUV_EIO, errno, "config", "the configuration file %s", path);
+		return ruv_fail_errno(err, errno == ENOENT ? RUV_ENOTFOUND : RUV_EIO, errno, "config", "the configuration file %s",
+		                      path);
 	}
 	bad_line = ini_parse_stream(read_line, &reader, on_pair, &reader);
 	if (!reader.rc && ferror(reader.stream))
@@ -615,13 +620,14 @@ int ruv_config_settings(ruv_config *config, ruv_settings *settings, ruv_error *e
 	ruv_config_origin origin;
 	int rc = apply_preset(config, err);
 
-#define X(field, kind, name, arg, min, max, def, edge, server, help)                                                           \
-	if (!rc)                                                                                                               \
+#define X(field, kind, name, arg, min, max, def, edge, server, help)                                                               \
+	if (!rc)                                                                                                                   \
 		rc = to_##kind(config, KEY_##field, effective(config, KEY_##field, &origin), &settings->field, err);
 	RUV_CONFIG_LIST(X)
 #undef X
 	if (!rc && !strcmp(settings->preset, "server-gpu"))
-		rc = ruv_fail(err, RUV_EUNSUPPORTED, "config",
-			      "preset server-gpu needs a GPU backend, and this build has none (backends: cpu); use preset server-cpu");
+		rc = ruv_fail(
+		    err, RUV_EUNSUPPORTED, "config",
+		    "preset server-gpu needs a GPU backend, and this build has none (backends: cpu); use preset server-cpu");
 	return rc;
 }

@@ -11,10 +11,11 @@
 
 #define MAX_USER_TEXT ((size_t)16 << 20)
 
-const char ruv_context_instruction[] =
-    "Answer the question only from the numbered sources that come with it. First write the number of the source in square brackets and, "
-    "behind one space, the one sentence of it that supports the answer, word for word. Then, on a new line, write \"Answer: \" and the "
-    "answer in a few words. If the sources do not hold the answer, write exactly: I don't know.";
+const char ruv_context_instruction[] = "Answer the question only from the numbered sources that come with it. First write the "
+                                       "number of the source in square brackets and, "
+				       "behind one space, the one sentence of it that supports the answer, word for word. Then, on "
+                                       "a new line, write \"Answer: \" and the "
+				       "answer in a few words. If the sources do not hold the answer, write exactly: I don't know.";
 
 void ruv_context_release(ruv_context *context)
 {
@@ -61,7 +62,8 @@ int ruv_context_user_text(ruv_buf *out, const ruv_context_source *sources, int n
 }
 
 /* The tokens with the first n sources and without the oldest `dropped` messages. */
-static int render(ruv_token_list *tokens, const ruv_model *model, const ruv_context_request *request, int n, int dropped, ruv_error *err)
+static int render(ruv_token_list *tokens, const ruv_model *model, const ruv_context_request *request, int n, int dropped,
+                  ruv_error *err)
 {
 	int n_history = request->n_history - dropped, n_messages = 0, rc;
 	ruv_message *messages = calloc((size_t)n_history + 2, sizeof *messages);
@@ -109,8 +111,9 @@ int ruv_context_build(ruv_context *out, const ruv_model *model, const ruv_contex
 			dropped += request->n_history - dropped >= 2 ? 2 : 1;
 			n = request->n_sources;
 		} else {
-			rc = ruv_fail(err, RUV_ECONTEXT, "context", "the question takes %d tokens, but only %d of %d are free for it beside the answer",
-				      context.tokens.n, room, request->n_ctx);
+			rc = ruv_fail(err, RUV_ECONTEXT, "context",
+			              "the question takes %d tokens, but only %d of %d are free for it beside the answer",
+			              context.tokens.n, room, request->n_ctx);
 			goto done;
 		}
 	}

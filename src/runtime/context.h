@@ -24,7 +24,7 @@ typedef struct ruv_context_request {
 
 typedef struct ruv_context {
 	ruv_token_list tokens;
-	int n_sources; /* the first so many are in it */
+	int n_sources;         /* the first so many are in it */
 	int n_history_dropped; /* the oldest so many messages are not */
 } ruv_context;
 
@@ -33,16 +33,16 @@ void ruv_context_release(ruv_context *context);
 /* Appends text with every run of white space as one space, none at the ends: the form in which the models saw all texts. */
 void ruv_context_squash(ruv_buf *out, const char *text);
 
-/* Appends the user text: "Sources:\n[1] TITLE\nTEXT\n\n[2] ...\n\nQuestion: QUESTION", or the question alone when n is 0. White space
- * in titles, texts and the question becomes single spaces, as in the training data; numbered marks that sources contain
- * stay what they are. */
+/* Appends the user text: "Sources:\n[1] TITLE\nTEXT\n\n[2] ...\n\nQuestion: QUESTION", or the question alone when n is 0. White
+ * space in titles, texts and the question becomes single spaces, as in the training data; numbered marks that sources contain stay
+ * what they are. */
 int ruv_context_user_text(ruv_buf *out, const ruv_context_source *sources, int n, const char *question);
 
 /* The system message for models that were not trained on the format. */
 extern const char ruv_context_instruction[];
 
-/* Renders with the model's chat template. When everything does not fit n_ctx - n_reserve, sources are left out from the last one on;
- * when not even the first fits, the oldest exchange of the history goes first. RUV_ECONTEXT, with both numbers, when the
+/* Renders with the model's chat template. When everything does not fit n_ctx - n_reserve, sources are left out from the last one
+ * on; when not even the first fits, the oldest exchange of the history goes first. RUV_ECONTEXT, with both numbers, when the
  * question alone is too long. */
 int ruv_context_build(ruv_context *out, const ruv_model *model, const ruv_context_request *request, ruv_error *err);
 

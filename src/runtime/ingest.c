@@ -1,8 +1,8 @@
 /* ingest.c - remembering: files to passages with their places, passages to vectors, vectors to the store.
  *
- * A file is one transaction: read, hashed, cut, embedded, and then put in place of what the store had of it. The store knows a file's
- * hash, so a second run over the same directory costs a read per file and goes on where an interrupted one stopped; passages that
- * a changed file still has keep their nodes and vectors. The hash names how passages are cut, too: other settings cut again.
+ * A file is one transaction: read, hashed, cut, embedded, and then put in place of what the store had of it. The store knows a
+ * file's hash, so a second run over the same directory costs a read per file and goes on where an interrupted one stopped; passages
+ * that a changed file still has keep their nodes and vectors. The hash names how passages are cut, too: other settings cut again.
  * Layer: runtime. */
 #include <errno.h>
 #include <fts.h>
@@ -52,7 +52,8 @@ static bool cancelled(const ingest *in)
 
 static int fail_cancelled(ruv_error *err)
 {
-	return ruv_fail(err, RUV_ECANCELLED, "remember", "stopped; what is finished is kept, and the same command goes on from here");
+	return ruv_fail(err, RUV_ECANCELLED, "remember",
+	                "stopped; what is finished is kept, and the same command goes on from here");
 }
 
 static void report_progress(ingest *in)
@@ -88,7 +89,8 @@ static int by_name(const FTSENT **a, const FTSENT **b)
 	return strcmp((*a)->fts_name, (*b)->fts_name);
 }
 
-static void report_file(ingest *in, const char *path, ruv_remember_outcome outcome, const char *why, const ruv_memory_replaced *nodes);
+static void report_file(ingest *in, const char *path, ruv_remember_outcome outcome, const char *why,
+                        const ruv_memory_replaced *nodes);
 
 static int walk(ingest *in, char *root, ruv_error *err)
 {
@@ -123,7 +125,8 @@ static int find_files(ingest *in, const char *path, ruv_error *err)
 	int rc;
 
 	if (!real || stat(real, &st)) {
-		rc = ruv_fail_errno(err, errno == ENOENT || errno == ENOTDIR ? RUV_ENOTFOUND : RUV_EIO, errno, "remember", "%s", path);
+		rc = ruv_fail_errno(err, errno == ENOENT || errno == ENOTDIR ? RUV_ENOTFOUND : RUV_EIO, errno, "remember", "%s",
+		                    path);
 		goto done;
 	}
 	if (S_ISDIR(st.st_mode))
@@ -139,11 +142,12 @@ done:
 
 /* ---- one source -------------------------------------------------------------------------------------------------------- */
 
-static void report_file(ingest *in, const char *path, ruv_remember_outcome outcome, const char *why, const ruv_memory_replaced *nodes)
+static void report_file(ingest *in, const char *path, ruv_remember_outcome outcome, const char *why,
+                        const ruv_memory_replaced *nodes)
 {
 	ruv_remember_file file = {.path = path, .outcome = outcome, .why = why ? why : ""};
 	int *const counts[] = {&in->result->n_added, &in->result->n_updated, &in->result->n_unchanged, &in->result->n_skipped,
-			       &in->result->n_failed};
+	                       &in->result->n_failed};
 
 	++*counts[outcome];
 	if (nodes) {
@@ -224,7 +228,8 @@ static int embed_new(ingest *in, char **texts, const bool *known, int n, float *
 			if (rc)
 				break;
 			for (int j = 0; j < n_batch; j++)
-				memcpy(vectors + (size_t)rows[j] * (size_t)dim, out + (size_t)j * (size_t)dim, sizeof(float) * (size_t)dim);
+				memcpy(vectors + (size_t)rows[j] * (size_t)dim, out + (size_t)j * (size_t)dim,
+				       sizeof(float) * (size_t)dim);
 			in->result->n_embedded += n_batch;
 			n_batch = 0;
 		}
@@ -239,7 +244,7 @@ static int embed_new(ingest *in, char **texts, const bool *known, int n, float *
 static char *meta_of(const ruv_chunk *chunk, ruv_document_kind kind)
 {
 	json_t *meta = json_pack("{s:s, s:s, s:I}", "kind", ruv_document_kind_name(kind), "headings", chunk->heading_path, "tokens",
-				 (json_int_t)chunk->n_tokens);
+	                         (json_int_t)chunk->n_tokens);
 	char *text = meta ? json_dumps(meta, JSON_COMPACT) : NULL;
 
 	json_decref(meta);
@@ -248,7 +253,7 @@ static char *meta_of(const ruv_chunk *chunk, ruv_document_kind kind)
 
 /* Cuts, embeds and stores one document. */
 static int store_passages(ingest *in, const ruv_memory_source *source, ruv_document_kind kind, const ruv_chunks *chunks,
-			  ruv_memory_replaced *replaced, ruv_error *err)
+                          ruv_memory_replaced *replaced, ruv_error *err)
 {
 	const ruv_remember_params *params = in->params;
 	size_t n = chunks->n, dim = (size_t)ruv_embedder_dim(in->embedder);
@@ -319,12 +324,15 @@ static int remember_bytes(ingest *in, const char *name, const char *bytes, size_
 	ruv_document *doc = NULL;
 	ruv_chunks *chunks = NULL;
 	ruv_chunk_options cut = {.max_tokens = (size_t)in->max_tokens,
-				 .overlap_sentences = (size_t)in->runtime->settings.chunk_overlap,
-				 .count = count_tokens,
-				 .count_user = in->embedder};
+	                         .overlap_sentences = (size_t)in->runtime->settings.chunk_overlap,
+	                         .count = count_tokens,
+	                         .count_user = in->embedder};
 	char hex[65], hash[128];
-	ruv_memory_source source = {.name = name, .hash = hash, .scope = ruv_runtime_scope(in->runtime), .size_bytes = (int64_t)size,
-				    .modified_ms = modified_ms};
+	ruv_memory_source source = {.name = name,
+	                            .hash = hash,
+	                            .scope = ruv_runtime_scope(in->runtime),
+	                            .size_bytes = (int64_t)size,
+	                            .modified_ms = modified_ms};
 	ruv_memory_replaced replaced = {0};
 	bool same = false;
 	int rc;
@@ -332,7 +340,7 @@ static int remember_bytes(ingest *in, const char *name, const char *bytes, size_
 	if (in->params->kind)
 		kind = !strcmp(in->params->kind, "markdown") ? RUV_DOCUMENT_MARKDOWN
 		       : !strcmp(in->params->kind, "html")   ? RUV_DOCUMENT_HTML
-							     : RUV_DOCUMENT_TEXT;
+		                                             : RUV_DOCUMENT_TEXT;
 	if (ruv_document_is_binary(bytes, size)) {
 		report_file(in, name, RUV_REMEMBER_SKIPPED, "it is a binary file", NULL);
 		return RUV_OK;
@@ -341,7 +349,7 @@ static int remember_bytes(ingest *in, const char *name, const char *bytes, size_
 	if (rc)
 		return rc;
 	snprintf(hash, sizeof hash, "sha256:%s %s %d+%d v%d", hex, ruv_document_kind_name(kind), in->max_tokens,
-		 (int)cut.overlap_sentences, PASSAGES_VERSION);
+	         (int)cut.overlap_sentences, PASSAGES_VERSION);
 	rc = ruv_memory_source_unchanged(in->memory, &same, &source, err);
 	if (rc)
 		return rc;
@@ -365,7 +373,8 @@ static int remember_bytes(ingest *in, const char *name, const char *bytes, size_
 	if (chunks->n == 0 && replaced.n_removed == 0)
 		report_file(in, name, RUV_REMEMBER_SKIPPED, "it has no text", &replaced);
 	else
-		report_file(in, name, replaced.n_kept || replaced.n_removed ? RUV_REMEMBER_UPDATED : RUV_REMEMBER_ADDED, NULL, &replaced);
+		report_file(in, name, replaced.n_kept || replaced.n_removed ? RUV_REMEMBER_UPDATED : RUV_REMEMBER_ADDED, NULL,
+		            &replaced);
 done:
 	ruv_chunks_free(chunks);
 	ruv_document_free(doc);
@@ -380,7 +389,8 @@ static int remember_file(ingest *in, const entry *e, ruv_error *err)
 	int rc;
 
 	if (e->size > in->runtime->settings.max_file_bytes) {
-		snprintf(why, sizeof why, "it is larger than max-file-bytes (%lld)", (long long)in->runtime->settings.max_file_bytes);
+		snprintf(why, sizeof why, "it is larger than max-file-bytes (%lld)",
+		         (long long)in->runtime->settings.max_file_bytes);
 		report_file(in, e->path, RUV_REMEMBER_SKIPPED, why, NULL);
 		return RUV_OK;
 	}
@@ -473,7 +483,8 @@ int ruv_remember(ruv_runtime *runtime, const ruv_remember_params *params, ruv_re
 	room = ruv_embedder_n_ctx(in.embedder) - rc - 8;
 	in.max_tokens = runtime->settings.chunk_tokens < room ? (int)runtime->settings.chunk_tokens : room;
 	if (in.max_tokens < 8)
-		return ruv_fail(err, RUV_EUNSUPPORTED, "remember", "the encoder reads only %d tokens at a time", ruv_embedder_n_ctx(in.embedder));
+		return ruv_fail(err, RUV_EUNSUPPORTED, "remember", "the encoder reads only %d tokens at a time",
+		                ruv_embedder_n_ctx(in.embedder));
 	rc = params->text ? remember_text(&in, err) : remember_path(&in, err);
 	in.result->seconds = (double)(ruv_clock_now_ns() - started) * 1e-9;
 	for (int i = 0; i < in.n; i++)

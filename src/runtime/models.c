@@ -102,7 +102,7 @@ static const char *configured(const ruv_settings *settings, const char *role)
 	return !strcmp(role, "s")   ? settings->model_s
 	       : !strcmp(role, "m") ? settings->model_m
 	       : !strcmp(role, "l") ? settings->model_l
-				    : settings->encoder;
+	                            : settings->encoder;
 }
 
 int ruv_models_find(const ruv_settings *settings, const char *which, char *path, size_t cap, ruv_error *err)
@@ -114,14 +114,15 @@ int ruv_models_find(const ruv_settings *settings, const char *which, char *path,
 
 	if (!file) {
 		if (!is_file(which))
-			return ruv_fail(err, RUV_ENOTFOUND, "models", "the model '%s' is neither a tier (s, m, l) nor a file", which);
+			return ruv_fail(err, RUV_ENOTFOUND, "models", "the model '%s' is neither a tier (s, m, l) nor a file",
+			                which);
 		return take_path(path, cap, which, err);
 	}
 	named = configured(settings, which);
 	if (*named) {
 		if (!is_file(named))
-			return ruv_fail(err, RUV_ENOTFOUND, "models", "%s%s is set to %s, which is no file", strcmp(which, "encoder") ? "model-" : "",
-					which, named);
+			return ruv_fail(err, RUV_ENOTFOUND, "models", "%s%s is set to %s, which is no file",
+			                strcmp(which, "encoder") ? "model-" : "", which, named);
 		return take_path(path, cap, named, err);
 	}
 	ruv_buf_init(&looked, 4096);
@@ -137,8 +138,9 @@ int ruv_models_find(const ruv_settings *settings, const char *which, char *path,
 			ruv_buf_printf(&looked, "%s%s", looked.len ? ", " : "", real);
 		free(real);
 	}
-	rc = ruv_fail(err, RUV_ENOTFOUND, "models", "%s (the bundled %s%s) is not there%s%s", file, strcmp(which, "encoder") ? "model of tier " : "",
-		      which, looked.len ? "; looked in " : "", ruv_buf_cstr(&looked));
+	rc = ruv_fail(err, RUV_ENOTFOUND, "models", "%s (the bundled %s%s) is not there%s%s", file,
+	              strcmp(which, "encoder") ? "model of tier " : "", which, looked.len ? "; looked in " : "",
+	              ruv_buf_cstr(&looked));
 	ruv_buf_release(&looked);
 	return rc;
 }
@@ -168,8 +170,9 @@ int ruv_models_verify(const char *path, const char *hex, bool *listed, ruv_error
 			rc = ruv_hash_file_sha256(own, path, err);
 		hex = hex ? hex : own;
 		if (!rc && memcmp(hex, line, 64))
-			rc = ruv_fail(err, RUV_ECORRUPT, "models", "%s: its SHA-256 is %.16s..., but SHA256SUMS says %.16s...; get the file again", path,
-				      hex, line);
+			rc = ruv_fail(err, RUV_ECORRUPT, "models",
+			              "%s: its SHA-256 is %.16s..., but SHA256SUMS says %.16s...; get the file again", path, hex,
+			              line);
 		break;
 	}
 done:

@@ -1,8 +1,8 @@
 /* models.h - which file a model's name stands for.
  *
  * A tier (s, m, l) or "encoder" is the file that the configuration names, else the bundled file of that tier, looked for in: the
- * configured models directory; DATA/models; beside the program (the build tree's and an installation's places); /usr/local/share and
- * /usr/share/ruvllm/models. Anything else is a file's path. Layer: runtime. */
+ * configured models directory; DATA/models; beside the program (the build tree's and an installation's places); /usr/local/share
+ * and /usr/share/ruvllm/models. Anything else is a file's path. Layer: runtime. */
 #ifndef RUV_RUNTIME_MODELS_H
 #define RUV_RUNTIME_MODELS_H
 
@@ -19,8 +19,8 @@ int ruv_models_find(const ruv_settings *settings, const char *which, char *path,
 /* The i-th directory that is looked at, NULL past the end; text[0..cap) is its room. */
 const char *ruv_models_dir_at(const ruv_settings *settings, int i, char *text, size_t cap);
 
-/* Compares a bundled file with SHA256SUMS beside it. *listed is false when there is no such list or the file is not in it; only a listed
- * file is hashed, and not when its digest is given (hex, NULL: not known). RUV_ECORRUPT when the sums differ. */
+/* Compares a bundled file with SHA256SUMS beside it. *listed is false when there is no such list or the file is not in it; only a
+ * listed file is hashed, and not when its digest is given (hex, NULL: not known). RUV_ECORRUPT when the sums differ. */
 int ruv_models_verify(const char *path, const char *hex, bool *listed, ruv_error *err);
 
 #endif

@@ -58,7 +58,8 @@ const char *ruv_runtime_data_dir(const ruv_runtime *runtime)
 
 ruv_memory_scope ruv_runtime_scope(const ruv_runtime *runtime)
 {
-	return (ruv_memory_scope){.user = runtime->settings.user, .agent = runtime->settings.agent, .session = runtime->settings.session};
+	return (ruv_memory_scope){
+	    .user = runtime->settings.user, .agent = runtime->settings.agent, .session = runtime->settings.session};
 }
 
 int ruv_runtime_find_model(const ruv_runtime *runtime, const char *which, char *path, size_t cap, ruv_error *err)
@@ -99,7 +100,8 @@ static int open_model(ruv_runtime *runtime, const char *path, const char *hex, b
 		return rc;
 	ruv_model_get_info(*out, &info);
 	if (is_generator && info.is_encoder)
-		rc = ruv_fail(err, RUV_EMISMATCH, "runtime", "%s is a text encoder and cannot generate; set --model to a generator", path);
+		rc = ruv_fail(err, RUV_EMISMATCH, "runtime", "%s is a text encoder and cannot generate; set --model to a generator",
+		              path);
 	else if (!info.has_tokenizer)
 		rc = ruv_fail(err, RUV_EUNSUPPORTED, "runtime", "%s has no tokenizer", path);
 	if (rc) {
@@ -129,7 +131,8 @@ int ruv_runtime_model(ruv_runtime *runtime, const char *which, ruv_model **out, 
 
 	if (!copy)
 		return ruv_fail_memory(err, "runtime", strlen(path));
-	rc = open_model(runtime, path, NULL, !which || strcmp(which, "encoder"), &model, err); /* "encoder" is asked for by the retrieval measurement */
+	rc = open_model(runtime, path, NULL, !which || strcmp(which, "encoder"), &model,
+	                err); /* "encoder" is asked for by the retrieval measurement */
 	if (rc) {
 		free(copy);
 		return rc;
@@ -261,6 +264,8 @@ int ruv_runtime_session(ruv_runtime *runtime, const char *which, ruv_session **o
 	ruv_model *model;
 	int rc = ruv_runtime_model(runtime, which, &model, err);
 
-	options.kv_type = !strcmp(settings->kv_type, "q8_0") ? RUV_KV_Q8_0 : !strcmp(settings->kv_type, "f32") ? RUV_KV_F32 : RUV_KV_F16;
+	options.kv_type = !strcmp(settings->kv_type, "q8_0")  ? RUV_KV_Q8_0
+	                  : !strcmp(settings->kv_type, "f32") ? RUV_KV_F32
+	                                                      : RUV_KV_F16;
 	return rc ? rc : ruv_session_open(out, model, &options, err);
 }

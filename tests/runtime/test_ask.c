@@ -80,7 +80,8 @@ static int tear_down(void **state)
 	return system(command);
 }
 
-static const char backups[] = "# Backups\n\nThe nightly backup starts at 02:00.\n\n## Restore\n\nA restore needs the passphrase.\nIt was printed at setup.\n";
+static const char backups[] =
+    "# Backups\n\nThe nightly backup starts at 02:00.\n\n## Restore\n\nA restore needs the passphrase.\nIt was printed at setup.\n";
 static const char ports[] = "<html><title>Ports</title><body><p>The server listens on port 8080.</p></body></html>";
 
 /* The only node whose text has these words. */
@@ -154,7 +155,8 @@ static void test_provenance(void **state)
 	assert_int_equal(result.n_embedded, 0);
 
 	/* One paragraph changes and moves the other down: that one keeps its node. */
-	put("docs/backups.md", "# Backups\n\nThe nightly backup starts\nat 03:30.\n\n## Restore\n\nA restore needs the passphrase.\nIt was printed at setup.\n");
+	put("docs/backups.md", "# Backups\n\nThe nightly backup starts\nat 03:30.\n\n## Restore\n\nA restore needs the "
+	                       "passphrase.\nIt was printed at setup.\n");
 	remember(&r, docs, &result);
 	assert_int_equal(result.n_updated, 1);
 	assert_int_equal(result.n_passages_added, 1);
@@ -172,8 +174,12 @@ static void test_text_and_tags(void **state)
 {
 	static const char *const tags[] = {"ops", "b"};
 	rig r;
-	ruv_remember_params params = {.text = "The kettle holds two litres.", .n_bytes = 28, .name = "kitchen.md", .tags = tags, .n_tags = 2,
-				      .domain = "home"};
+	ruv_remember_params params = {.text = "The kettle holds two litres.",
+	                              .n_bytes = 28,
+	                              .name = "kitchen.md",
+	                              .tags = tags,
+	                              .n_tags = 2,
+	                              .domain = "home"};
 	ruv_remember_result result;
 	ruv_memory_node node;
 	ruv_memory_nodes nodes = {0};
@@ -283,7 +289,8 @@ static void test_ask(void **state)
 {
 	rig r;
 	listener l = {.n_sources_seen = -1};
-	ruv_ask_params params = {.question = "When does the nightly backup start?", .on_piece = on_piece, .on_sources = on_sources, .user = &l};
+	ruv_ask_params params = {
+	    .question = "When does the nightly backup start?", .on_piece = on_piece, .on_sources = on_sources, .user = &l};
 	ruv_answer answer = {0};
 	ruv_error err = {0};
 	static const char *const stages[] = {"embed", "retrieve", "assemble", "prefill", "generate", "cite"};
@@ -294,7 +301,8 @@ static void test_ask(void **state)
 	assert_int_equal(answer.n_sources, 3);
 	assert_int_equal(l.n_sources_seen, 3);
 	assert_true(answer.n_in_prompt >= 1 && answer.n_in_prompt <= 3);
-	assert_true(answer.sources[0].lexical_rank == 1 || answer.sources[1].lexical_rank == 1 || answer.sources[2].lexical_rank == 1);
+	assert_true(answer.sources[0].lexical_rank == 1 || answer.sources[1].lexical_rank == 1 ||
+	            answer.sources[2].lexical_rank == 1);
 	assert_true(answer.sources[0].score >= answer.sources[1].score);
 	assert_int_equal(answer.sources[0].number, 1);
 	assert_string_equal(answer.text, l.text);
@@ -370,7 +378,8 @@ static void test_conversation(void **state)
 {
 	rig r;
 	ruv_session *session;
-	ruv_message history[] = {{.role = "user", .content = "Hello"}, {.role = "assistant", .content = "Hello. What would you like?"}};
+	ruv_message history[] = {{.role = "user", .content = "Hello"},
+	                         {.role = "assistant", .content = "Hello. What would you like?"}};
 	ruv_ask_params params = {.question = "Hello", .no_memory = true, .chat = true};
 	ruv_answer answer = {0};
 	listener l = {.stop_after = 2};
@@ -405,9 +414,12 @@ static void test_context(void **state)
 	ruv_error err = {0};
 	char word[300];
 	ruv_context_source sources[3] = {{"A", word}, {"B", word}, {"C", word}};
-	ruv_message history[4] = {{.role = "user", .content = word}, {.role = "assistant", .content = "x"}, {.role = "user", .content = "y"},
-				  {.role = "assistant", .content = "z"}};
-	ruv_context_request request = {.sources = sources, .n_sources = 3, .question = "q", .cites = true, .n_ctx = 512, .n_reserve = 64};
+	ruv_message history[4] = {{.role = "user", .content = word},
+	                          {.role = "assistant", .content = "x"},
+	                          {.role = "user", .content = "y"},
+	                          {.role = "assistant", .content = "z"}};
+	ruv_context_request request = {
+	    .sources = sources, .n_sources = 3, .question = "q", .cites = true, .n_ctx = 512, .n_reserve = 64};
 	ruv_context context = {0};
 	char *text;
 
@@ -435,7 +447,8 @@ static void test_context(void **state)
 	ruv_context_release(&context);
 
 	/* A model that was not trained on the format is told about it; special tokens in texts stay text. */
-	request = (ruv_context_request){.sources = &(ruv_context_source){NULL, "a<|im_end|>b"}, .n_sources = 1, .question = "q", .n_ctx = 4096};
+	request = (ruv_context_request){
+	    .sources = &(ruv_context_source){NULL, "a<|im_end|>b"}, .n_sources = 1, .question = "q", .n_ctx = 4096};
 	assert_ok(ruv_context_build(&context, model, &request, &err), err);
 	assert_ok(ruv_model_detokenize(model, context.tokens.ids, context.tokens.n, false, &text, &err), err);
 	assert_non_null(strstr(text, ruv_context_instruction));
@@ -481,9 +494,9 @@ static void test_missing_models(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    cmocka_unit_test(test_provenance),	 cmocka_unit_test(test_text_and_tags), cmocka_unit_test(test_interrupted),
-	    cmocka_unit_test(test_ask),		 cmocka_unit_test(test_ways_to_ask),   cmocka_unit_test(test_conversation),
-	    cmocka_unit_test(test_context),	 cmocka_unit_test(test_missing_models),
+	    cmocka_unit_test(test_provenance), cmocka_unit_test(test_text_and_tags),  cmocka_unit_test(test_interrupted),
+	    cmocka_unit_test(test_ask),        cmocka_unit_test(test_ways_to_ask),    cmocka_unit_test(test_conversation),
+	    cmocka_unit_test(test_context),    cmocka_unit_test(test_missing_models),
 	};
 
 	return cmocka_run_group_tests(tests, set_up, tear_down);

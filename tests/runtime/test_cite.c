@@ -97,7 +97,8 @@ static void test_verbatim(void **state)
 
 static void test_line(void **state)
 {
-	static const char file[] = "# Backups\n\nSome words.\nThe **nightly** backup starts\nat `02:00`. It is kept.\n\n- The list's\n  last item.\n";
+	static const char file[] =
+	    "# Backups\n\nSome words.\nThe **nightly** backup starts\nat `02:00`. It is kept.\n\n- The list's\n  last item.\n";
 	size_t n = sizeof file - 1;
 #define LINE(first, last, quote) ruv_cite_find_line(file, n, first, last, quote, strlen(quote))
 

@@ -222,8 +222,10 @@ static void test_wrong_environment_and_flags(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    cmocka_unit_test(test_defaults_are_valid), cmocka_unit_test(test_precedence),
-	    cmocka_unit_test(test_usual_places),       cmocka_unit_test(test_wrong_files),
+	    cmocka_unit_test(test_defaults_are_valid),
+	    cmocka_unit_test(test_precedence),
+	    cmocka_unit_test(test_usual_places),
+	    cmocka_unit_test(test_wrong_files),
 	    cmocka_unit_test(test_wrong_environment_and_flags),
 	};
 

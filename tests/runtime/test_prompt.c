@@ -23,8 +23,8 @@ static void test_contract(void **state)
 
 	(void)state;
 	assert_string_equal(text, "Sources:\n[1] Backups\nThe nightly backup starts at 02:00. It is kept for 30 days.\n\n"
-				  "[2] Restore\nA restore needs the passphrase that was printed at setup.\n\n"
-				  "Question: When does the nightly backup start?");
+	                          "[2] Restore\nA restore needs the passphrase that was printed at setup.\n\n"
+	                          "Question: When does the nightly backup start?");
 	free(text);
 }
 
