@@ -73,7 +73,7 @@ class Chain:
                 pend.append((subprocess.Popen(f"{a.sevenzip} x -so {f} > {dst}.part 2>{w}/log/unpack.err && mv {dst}.part {dst}", shell=True), dst))
                 while sum(p.poll() is None for p, _ in pend) >= a.procs:
                     time.sleep(0.05)
-            if rows is None and len(glob.glob(f"{w}/text/chunk_*.txt")) >= a.min_chunks and all(p.poll() is not None for p, _ in pend):
+            if rows is None and len(glob.glob(f"{w}/text/chunk_*.txt")) >= a.min_chunks and (os.path.exists(f"{w}/tokenizer.json") or all(p.poll() is not None for p, _ in pend)):
                 if not os.path.exists(f"{w}/tokenizer.json"):
                     t = time.time()
                     import tok
@@ -153,6 +153,28 @@ class Chain:
         ts = [threading.Thread(target=t) for t in (gpu0, gpu1)]
         [t.start() for t in ts]; [t.join() for t in ts]
 
+    def fast(self):
+        """about ten minutes on two GPUs: L alone on the first, the three small models side by side on the second (each alone would not fill it); no question writer"""
+        g = self.guard
+        nf = ("--no-final",)
+
+        def big():
+            g(self.lm, "L", 0, self.a.l_lm, extra=("--rows", 0.35, "--rows-from", 0.42))
+            g(self.tune, "L", 0, 1.0, extra=("--qat", 0.18, "--hold", 0.12) + nf)
+
+        def mid():
+            g(self.lm, "M", 1, self.a.l_lm, extra=("--rows", 0.3, "--rows-from", 0.5))
+            g(self.tune, "M", 1, self.a.small_end, extra=("--qat", 0.18, "--hold", 0.12) + nf)
+
+        def small():
+            g(self.lm, "S", 1, self.a.l_lm * 0.8, extra=("--rows", 0.3, "--rows-from", 0.6))
+            g(self.tune, "S", 1, self.a.small_end, extra=("--hold", 0.12) + nf)
+
+        def enc():
+            g(self.encoder, 1, 0.21, 0.66)
+        ts = [threading.Thread(target=t) for t in (big, mid, small, enc)]
+        [t.start() for t in ts]; [t.join() for t in ts]
+
     def one(self):
         g = self.guard
         g(self.lm, "L", 0, 0.32, mid=0, extra=("--rows", 0.35, "--rows-from", 0.4))
@@ -167,7 +189,7 @@ class Chain:
     def run(self):
         c = threading.Thread(target=lambda: self.guard(self.cpu), daemon=True)
         c.start()
-        (self.two if self.a.gpus == 2 else self.one)()
+        (self.fast if self.a.plan == "fast" else self.two if self.a.gpus == 2 else self.one)()
         time.sleep(1)
         while any(t.name.startswith("Thread") and t is not c and t is not threading.current_thread() and t.is_alive() for t in threading.enumerate()):
             time.sleep(0.2)
@@ -185,6 +207,9 @@ if __name__ == "__main__":
     ap.add_argument("--w", required=True)
     ap.add_argument("--total", type=float, default=1350)
     ap.add_argument("--gpus", type=int, default=2)
+    ap.add_argument("--plan", default="", help="fast: ten minutes on two GPUs")
+    ap.add_argument("--l-lm", type=float, default=0.4, help="fast: share of the time for pretraining")
+    ap.add_argument("--small-end", type=float, default=0.91, help="fast: end of S and M")
     ap.add_argument("--procs", type=int, default=28)
     ap.add_argument("--sevenzip", default="7za")
     ap.add_argument("--min-chunks", type=int, default=8)

@@ -96,6 +96,8 @@ def good_sentence(s):
 
 def job_text(path):
     name = os.path.basename(path)[:-4]
+    if os.path.exists(f"{W}/pairs/text_{name}.jsonl"):
+        return name
     rng = random.Random("text" + name)
     arts = articles(path)
     pool = [(t, p) for t, ps in arts for p in ps[:6]]
@@ -227,13 +229,15 @@ def real_sets():
 
 
 def job_real(part, parts):
+    if os.path.exists(f"{W}/pairs/real_{part:03d}.jsonl"):
+        return part
     rng = random.Random(f"real{part}")
     exs = real_sets()
     dev = [e for e in exs if e["dev"]]
     exs = [e for e in exs if not e["dev"]]
     art = {}
-    for c, es in by_context(exs).items():
-        art.setdefault(es[0]["title"], []).append((es[0]["title"], c))
+    for t, c in sorted({(e["title"], e["context"]) for e in exs}):
+        art.setdefault(t, []).append((t, c))
     pool = [x for t, v in art.items() for x in v if len(x[1]) > 150]
     b, ask, sk, pairs = R.Builder(tok()), R.Builder(tok(), 640), R.Builder(tok()), []
     mine = exs[part::parts]
@@ -299,6 +303,25 @@ def job_real(part, parts):
     put(f"{W}/pairs/real_{part:03d}.jsonl", pairs)
     if part == 0 and os.path.exists(f"{W}/qsent.jsonl"):
         put(f"{W}/pairs/qsent.jsonl", [dict(q=r["question"], p=r["sentence"], t=r["title"], k="real") for r in map(json.loads, open(f"{W}/qsent.jsonl", encoding="utf-8"))])
+    return part
+
+
+def job_hard(part, parts, builds=2):
+    """more builds of the crowd-written unanswerable questions: development runs refused too few of them with the plain share"""
+    if os.path.exists(f"{W}/rows/real-9{part:02d}.npz"):
+        return part
+    rng = random.Random(f"hard{part}")
+    exs = [e for e in real_sets() if not e["dev"]]
+    art = {}
+    for t, c in sorted({(e["title"], e["context"]) for e in exs}):
+        art.setdefault(t, []).append((t, c))
+    pool = [x for t, v in art.items() for x in v if len(x[1]) > 150]
+    b = R.Builder(tok())
+    for e in [e for e in exs if e["unans"]][part::parts]:
+        same = [x for x in art[e["title"]] if x[1] != e["context"]] if e["title"] else []
+        for _ in range(builds):
+            R.build_qa(b, rng, e, same, pool, "real", k=rng.choice([1, 2, 3, 3]))
+    b.save(f"{W}/rows/real-9{part:02d}.npz")
     return part
 
 
@@ -396,11 +419,13 @@ def main():
                     seen.add(p); go(job_tok, p); later.append(p)
             if os.path.exists(f"{a.w}/text/heldout_wiki.txt") and "h" not in seen:
                 seen.add("h"); go(job_heldout, f"{a.w}/text/heldout_wiki.txt")
-            if not real_done and os.path.exists(f"{a.w}/real.jsonl") and later:
+            if not real_done and os.path.exists(f"{a.w}/real.jsonl") and seen:
                 real_done = True
                 go(job_dev)
                 for i in range(a.real_parts):
                     go(job_real, i, a.real_parts)
+                for i in range(a.real_parts // 2):
+                    go(job_hard, i, a.real_parts // 2)
             for p in later:
                 go(job_text, p)
             later = []

@@ -164,7 +164,7 @@ def find_gold(ex, rng):
     return None
 
 
-K_DIST = [1, 1, 2, 2, 3, 3, 3, 3, 3, 4, 5]
+K_DIST = [1, 1, 1, 1, 2, 2, 2, 3, 3, 3, 3, 4, 5]
 
 
 def short_passage(rng, p, keep=None):

@@ -21,7 +21,7 @@ def main():
     ap.add_argument("--w", required=True)
     ap.add_argument("--out", required=True)
     ap.add_argument("--until", type=float, required=True)
-    ap.add_argument("--weights", default='{"real":0.47,"qg":0.30,"rule":0.03,"skill":0.20}')
+    ap.add_argument("--weights", default='{"real":0.68,"qg":0.13,"rule":0.04,"skill":0.26}')
     ap.add_argument("--caps", default='{"real":6}', help="most passes over each group's built rows")
     ap.add_argument("--lm-batch", type=int, default=32)
     ap.add_argument("--row-tokens", type=int, default=65536)
@@ -32,6 +32,7 @@ def main():
     ap.add_argument("--lm-weight", type=float, default=0.6)
     ap.add_argument("--qat", type=float, default=0.0, help="share of the time, at the end, with 4-bit rounding")
     ap.add_argument("--eval-every", type=float, default=60)
+    ap.add_argument("--no-final", action="store_true", help="skip the closing evaluation (it costs device time)")
     ap.add_argument("--seed", type=int, default=2)
     a = ap.parse_args()
     seed_all(a.seed)
@@ -124,8 +125,9 @@ def main():
                 save(model, a.out.replace(".pt", ".best.pt"), step=step, tokens=toks, dev=r)
     save(model, a.out, step=step, tokens=toks)
     log(event="saved", step=step, tokens=toks, drawn=rows.drawn, rows={g: sum(c.values()) for g, c in rows.count.items()})
-    evaluate_now("final")
-    evaluate_now("final", q4=True)
+    if not a.no_final:
+        evaluate_now("final")
+        evaluate_now("final", q4=True)
 
 
 if __name__ == "__main__":
