@@ -20,9 +20,9 @@ while IFS= read -r question; do
   say "ruvllm ask \"$question\""
   "$ruvllm" ask "$question" </dev/null
 done <<'QUESTIONS'
-Where does RuvLLM keep its data?
+Where is the configuration file?
 How many tokens are in a page of keys and values?
-Which command checks the installation?
+How do I leave the chat?
 QUESTIONS
 
 cat <<NEXT
