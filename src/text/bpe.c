@@ -96,7 +96,7 @@ static int merge_short(encoder *e, const char *piece, int n, int32_t *ids)
 			return byte_tokens_missing(e, (unsigned char)piece[i]);
 	}
 	for (i = 0; i + 1 < n; i++)
-		pair[i] = vocab_lookup_merge(v, ids[i], ids[i + 1]);
+		pair[i] = ruv_vocab_lookup_merge(v, ids[i], ids[i + 1]);
 	for (;;) {
 		uint32_t lowest = UINT32_MAX;
 		int best = -1;
@@ -116,9 +116,9 @@ static int merge_short(encoder *e, const char *piece, int n, int32_t *ids)
 		}
 		/* pair[k] belongs to ids[k], ids[k + 1]; both neighbours of the new token changed. */
 		if (best > 0)
-			pair[best - 1] = vocab_lookup_merge(v, ids[best - 1], ids[best]);
+			pair[best - 1] = ruv_vocab_lookup_merge(v, ids[best - 1], ids[best]);
 		if (best + 1 < n)
-			pair[best] = vocab_lookup_merge(v, ids[best], ids[best + 1]);
+			pair[best] = ruv_vocab_lookup_merge(v, ids[best], ids[best + 1]);
 	}
 }
 
@@ -137,7 +137,7 @@ static int heap_push(encoder *e, int32_t at)
 	if (at < 0 || left->next < 0)
 		return RUV_OK;
 	right = &e->symbols[left->next];
-	merge = vocab_lookup_merge(e->vocab, left->id, right->id);
+	merge = ruv_vocab_lookup_merge(e->vocab, left->id, right->id);
 	if (!merge)
 		return RUV_OK;
 	if (e->n_heap == e->cap_heap) {
@@ -231,7 +231,7 @@ static int merge_long(encoder *e, const char *piece, size_t n)
 static int encode_piece(encoder *e, const char *piece, size_t n)
 {
 	const ruv_vocab *v = e->vocab;
-	int32_t whole = vocab_lookup_bytes(v, piece, n), ids[SHORT_PIECE];
+	int32_t whole = ruv_vocab_lookup_bytes(v, piece, n), ids[SHORT_PIECE];
 	int count, rc;
 
 	if (whole >= 0 && (v->ignore_merges || atomic_load_explicit(&v->whole[whole], memory_order_relaxed) == WHOLE_YES))

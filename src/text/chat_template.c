@@ -27,7 +27,7 @@ int ruv_chat_template_compile(ruv_chat_template **out, const char *source, size_
 
 	if (!tmpl)
 		return ruv_fail_memory(err, "chat template", sizeof *tmpl);
-	rc = jinja_parse(&tmpl->jinja, source, n_bytes, err);
+	rc = ruv_jinja_parse(&tmpl->jinja, source, n_bytes, err);
 	if (rc) {
 		ruv_chat_template_free(tmpl);
 		return rc;
@@ -40,7 +40,7 @@ void ruv_chat_template_free(ruv_chat_template *tmpl)
 {
 	if (!tmpl)
 		return;
-	jinja_release(&tmpl->jinja);
+	ruv_jinja_release(&tmpl->jinja);
 	free(tmpl);
 }
 
@@ -57,17 +57,17 @@ static int set_text(jinja_interp *in, jinja_dict *d, const char *key, const char
 	valid = ruv_utf8_valid_prefix(text, len);
 	if (valid < len)
 		return ruv_fail(in->err, RUV_EINVAL, "chat template", "'%s' of a message is not UTF-8 at byte %zu", key, valid);
-	if ((rc = jinja_new_string(in, key, strlen(key), false, &k)) || (rc = jinja_new_string(in, text, len, false, &v)))
+	if ((rc = ruv_jinja_new_string(in, key, strlen(key), false, &k)) || (rc = ruv_jinja_new_string(in, text, len, false, &v)))
 		return rc;
-	return jinja_dict_set(in, d, k, v);
+	return ruv_jinja_dict_set(in, d, k, v);
 }
 
 static int set_value(jinja_interp *in, jinja_dict *d, const char *key, jinja_value v)
 {
 	jinja_value k;
-	int rc = jinja_new_string(in, key, strlen(key), false, &k);
+	int rc = ruv_jinja_new_string(in, key, strlen(key), false, &k);
 
-	return rc ? rc : jinja_dict_set(in, d, k, v);
+	return rc ? rc : ruv_jinja_dict_set(in, d, k, v);
 }
 
 /* The calls, with arguments that are given as a string of JSON turned into the object. */
@@ -101,7 +101,7 @@ static int set_tool_calls(jinja_interp *in, jinja_dict *d, const json_t *calls, 
 			}
 		}
 	}
-	rc = jinja_from_json(in, copy, 0, &v);
+	rc = ruv_jinja_from_json(in, copy, 0, &v);
 	if (rc == RUV_OK)
 		rc = set_value(in, d, "tool_calls", v);
 done:
@@ -113,7 +113,7 @@ static int set_messages(jinja_interp *in, const ruv_chat_input *input)
 {
 	jinja_value list, v;
 	size_t i;
-	int rc = jinja_new_list(in, input->n_messages, &list);
+	int rc = ruv_jinja_new_list(in, input->n_messages, &list);
 
 	for (i = 0; rc == RUV_OK && i < input->n_messages; i++) {
 		const ruv_chat_message *m = &input->messages[i];
@@ -121,10 +121,10 @@ static int set_messages(jinja_interp *in, const ruv_chat_input *input)
 
 		if (!m->role)
 			return ruv_fail(in->err, RUV_EINVAL, "chat template", "message %zu has no role", i);
-		if ((rc = jinja_new_dict(in, &message)) || (rc = set_text(in, message.d, "role", m->role)))
+		if ((rc = ruv_jinja_new_dict(in, &message)) || (rc = set_text(in, message.d, "role", m->role)))
 			return rc;
 		if (m->parts) {
-			if ((rc = jinja_from_json(in, m->parts, 0, &v)) || (rc = set_value(in, message.d, "content", v)))
+			if ((rc = ruv_jinja_from_json(in, m->parts, 0, &v)) || (rc = set_value(in, message.d, "content", v)))
 				return rc;
 		} else if (m->content) {
 			rc = set_text(in, message.d, "content", m->content);
@@ -137,9 +137,9 @@ static int set_messages(jinja_interp *in, const ruv_chat_input *input)
 		    (rc = set_text(in, message.d, "name", m->name)) ||
 		    (m->tool_calls && (rc = set_tool_calls(in, message.d, m->tool_calls, i))))
 			return rc;
-		rc = jinja_list_push(in, list.l, message);
+		rc = ruv_jinja_list_push(in, list.l, message);
 	}
-	return rc ? rc : jinja_set(in, in->globals, "messages", list);
+	return rc ? rc : ruv_jinja_set(in, in->globals, "messages", list);
 }
 
 static int set_variables(jinja_interp *in, const ruv_chat_input *input)
@@ -152,22 +152,24 @@ static int set_variables(jinja_interp *in, const ruv_chat_input *input)
 	if (input->extra) {
 		if (!json_is_object(input->extra))
 			return ruv_fail(in->err, RUV_EINVAL, "chat template", "the extra variables are no JSON object");
-		json_object_foreach((json_t *)input->extra, key, value) if ((rc = jinja_from_json(in, value, 0, &v)) ||
-		                                                            (rc = jinja_set(in, in->globals, key, v))) return rc;
+		json_object_foreach((json_t *)input->extra, key,
+		                    value) if ((rc = ruv_jinja_from_json(in, value, 0, &v)) ||
+		                               (rc = ruv_jinja_set(in, in->globals, key, v))) return rc;
 	}
 	if (input->tools && !json_is_array(input->tools))
 		return ruv_fail(in->err, RUV_EINVAL, "chat template", "the tools are no JSON array");
 	v = (jinja_value){.type = JINJA_NONE};
-	if ((input->tools && (rc = jinja_from_json(in, input->tools, 0, &v))) || (rc = jinja_set(in, in->globals, "tools", v)))
+	if ((input->tools && (rc = ruv_jinja_from_json(in, input->tools, 0, &v))) ||
+	    (rc = ruv_jinja_set(in, in->globals, "tools", v)))
 		return rc;
-	if ((rc = jinja_set(in, in->globals, "add_generation_prompt",
-	                    (jinja_value){.type = JINJA_BOOL, .b = input->add_generation_prompt})))
+	if ((rc = ruv_jinja_set(in, in->globals, "add_generation_prompt",
+	                        (jinja_value){.type = JINJA_BOOL, .b = input->add_generation_prompt})))
 		return rc;
 	key = input->bos_token ? input->bos_token : "";
-	if ((rc = jinja_new_string(in, key, strlen(key), true, &v)) || (rc = jinja_set(in, in->globals, "bos_token", v)))
+	if ((rc = ruv_jinja_new_string(in, key, strlen(key), true, &v)) || (rc = ruv_jinja_set(in, in->globals, "bos_token", v)))
 		return rc;
 	key = input->eos_token ? input->eos_token : "";
-	if ((rc = jinja_new_string(in, key, strlen(key), true, &v)) || (rc = jinja_set(in, in->globals, "eos_token", v)))
+	if ((rc = ruv_jinja_new_string(in, key, strlen(key), true, &v)) || (rc = ruv_jinja_set(in, in->globals, "eos_token", v)))
 		return rc;
 	return set_messages(in, input);
 }
@@ -180,15 +182,15 @@ int ruv_chat_template_render(const ruv_chat_template *tmpl, const ruv_chat_input
 	char *text;
 	int rc;
 
-	jinja_builder_init(&out, max_bytes);
-	rc = jinja_interp_init(&in, max_bytes, err);
+	ruv_jinja_builder_init(&out, max_bytes);
+	rc = ruv_jinja_interp_init(&in, max_bytes, err);
 	if (rc)
 		goto done;
 	in.now_s = input->now_s;
 	rc = set_variables(&in, input);
 	if (rc)
 		goto done;
-	rc = jinja_run(&in, &tmpl->jinja, &out);
+	rc = ruv_jinja_run(&in, &tmpl->jinja, &out);
 	if (rc)
 		goto done;
 	n = out.text.len;
@@ -200,8 +202,8 @@ int ruv_chat_template_render(const ruv_chat_template *tmpl, const ruv_chat_input
 	*prompt = (ruv_chat_prompt){.text = text, .n_bytes = n, .trusted = out.spans, .n_trusted = out.n_spans};
 	out.spans = NULL;
 done:
-	jinja_builder_release(&out);
-	jinja_interp_release(&in);
+	ruv_jinja_builder_release(&out);
+	ruv_jinja_interp_release(&in);
 	return rc;
 }
 

@@ -25,17 +25,17 @@ static bool is_space(char c)
 	return c == ' ' || c == '\t' || c == '\n' || c == '\f' || c == '\v' || c == '\r';
 }
 
-bool doc_has_text(const doc_builder *b)
+bool ruv_doc_has_text(const doc_builder *b)
 {
 	return b->text.len > 0;
 }
 
-bool doc_at_space(const doc_builder *b)
+bool ruv_doc_at_space(const doc_builder *b)
 {
 	return b->text.len == 0 || is_space(b->text.data[b->text.len - 1]);
 }
 
-void doc_trim(doc_builder *b)
+void ruv_doc_trim(doc_builder *b)
 {
 	while (b->text.len > 0 && b->text.data[b->text.len - 1] == ' ')
 		ruv_buf_truncate(&b->text, b->text.len - 1);
@@ -59,7 +59,7 @@ static void note_line(doc_builder *b, int line)
 	}
 }
 
-void doc_append(doc_builder *b, const char *bytes, size_t n_bytes, int line, bool keep_space)
+void ruv_doc_append(doc_builder *b, const char *bytes, size_t n_bytes, int line, bool keep_space)
 {
 	if (b->text.len == 0 && !keep_space)
 		while (n_bytes > 0 && is_space(*bytes)) {
@@ -100,7 +100,7 @@ static const char *heading_path(doc_builder *b, int level)
 	return copy;
 }
 
-void doc_close(doc_builder *b, ruv_block_kind kind, int level)
+void ruv_doc_close(doc_builder *b, ruv_block_kind kind, int level)
 {
 	size_t len = b->text.len, n_lines, i;
 	ruv_block *block;
@@ -172,7 +172,7 @@ int ruv_block_line(const ruv_block *block, size_t offset)
 
 /* ---- plain text ---- */
 
-size_t doc_list_marker(const char *text, size_t n_bytes)
+size_t ruv_doc_list_marker(const char *text, size_t n_bytes)
 {
 	size_t i = 0, n;
 
@@ -219,7 +219,7 @@ static bool next_line(const char *source, size_t n_bytes, size_t *at, int *numbe
 
 /* Paragraphs stand between empty lines; a line with a list marker begins an item. Lines are joined where they look wrapped: the
  * line is nearly as long as the paragraph's longest, which is a text's width, and the next one is not indented. */
-void doc_read_text(doc_builder *b, const char *source, size_t n_bytes)
+void ruv_doc_read_text(doc_builder *b, const char *source, size_t n_bytes)
 {
 	size_t at = 0;
 	int number = 0;
@@ -240,24 +240,24 @@ void doc_read_text(doc_builder *b, const char *source, size_t n_bytes)
 		}
 		at = start;
 		while (next_line(source, n_bytes, &at, &number, &line) && line.len > 0) {
-			if (doc_list_marker(line.data + line.indent, line.len - line.indent) && line.indent < 12) {
-				doc_close(b, item ? RUV_BLOCK_LIST_ITEM : RUV_BLOCK_PARAGRAPH, item);
+			if (ruv_doc_list_marker(line.data + line.indent, line.len - line.indent) && line.indent < 12) {
+				ruv_doc_close(b, item ? RUV_BLOCK_LIST_ITEM : RUV_BLOCK_PARAGRAPH, item);
 				item = true;
-				doc_append(b, line.data + line.indent, line.len - line.indent, line.number, false);
-			} else if (first || !doc_has_text(b)) {
-				doc_append(b, line.data, line.len, line.number, true);
+				ruv_doc_append(b, line.data + line.indent, line.len - line.indent, line.number, false);
+			} else if (first || !ruv_doc_has_text(b)) {
+				ruv_doc_append(b, line.data, line.len, line.number, true);
 			} else if (item) {
-				doc_append(b, " ", 1, line.number, true);
-				doc_append(b, line.data + line.indent, line.len - line.indent, line.number, true);
+				ruv_doc_append(b, " ", 1, line.number, true);
+				ruv_doc_append(b, line.data + line.indent, line.len - line.indent, line.number, true);
 			} else {
 				bool wrapped = widest >= 50 && previous >= widest * 6 / 10 && line.indent == 0;
-				doc_append(b, wrapped ? " " : "\n", 1, line.number, true);
-				doc_append(b, line.data, line.len, line.number, true);
+				ruv_doc_append(b, wrapped ? " " : "\n", 1, line.number, true);
+				ruv_doc_append(b, line.data, line.len, line.number, true);
 			}
 			previous = line.len;
 			first = false;
 		}
-		doc_close(b, item ? RUV_BLOCK_LIST_ITEM : RUV_BLOCK_PARAGRAPH, item);
+		ruv_doc_close(b, item ? RUV_BLOCK_LIST_ITEM : RUV_BLOCK_PARAGRAPH, item);
 	}
 }
 
@@ -356,11 +356,11 @@ int ruv_document_read(ruv_document **out, ruv_document_kind kind, const char *so
 	for (i = 0; i + 1 < text.len; i++)
 		doc->pub.n_lines += text.data[i] == '\n';
 	if (kind == RUV_DOCUMENT_MARKDOWN)
-		doc_read_markdown(&b, ruv_buf_cstr(&text), text.len, &title);
+		ruv_doc_read_markdown(&b, ruv_buf_cstr(&text), text.len, &title);
 	else if (kind == RUV_DOCUMENT_HTML)
-		doc_read_html(&b, ruv_buf_cstr(&text), text.len, 0, &title);
+		ruv_doc_read_html(&b, ruv_buf_cstr(&text), text.len, 0, &title);
 	else
-		doc_read_text(&b, ruv_buf_cstr(&text), text.len);
+		ruv_doc_read_text(&b, ruv_buf_cstr(&text), text.len);
 	rc = b.rc;
 	if (rc)
 		goto done;

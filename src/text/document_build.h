@@ -23,23 +23,23 @@ typedef struct doc_builder {
 } doc_builder;
 
 /* Appends bytes that stand in source line `line`. Leading white space of a block is dropped unless keep_space. */
-void doc_append(doc_builder *b, const char *bytes, size_t n_bytes, int line, bool keep_space);
+void ruv_doc_append(doc_builder *b, const char *bytes, size_t n_bytes, int line, bool keep_space);
 /* Has the open block any text? */
-bool doc_has_text(const doc_builder *b);
+bool ruv_doc_has_text(const doc_builder *b);
 /* Ends the open block: trims white space at its end, adds it when anything is left. */
-void doc_close(doc_builder *b, ruv_block_kind kind, int level);
+void ruv_doc_close(doc_builder *b, ruv_block_kind kind, int level);
 /* Is there white space or nothing at the end of the open block? */
-bool doc_at_space(const doc_builder *b);
+bool ruv_doc_at_space(const doc_builder *b);
 
 /* Drops spaces at the end of the open block. */
-void doc_trim(doc_builder *b);
+void ruv_doc_trim(doc_builder *b);
 
 /* The readers. `line_base` is added to line numbers (a fragment within another document). */
-void doc_read_text(doc_builder *b, const char *source, size_t n_bytes);
-void doc_read_markdown(doc_builder *b, const char *source, size_t n_bytes, const char **title);
-void doc_read_html(doc_builder *b, const char *source, size_t n_bytes, int line_base, const char **title);
+void ruv_doc_read_text(doc_builder *b, const char *source, size_t n_bytes);
+void ruv_doc_read_markdown(doc_builder *b, const char *source, size_t n_bytes, const char **title);
+void ruv_doc_read_html(doc_builder *b, const char *source, size_t n_bytes, int line_base, const char **title);
 
 /* Length of a list marker and the spaces behind it at the start of a line ("- ", "* ", "12. ", "3) "); 0 when there is none. */
-size_t doc_list_marker(const char *text, size_t n_bytes);
+size_t ruv_doc_list_marker(const char *text, size_t n_bytes);
 
 #endif

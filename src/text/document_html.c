@@ -79,7 +79,7 @@ static void close_block(html_reader *h)
 	} else if (h->n_quotes) {
 		kind = RUV_BLOCK_QUOTE;
 	}
-	doc_close(h->b, kind, level);
+	ruv_doc_close(h->b, kind, level);
 }
 
 static void end_table_mode(html_reader *h)
@@ -107,8 +107,8 @@ static void on_start(void *user, const xmlChar *name_x, const xmlChar **attribut
 		return;
 	}
 	if (strcasecmp(name, "br") == 0) {
-		if (doc_has_text(h->b))
-			doc_append(h->b, h->table ? " " : "\n", 1, h->b->line, true);
+		if (ruv_doc_has_text(h->b))
+			ruv_doc_append(h->b, h->table ? " " : "\n", 1, h->b->line, true);
 		return;
 	}
 	if (h->table && one_of(name, layout))
@@ -116,10 +116,10 @@ static void on_start(void *user, const xmlChar *name_x, const xmlChar **attribut
 	if (h->table) {
 		if (strcasecmp(name, "td") == 0 || strcasecmp(name, "th") == 0) {
 			if (h->row_has_cell)
-				doc_append(h->b, " | ", 3, h->line ? h->line : 1, true);
+				ruv_doc_append(h->b, " | ", 3, h->line ? h->line : 1, true);
 			h->row_has_cell = true;
-		} else if (one_of(name, blocks) && doc_has_text(h->b) && !doc_at_space(h->b)) {
-			doc_append(h->b, " ", 1, h->b->line, true);
+		} else if (one_of(name, blocks) && ruv_doc_has_text(h->b) && !ruv_doc_at_space(h->b)) {
+			ruv_doc_append(h->b, " ", 1, h->b->line, true);
 		}
 		if (strcasecmp(name, "tr") == 0)
 			h->row_has_cell = false;
@@ -154,7 +154,7 @@ static void on_start(void *user, const xmlChar *name_x, const xmlChar **attribut
 		if (only_marker(h->b)) /* an empty item before, or a list right inside it */
 			ruv_buf_clear(&h->b->text);
 		/* The marker stands on the line where the item's tag does. */
-		doc_append(h->b, marker, strlen(marker), h->parser->input ? h->parser->input->line + h->line_base : 1, true);
+		ruv_doc_append(h->b, marker, strlen(marker), h->parser->input ? h->parser->input->line + h->line_base : 1, true);
 		h->item = true;
 	}
 }
@@ -176,9 +176,9 @@ static void on_end(void *user, const xmlChar *name_x)
 	}
 	if (h->table && strcasecmp(name, "table") != 0) {
 		if (strcasecmp(name, "tr") == 0)
-			doc_trim(h->b);
-		if (strcasecmp(name, "tr") == 0 && doc_has_text(h->b))
-			doc_append(h->b, "\n", 1, h->b->line, true);
+			ruv_doc_trim(h->b);
+		if (strcasecmp(name, "tr") == 0 && ruv_doc_has_text(h->b))
+			ruv_doc_append(h->b, "\n", 1, h->b->line, true);
 		return;
 	}
 	if (!one_of(name, blocks))
@@ -220,22 +220,22 @@ static void on_text(void *user, const xmlChar *text_x, int len)
 		line -= text[i] == '\n';
 	if (line < h->line_base + 1)
 		line = h->line_base + 1;
-	if (doc_has_text(h->b) && line < h->b->line)
+	if (ruv_doc_has_text(h->b) && line < h->b->line)
 		line = h->b->line;
 	for (i = 0; i < len;) {
 		if (h->n_pre) {
 			for (n = i; n < len && text[n] != '\n'; n++)
 				;
-			doc_append(h->b, text + i, (size_t)(n - i), line, true);
-			if (n < len && doc_has_text(h->b))
-				doc_append(h->b, "\n", 1, line, true);
+			ruv_doc_append(h->b, text + i, (size_t)(n - i), line, true);
+			if (n < len && ruv_doc_has_text(h->b))
+				ruv_doc_append(h->b, "\n", 1, line, true);
 			line += n < len;
 			i = n + 1;
 			continue;
 		}
 		if (strchr(" \t\n\f\r\v", text[i]) || (text[i] == '\xC2' && i + 1 < len && text[i + 1] == '\xA0')) {
-			if (doc_has_text(h->b) && !doc_at_space(h->b))
-				doc_append(h->b, " ", 1, line, true);
+			if (ruv_doc_has_text(h->b) && !ruv_doc_at_space(h->b))
+				ruv_doc_append(h->b, " ", 1, line, true);
 			line += text[i] == '\n';
 			i += text[i] == '\xC2' ? 2 : 1;
 			continue;
@@ -244,7 +244,7 @@ static void on_text(void *user, const xmlChar *text_x, int len)
 			;
 		if (n == i) /* another character of Latin-1 */
 			n = i + 1;
-		doc_append(h->b, text + i, (size_t)(n - i), line, false);
+		ruv_doc_append(h->b, text + i, (size_t)(n - i), line, false);
 		i = n;
 	}
 	h->line = line;
@@ -255,7 +255,7 @@ static void init_library(void)
 	xmlInitParser();
 }
 
-void doc_read_html(doc_builder *b, const char *source, size_t n_bytes, int line_base, const char **title)
+void ruv_doc_read_html(doc_builder *b, const char *source, size_t n_bytes, int line_base, const char **title)
 {
 	static pthread_once_t once = PTHREAD_ONCE_INIT;
 	html_reader h = {.b = b, .line_base = line_base};

@@ -48,8 +48,8 @@ static void append_row(doc_builder *b, const char *row, size_t len, int line)
 		for (last = end; last > first && row[last - 1] == ' '; last--)
 			;
 		if (n_cells++)
-			doc_append(b, " | ", 3, line, true);
-		doc_append(b, row + first, last - first, line, true);
+			ruv_doc_append(b, " | ", 3, line, true);
+		ruv_doc_append(b, row + first, last - first, line, true);
 		i = end + 1;
 	}
 }
@@ -69,24 +69,24 @@ static void add_paragraph(doc_builder *b, const char *marker, const char *text, 
 		        is_delimiter_row(rest, end ? (size_t)(end - rest) : len - (size_t)(rest - text));
 	}
 	if (*marker)
-		doc_append(b, marker, strlen(marker), first_line, false);
+		ruv_doc_append(b, marker, strlen(marker), first_line, false);
 	while (at < len) {
 		for (n = at; n < len && text[n] != SOFT && text[n] != HARD; n++)
 			;
 		if (!table) {
-			doc_append(b, text + at, n - at, line, *marker != 0);
+			ruv_doc_append(b, text + at, n - at, line, *marker != 0);
 			if (n < len && text[n] == HARD)
-				doc_append(b, "\n", 1, line, true);
-			else if (n < len && !doc_at_space(b))
-				doc_append(b, " ", 1, line, true);
+				ruv_doc_append(b, "\n", 1, line, true);
+			else if (n < len && !ruv_doc_at_space(b))
+				ruv_doc_append(b, " ", 1, line, true);
 		} else if (line != first_line + 1) {
 			append_row(b, text + at, n - at, line);
-			doc_append(b, "\n", 1, line, true);
+			ruv_doc_append(b, "\n", 1, line, true);
 		}
 		line++;
 		at = n + 1;
 	}
-	doc_close(b, table ? RUV_BLOCK_TABLE : kind, table ? 0 : level);
+	ruv_doc_close(b, table ? RUV_BLOCK_TABLE : kind, table ? 0 : level);
 }
 
 /* Length of the front matter and, when it has one, its title. */
@@ -115,7 +115,7 @@ static size_t front_matter(doc_builder *b, const char *source, size_t n_bytes, c
 	return (size_t)(end + 5 - source);
 }
 
-void doc_read_markdown(doc_builder *b, const char *source, size_t n_bytes, const char **title)
+void ruv_doc_read_markdown(doc_builder *b, const char *source, size_t n_bytes, const char **title)
 {
 	size_t skip = front_matter(b, source, n_bytes, title), i;
 	int base = 0, quote = 0, depth = 0, level;
@@ -174,8 +174,8 @@ void doc_read_markdown(doc_builder *b, const char *source, size_t n_bytes, const
 				for (i = 0; i < text.len; i++)
 					if (text.data[i] == SOFT || text.data[i] == HARD)
 						text.data[i] = ' ';
-				doc_append(b, ruv_buf_cstr(&text), text.len, line, false);
-				doc_close(b, RUV_BLOCK_HEADING, level);
+				ruv_doc_append(b, ruv_buf_cstr(&text), text.len, line, false);
+				ruv_doc_close(b, RUV_BLOCK_HEADING, level);
 			} else {
 				add_paragraph(b, marker, ruv_buf_cstr(&text), text.len, line,
 				              depth   ? RUV_BLOCK_LIST_ITEM
@@ -209,15 +209,15 @@ void doc_read_markdown(doc_builder *b, const char *source, size_t n_bytes, const
 			for (; at && *at; at = end) {
 				end = strchr(at, '\n');
 				end = end ? end + 1 : at + strlen(at);
-				doc_append(b, at, (size_t)(end - at), line++, true);
+				ruv_doc_append(b, at, (size_t)(end - at), line++, true);
 			}
-			doc_close(b, RUV_BLOCK_CODE, 0);
+			ruv_doc_close(b, RUV_BLOCK_CODE, 0);
 			break;
 		}
 		case CMARK_NODE_HTML_BLOCK:
 			literal = cmark_node_get_literal(node);
 			if (enter && literal)
-				doc_read_html(b, literal, strlen(literal), line - 1, NULL);
+				ruv_doc_read_html(b, literal, strlen(literal), line - 1, NULL);
 			break;
 		default:
 			break;

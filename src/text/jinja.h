@@ -159,8 +159,8 @@ typedef struct jinja_template {
 } jinja_template;
 
 /* Syntax errors are RUV_EFORMAT with line and column. */
-int jinja_parse(jinja_template *tmpl, const char *source, size_t n_bytes, ruv_error *err);
-void jinja_release(jinja_template *tmpl);
+int ruv_jinja_parse(jinja_template *tmpl, const char *source, size_t n_bytes, ruv_error *err);
+void ruv_jinja_release(jinja_template *tmpl);
 
 /* ---- interpreter ---- */
 
@@ -175,7 +175,7 @@ typedef struct jinja_interp {
 	ruv_arena arena;
 	ruv_error *err;
 	size_t n_steps, max_output;
-	int alloc_status; /* of the jinja_alloc that failed */
+	int alloc_status; /* of the ruv_jinja_alloc that failed */
 	int depth, loop_depth;
 	enum { FLOW_NORMAL, FLOW_BREAK, FLOW_CONTINUE } flow;
 	jinja_builder *out;
@@ -185,56 +185,56 @@ typedef struct jinja_interp {
 } jinja_interp;
 
 /* Zeroes and prepares; the globals hold the functions. */
-int jinja_interp_init(jinja_interp *in, size_t max_output, ruv_error *err);
-void jinja_interp_release(jinja_interp *in);
+int ruv_jinja_interp_init(jinja_interp *in, size_t max_output, ruv_error *err);
+void ruv_jinja_interp_release(jinja_interp *in);
 /* Renders into `out` (zeroed; release it in any case). */
-int jinja_run(jinja_interp *in, const jinja_template *tmpl, jinja_builder *out);
+int ruv_jinja_run(jinja_interp *in, const jinja_template *tmpl, jinja_builder *out);
 
 /* What the interpreter's files share. All return a status; a failure has filled in->err. */
-int jinja_fail(jinja_interp *in, int code, const char *fmt, ...) RUV_PRINTF(3, 4);
-void *jinja_alloc(jinja_interp *in, size_t n_bytes); /* NULL: failed with in->alloc_status */
-int jinja_charge(jinja_interp *in, size_t n_steps);
-int jinja_set(jinja_interp *in, jinja_scope *scope, const char *name, jinja_value value);
-int jinja_eval(jinja_interp *in, jinja_scope *scope, const jinja_node *node, jinja_value *out);
+int ruv_jinja_fail(jinja_interp *in, int code, const char *fmt, ...) RUV_PRINTF(3, 4);
+void *ruv_jinja_alloc(jinja_interp *in, size_t n_bytes); /* NULL: failed with in->alloc_status */
+int ruv_jinja_charge(jinja_interp *in, size_t n_steps);
+int ruv_jinja_set(jinja_interp *in, jinja_scope *scope, const char *name, jinja_value value);
+int ruv_jinja_eval(jinja_interp *in, jinja_scope *scope, const jinja_node *node, jinja_value *out);
 
-void jinja_builder_init(jinja_builder *b, size_t max_bytes);
-void jinja_builder_release(jinja_builder *b);
-int jinja_put(jinja_interp *in, jinja_builder *b, const char *data, size_t len, bool trusted);
+void ruv_jinja_builder_init(jinja_builder *b, size_t max_bytes);
+void ruv_jinja_builder_release(jinja_builder *b);
+int ruv_jinja_put(jinja_interp *in, jinja_builder *b, const char *data, size_t len, bool trusted);
 /* Bytes [from, to) of s with their marks. */
-int jinja_put_slice(jinja_interp *in, jinja_builder *b, jinja_string *s, size_t from, size_t to);
+int ruv_jinja_put_slice(jinja_interp *in, jinja_builder *b, jinja_string *s, size_t from, size_t to);
 /* What {{ value }} prints. */
-int jinja_put_value(jinja_interp *in, jinja_builder *b, jinja_value v);
+int ruv_jinja_put_value(jinja_interp *in, jinja_builder *b, jinja_value v);
 /* Python's repr(). */
-int jinja_put_repr(jinja_interp *in, jinja_builder *b, jinja_value v, int depth);
+int ruv_jinja_put_repr(jinja_interp *in, jinja_builder *b, jinja_value v, int depth);
 /* json.dumps(): indent < 0: on one line. */
-int jinja_put_json(jinja_interp *in, jinja_builder *b, jinja_value v, int indent, bool sort_keys, int depth);
-int jinja_builder_value(jinja_interp *in, jinja_builder *b, jinja_value *out);
+int ruv_jinja_put_json(jinja_interp *in, jinja_builder *b, jinja_value v, int indent, bool sort_keys, int depth);
+int ruv_jinja_builder_value(jinja_interp *in, jinja_builder *b, jinja_value *out);
 
-int jinja_flatten(jinja_interp *in, jinja_string *s);
-int jinja_new_string(jinja_interp *in, const char *data, size_t len, bool trusted, jinja_value *out);
+int ruv_jinja_flatten(jinja_interp *in, jinja_string *s);
+int ruv_jinja_new_string(jinja_interp *in, const char *data, size_t len, bool trusted, jinja_value *out);
 /* Bytes [from, to) as a string of its own. */
-int jinja_slice(jinja_interp *in, jinja_string *s, size_t from, size_t to, jinja_value *out);
-int jinja_concat(jinja_interp *in, jinja_string *left, jinja_string *right, jinja_value *out);
-int jinja_new_list(jinja_interp *in, size_t cap, jinja_value *out);
-int jinja_list_push(jinja_interp *in, jinja_list *l, jinja_value v);
-int jinja_new_dict(jinja_interp *in, jinja_value *out);
-int jinja_dict_set(jinja_interp *in, jinja_dict *d, jinja_value key, jinja_value v);
+int ruv_jinja_slice(jinja_interp *in, jinja_string *s, size_t from, size_t to, jinja_value *out);
+int ruv_jinja_concat(jinja_interp *in, jinja_string *left, jinja_string *right, jinja_value *out);
+int ruv_jinja_new_list(jinja_interp *in, size_t cap, jinja_value *out);
+int ruv_jinja_list_push(jinja_interp *in, jinja_list *l, jinja_value v);
+int ruv_jinja_new_dict(jinja_interp *in, jinja_value *out);
+int ruv_jinja_dict_set(jinja_interp *in, jinja_dict *d, jinja_value key, jinja_value v);
 /* NULL: not there. */
-const jinja_value *jinja_dict_get(const jinja_dict *d, const char *key, size_t len);
-int jinja_from_json(jinja_interp *in, const json_t *json, int depth, jinja_value *out);
+const jinja_value *ruv_jinja_dict_get(const jinja_dict *d, const char *key, size_t len);
+int ruv_jinja_from_json(jinja_interp *in, const json_t *json, int depth, jinja_value *out);
 
-bool jinja_truth(jinja_value v);
-int jinja_equal(jinja_interp *in, jinja_value a, jinja_value b, int depth, bool *equal);
+bool ruv_jinja_truth(jinja_value v);
+int ruv_jinja_equal(jinja_interp *in, jinja_value a, jinja_value b, int depth, bool *equal);
 /* -1, 0, 1 of numbers, strings or lists; others fail. */
-int jinja_order(jinja_interp *in, jinja_value a, jinja_value b, int *order);
-int jinja_contains(jinja_interp *in, jinja_value container, jinja_value item, bool *found);
+int ruv_jinja_order(jinja_interp *in, jinja_value a, jinja_value b, int *order);
+int ruv_jinja_contains(jinja_interp *in, jinja_value container, jinja_value item, bool *found);
 /* The values that a for loop sees. */
-int jinja_iterate(jinja_interp *in, jinja_value v, jinja_list **items);
-const char *jinja_type_name(jinja_value v);
+int ruv_jinja_iterate(jinja_interp *in, jinja_value v, jinja_list **items);
+const char *ruv_jinja_type_name(jinja_value v);
 /* value.name as a template sees it: item of a dict, field of a loop; undefined when there is none. */
-int jinja_attribute(jinja_interp *in, jinja_value v, const char *name, jinja_value *out);
+int ruv_jinja_attribute(jinja_interp *in, jinja_value v, const char *name, jinja_value *out);
 /* value[key]. */
-int jinja_item(jinja_interp *in, jinja_value v, jinja_value key, jinja_value *out);
+int ruv_jinja_item(jinja_interp *in, jinja_value v, jinja_value key, jinja_value *out);
 
 /* Evaluated arguments of a filter, test, method or function. */
 typedef struct jinja_args {
@@ -244,14 +244,14 @@ typedef struct jinja_args {
 } jinja_args;
 
 /* Argument `i` or the one named `name`; NULL when it was not given. */
-const jinja_value *jinja_arg(const jinja_args *args, size_t i, const char *name);
-int jinja_filter(jinja_interp *in, const char *name, jinja_value v, const jinja_args *args, jinja_value *out);
-int jinja_test(jinja_interp *in, const char *name, jinja_value v, const jinja_args *args, bool *out);
+const jinja_value *ruv_jinja_arg(const jinja_args *args, size_t i, const char *name);
+int ruv_jinja_filter(jinja_interp *in, const char *name, jinja_value v, const jinja_args *args, jinja_value *out);
+int ruv_jinja_test(jinja_interp *in, const char *name, jinja_value v, const jinja_args *args, bool *out);
 /* RUV_ENOTFOUND (without a message) when values of this type have no such method. */
-int jinja_method(jinja_interp *in, jinja_value v, const char *name, const jinja_args *args, jinja_value *out);
-int jinja_function(jinja_interp *in, int64_t fn, const jinja_args *args, jinja_value *out);
-bool jinja_is_method(jinja_value v, const char *name);
-bool jinja_is_filter(const char *name);
-bool jinja_is_test(const char *name);
+int ruv_jinja_method(jinja_interp *in, jinja_value v, const char *name, const jinja_args *args, jinja_value *out);
+int ruv_jinja_function(jinja_interp *in, int64_t fn, const jinja_args *args, jinja_value *out);
+bool ruv_jinja_is_method(jinja_value v, const char *name);
+bool ruv_jinja_is_filter(const char *name);
+bool ruv_jinja_is_test(const char *name);
 
 #endif

@@ -24,16 +24,16 @@ static jinja_value integer(int64_t i)
 static int need_string(jinja_interp *in, const char *what, jinja_value v)
 {
 	if (v.type == JINJA_UNDEFINED)
-		return jinja_fail(in, RUV_EFORMAT, "%s: '%s' is undefined", what, v.s ? v.s->data : "?");
+		return ruv_jinja_fail(in, RUV_EFORMAT, "%s: '%s' is undefined", what, v.s ? v.s->data : "?");
 	if (v.type != JINJA_STRING)
-		return jinja_fail(in, RUV_EFORMAT, "%s needs a string, not %s", what, jinja_type_name(v));
-	return jinja_flatten(in, v.s);
+		return ruv_jinja_fail(in, RUV_EFORMAT, "%s needs a string, not %s", what, ruv_jinja_type_name(v));
+	return ruv_jinja_flatten(in, v.s);
 }
 
 /* A string argument that may be missing; *s is NULL then. */
 static int string_arg(jinja_interp *in, const jinja_args *args, size_t i, const char *name, const char *what, jinja_string **s)
 {
-	const jinja_value *v = jinja_arg(args, i, name);
+	const jinja_value *v = ruv_jinja_arg(args, i, name);
 	int rc;
 
 	*s = NULL;
@@ -47,12 +47,12 @@ static int string_arg(jinja_interp *in, const jinja_args *args, size_t i, const 
 
 static int int_arg(jinja_interp *in, const jinja_args *args, size_t i, const char *name, const char *what, int64_t *value)
 {
-	const jinja_value *v = jinja_arg(args, i, name);
+	const jinja_value *v = ruv_jinja_arg(args, i, name);
 
 	if (!v || v->type == JINJA_NONE)
 		return RUV_OK;
 	if (v->type != JINJA_INT && v->type != JINJA_BOOL)
-		return jinja_fail(in, RUV_EFORMAT, "%s needs an integer, not %s", what, jinja_type_name(*v));
+		return ruv_jinja_fail(in, RUV_EFORMAT, "%s needs an integer, not %s", what, ruv_jinja_type_name(*v));
 	*value = v->type == JINJA_BOOL ? v->b : v->i;
 	return RUV_OK;
 }
@@ -64,13 +64,13 @@ static int to_string(jinja_interp *in, jinja_value v, jinja_value *out)
 
 	if (v.type == JINJA_STRING) {
 		*out = v;
-		return jinja_flatten(in, v.s);
+		return ruv_jinja_flatten(in, v.s);
 	}
-	jinja_builder_init(&b, JINJA_MAX_MEMORY / 4);
-	rc = jinja_put_value(in, &b, v);
+	ruv_jinja_builder_init(&b, JINJA_MAX_MEMORY / 4);
+	rc = ruv_jinja_put_value(in, &b, v);
 	if (rc == RUV_OK)
-		rc = jinja_builder_value(in, &b, out);
-	jinja_builder_release(&b);
+		rc = ruv_jinja_builder_value(in, &b, out);
+	ruv_jinja_builder_release(&b);
 	return rc;
 }
 
@@ -120,7 +120,7 @@ static int strip(jinja_interp *in, jinja_string *s, const jinja_string *set, boo
 			break;
 		to = at;
 	}
-	return jinja_slice(in, s, from, to, out);
+	return ruv_jinja_slice(in, s, from, to, out);
 }
 
 /* Splits at `separator` (NULL: runs of white space) at most `max` times (< 0: without limit); from the right when asked. */
@@ -128,29 +128,29 @@ static int split(jinja_interp *in, jinja_string *s, const jinja_string *separato
 {
 	size_t at = 0, end = s->len, i;
 	jinja_value part;
-	int rc = jinja_new_list(in, 0, out);
+	int rc = ruv_jinja_new_list(in, 0, out);
 
 	if (rc == RUV_OK)
-		rc = jinja_charge(in, s->len / 16);
+		rc = ruv_jinja_charge(in, s->len / 16);
 	if (rc)
 		return rc;
 	if (separator && separator->len == 0)
-		return jinja_fail(in, RUV_EFORMAT, "split: the separator is empty");
+		return ruv_jinja_fail(in, RUV_EFORMAT, "split: the separator is empty");
 	if (from_right) {
 		if (!separator)
-			return jinja_fail(in, RUV_EUNSUPPORTED, "rsplit without a separator is not supported");
+			return ruv_jinja_fail(in, RUV_EUNSUPPORTED, "rsplit without a separator is not supported");
 		while (max != 0) {
 			for (i = end; i >= separator->len && memcmp(s->data + i - separator->len, separator->data, separator->len);
 			     i--)
 				;
 			if (i < separator->len)
 				break;
-			if ((rc = jinja_slice(in, s, i, end, &part)) || (rc = jinja_list_push(in, out->l, part)))
+			if ((rc = ruv_jinja_slice(in, s, i, end, &part)) || (rc = ruv_jinja_list_push(in, out->l, part)))
 				return rc;
 			end = i - separator->len;
 			max -= max > 0;
 		}
-		if ((rc = jinja_slice(in, s, 0, end, &part)) || (rc = jinja_list_push(in, out->l, part)))
+		if ((rc = ruv_jinja_slice(in, s, 0, end, &part)) || (rc = ruv_jinja_list_push(in, out->l, part)))
 			return rc;
 		for (i = 0; i < out->l->n / 2; i++) {
 			jinja_value swap = out->l->items[i];
@@ -184,8 +184,8 @@ static int split(jinja_interp *in, jinja_string *s, const jinja_string *separato
 				found = find(s->data + at, s->len - at, separator->data, separator->len);
 			stop = found ? (size_t)(found - s->data) : s->len;
 		}
-		if ((rc = jinja_charge(in, 1)) || (rc = jinja_slice(in, s, at, stop, &part)) ||
-		    (rc = jinja_list_push(in, out->l, part)))
+		if ((rc = ruv_jinja_charge(in, 1)) || (rc = ruv_jinja_slice(in, s, at, stop, &part)) ||
+		    (rc = ruv_jinja_list_push(in, out->l, part)))
 			return rc;
 		if ((separator && !found) || (!separator && (stop == s->len || max == 0)))
 			return RUV_OK;
@@ -201,25 +201,25 @@ static int replace(jinja_interp *in, jinja_string *s, jinja_string *what, jinja_
 	int rc = RUV_OK;
 
 	if (what->len == 0)
-		return jinja_fail(in, RUV_EUNSUPPORTED, "replacing the empty string is not supported");
-	jinja_builder_init(&b, JINJA_MAX_MEMORY / 4);
+		return ruv_jinja_fail(in, RUV_EUNSUPPORTED, "replacing the empty string is not supported");
+	ruv_jinja_builder_init(&b, JINJA_MAX_MEMORY / 4);
 	while (rc == RUV_OK && max != 0) {
 		const char *found = find(s->data + at, s->len - at, what->data, what->len);
 		if (!found)
 			break;
-		rc = jinja_charge(in, 1);
+		rc = ruv_jinja_charge(in, 1);
 		if (rc == RUV_OK)
-			rc = jinja_put_slice(in, &b, s, at, (size_t)(found - s->data));
+			rc = ruv_jinja_put_slice(in, &b, s, at, (size_t)(found - s->data));
 		if (rc == RUV_OK)
-			rc = jinja_put_slice(in, &b, with, 0, with->len);
+			rc = ruv_jinja_put_slice(in, &b, with, 0, with->len);
 		at = (size_t)(found - s->data) + what->len;
 		max -= max > 0;
 	}
 	if (rc == RUV_OK)
-		rc = jinja_put_slice(in, &b, s, at, s->len);
+		rc = ruv_jinja_put_slice(in, &b, s, at, s->len);
 	if (rc == RUV_OK)
-		rc = jinja_builder_value(in, &b, out);
-	jinja_builder_release(&b);
+		rc = ruv_jinja_builder_value(in, &b, out);
+	ruv_jinja_builder_release(&b);
 	return rc;
 }
 
@@ -231,7 +231,7 @@ static int change_case(jinja_interp *in, jinja_string *s, char how, jinja_value 
 	bool start = true;
 	int rc = RUV_OK;
 
-	jinja_builder_init(&b, JINJA_MAX_MEMORY / 4);
+	ruv_jinja_builder_init(&b, JINJA_MAX_MEMORY / 4);
 	while (rc == RUV_OK && at < s->len) {
 		uint32_t cp = 0;
 		char bytes[4];
@@ -248,15 +248,15 @@ static int change_case(jinja_interp *in, jinja_string *s, char how, jinja_value 
 		else
 			cp = ruv_unicode_to_lower(cp);
 		start = how == 't' && !ruv_unicode_is_letter(cp);
-		rc = jinja_charge(in, 1);
+		rc = ruv_jinja_charge(in, 1);
 		if (rc == RUV_OK)
-			rc = jinja_put(in, &b, bytes, (size_t)ruv_utf8_encode(cp, bytes),
-			               span < s->n_trusted && s->trusted[span].begin <= at);
+			rc = ruv_jinja_put(in, &b, bytes, (size_t)ruv_utf8_encode(cp, bytes),
+			                   span < s->n_trusted && s->trusted[span].begin <= at);
 		at += (size_t)n;
 	}
 	if (rc == RUV_OK)
-		rc = jinja_builder_value(in, &b, out);
-	jinja_builder_release(&b);
+		rc = ruv_jinja_builder_value(in, &b, out);
+	ruv_jinja_builder_release(&b);
 	return rc;
 }
 
@@ -266,19 +266,19 @@ static int join(jinja_interp *in, jinja_list *items, jinja_string *separator, co
 	size_t i;
 	int rc = RUV_OK;
 
-	jinja_builder_init(&b, JINJA_MAX_MEMORY / 4);
+	ruv_jinja_builder_init(&b, JINJA_MAX_MEMORY / 4);
 	for (i = 0; rc == RUV_OK && i < items->n; i++) {
 		jinja_value v = items->items[i];
 		if (attribute)
-			rc = jinja_attribute(in, v, attribute, &v);
+			rc = ruv_jinja_attribute(in, v, attribute, &v);
 		if (rc == RUV_OK && i && separator)
-			rc = jinja_put_slice(in, &b, separator, 0, separator->len);
+			rc = ruv_jinja_put_slice(in, &b, separator, 0, separator->len);
 		if (rc == RUV_OK)
-			rc = jinja_put_value(in, &b, v);
+			rc = ruv_jinja_put_value(in, &b, v);
 	}
 	if (rc == RUV_OK)
-		rc = jinja_builder_value(in, &b, out);
-	jinja_builder_release(&b);
+		rc = ruv_jinja_builder_value(in, &b, out);
+	ruv_jinja_builder_release(&b);
 	return rc;
 }
 
@@ -289,34 +289,34 @@ static int indent_text(jinja_interp *in, jinja_string *s, int64_t width, bool fi
 	int rc = RUV_OK;
 
 	if (width < 0 || width > 1000)
-		return jinja_fail(in, RUV_ELIMIT, "indent: a width of %lld", (long long)width);
-	jinja_builder_init(&b, JINJA_MAX_MEMORY / 4);
+		return ruv_jinja_fail(in, RUV_ELIMIT, "indent: a width of %lld", (long long)width);
+	ruv_jinja_builder_init(&b, JINJA_MAX_MEMORY / 4);
 	while (rc == RUV_OK && at < s->len) {
 		const char *stop = memchr(s->data + at, '\n', s->len - at);
 		size_t end = stop ? (size_t)(stop - s->data) + 1 : s->len;
 		int64_t k;
 		if ((at > 0 || first) && (blank || s->data[at] != '\n'))
 			for (k = 0; rc == RUV_OK && k < width; k++)
-				rc = jinja_put(in, &b, " ", 1, false);
+				rc = ruv_jinja_put(in, &b, " ", 1, false);
 		if (rc == RUV_OK)
-			rc = jinja_put_slice(in, &b, s, at, end);
+			rc = ruv_jinja_put_slice(in, &b, s, at, end);
 		at = end;
 	}
 	if (rc == RUV_OK)
-		rc = jinja_builder_value(in, &b, out);
-	jinja_builder_release(&b);
+		rc = ruv_jinja_builder_value(in, &b, out);
+	ruv_jinja_builder_release(&b);
 	return rc;
 }
 
 static int dict_items(jinja_interp *in, const jinja_dict *d, jinja_value *out)
 {
 	size_t i;
-	int rc = jinja_new_list(in, d->n, out);
+	int rc = ruv_jinja_new_list(in, d->n, out);
 
 	for (i = 0; rc == RUV_OK && i < d->n; i++) {
 		jinja_value pair;
-		if ((rc = jinja_new_list(in, 2, &pair)) || (rc = jinja_list_push(in, pair.l, d->keys[i])) ||
-		    (rc = jinja_list_push(in, pair.l, d->values[i])) || (rc = jinja_list_push(in, out->l, pair)))
+		if ((rc = ruv_jinja_new_list(in, 2, &pair)) || (rc = ruv_jinja_list_push(in, pair.l, d->keys[i])) ||
+		    (rc = ruv_jinja_list_push(in, pair.l, d->values[i])) || (rc = ruv_jinja_list_push(in, out->l, pair)))
 			return rc;
 	}
 	return rc;
@@ -332,22 +332,22 @@ static int sort_values(jinja_interp *in, jinja_list *l, const char *attribute, b
 		jinja_value v = l->items[i];
 		for (k = i; k > 0; k--) {
 			jinja_value x = l->items[k - 1], y = v;
-			if ((rc = jinja_charge(in, 1)) ||
+			if ((rc = ruv_jinja_charge(in, 1)) ||
 			    (attribute &&
-			     ((rc = jinja_item(in, x,
-			                       (jinja_value){.type = JINJA_STRING,
-			                                     .s = &(jinja_string){.data = attribute, .len = strlen(attribute)}},
-			                       &x)) ||
-			      (rc = jinja_item(in, y,
-			                       (jinja_value){.type = JINJA_STRING,
-			                                     .s = &(jinja_string){.data = attribute, .len = strlen(attribute)}},
-			                       &y)))))
+			     ((rc = ruv_jinja_item(in, x,
+			                           (jinja_value){.type = JINJA_STRING,
+			                                         .s = &(jinja_string){.data = attribute, .len = strlen(attribute)}},
+			                           &x)) ||
+			      (rc = ruv_jinja_item(in, y,
+			                           (jinja_value){.type = JINJA_STRING,
+			                                         .s = &(jinja_string){.data = attribute, .len = strlen(attribute)}},
+			                           &y)))))
 				return rc;
 			if (!cased && x.type == JINJA_STRING && y.type == JINJA_STRING &&
-			    ((rc = jinja_flatten(in, x.s)) || (rc = jinja_flatten(in, y.s)) ||
+			    ((rc = ruv_jinja_flatten(in, x.s)) || (rc = ruv_jinja_flatten(in, y.s)) ||
 			     (rc = change_case(in, x.s, 'l', &x)) || (rc = change_case(in, y.s, 'l', &y))))
 				return rc;
-			rc = jinja_order(in, x, y, &order);
+			rc = ruv_jinja_order(in, x, y, &order);
 			if (rc)
 				return rc;
 			if (reverse ? order >= 0 : order <= 0)
@@ -365,22 +365,22 @@ typedef int filter_fn(jinja_interp *in, jinja_value v, const jinja_args *args, j
 
 static int f_tojson(jinja_interp *in, jinja_value v, const jinja_args *args, jinja_value *out)
 {
-	const jinja_value *sort = jinja_arg(args, 3, "sort_keys"), *ascii = jinja_arg(args, (size_t)-1, "ensure_ascii");
+	const jinja_value *sort = ruv_jinja_arg(args, 3, "sort_keys"), *ascii = ruv_jinja_arg(args, (size_t)-1, "ensure_ascii");
 	int64_t indent = -1;
 	jinja_builder b;
 	int rc = int_arg(in, args, 0, "indent", "tojson", &indent);
 
 	if (rc)
 		return rc;
-	if (jinja_arg(args, (size_t)-1, "separators") || (ascii && jinja_truth(*ascii)))
-		return jinja_fail(in, RUV_EUNSUPPORTED, "tojson: separators and ensure_ascii=true are not supported");
+	if (ruv_jinja_arg(args, (size_t)-1, "separators") || (ascii && ruv_jinja_truth(*ascii)))
+		return ruv_jinja_fail(in, RUV_EUNSUPPORTED, "tojson: separators and ensure_ascii=true are not supported");
 	if (indent > 100)
-		return jinja_fail(in, RUV_ELIMIT, "tojson: an indent of %lld", (long long)indent);
-	jinja_builder_init(&b, JINJA_MAX_MEMORY / 4);
-	rc = jinja_put_json(in, &b, v, (int)indent, sort && jinja_truth(*sort), 0);
+		return ruv_jinja_fail(in, RUV_ELIMIT, "tojson: an indent of %lld", (long long)indent);
+	ruv_jinja_builder_init(&b, JINJA_MAX_MEMORY / 4);
+	rc = ruv_jinja_put_json(in, &b, v, (int)indent, sort && ruv_jinja_truth(*sort), 0);
 	if (rc == RUV_OK)
-		rc = jinja_builder_value(in, &b, out);
-	jinja_builder_release(&b);
+		rc = ruv_jinja_builder_value(in, &b, out);
+	ruv_jinja_builder_release(&b);
 	return rc;
 }
 
@@ -401,9 +401,9 @@ static int f_length(jinja_interp *in, jinja_value v, const jinja_args *args, jin
 	(void)args;
 	switch (v.type) {
 	case JINJA_STRING:
-		rc = jinja_flatten(in, v.s);
+		rc = ruv_jinja_flatten(in, v.s);
 		if (rc == RUV_OK)
-			rc = jinja_charge(in, v.s->len / 64);
+			rc = ruv_jinja_charge(in, v.s->len / 64);
 		*out = integer(rc ? 0 : (int64_t)ruv_utf8_length(v.s->data, v.s->len));
 		return rc;
 	case JINJA_LIST:
@@ -416,7 +416,7 @@ static int f_length(jinja_interp *in, jinja_value v, const jinja_args *args, jin
 		*out = integer(0);
 		return RUV_OK;
 	default:
-		return jinja_fail(in, RUV_EFORMAT, "%s has no length", jinja_type_name(v));
+		return ruv_jinja_fail(in, RUV_EFORMAT, "%s has no length", ruv_jinja_type_name(v));
 	}
 }
 
@@ -438,13 +438,13 @@ static int f_list(jinja_interp *in, jinja_value v, const jinja_args *args, jinja
 {
 	jinja_list *items;
 	size_t i;
-	int rc = jinja_iterate(in, v, &items);
+	int rc = ruv_jinja_iterate(in, v, &items);
 
 	(void)args;
 	if (rc == RUV_OK)
-		rc = jinja_new_list(in, items->n, out);
+		rc = ruv_jinja_new_list(in, items->n, out);
 	for (i = 0; rc == RUV_OK && i < items->n; i++)
-		rc = jinja_list_push(in, out->l, items->items[i]);
+		rc = ruv_jinja_list_push(in, out->l, items->items[i]);
 	return rc;
 }
 
@@ -455,20 +455,20 @@ static int f_join(jinja_interp *in, jinja_value v, const jinja_args *args, jinja
 	int rc;
 
 	if ((rc = string_arg(in, args, 0, "d", "join", &separator)) ||
-	    (rc = string_arg(in, args, 1, "attribute", "join", &attribute)) || (rc = jinja_iterate(in, v, &items)))
+	    (rc = string_arg(in, args, 1, "attribute", "join", &attribute)) || (rc = ruv_jinja_iterate(in, v, &items)))
 		return rc;
 	return join(in, items, separator, attribute ? attribute->data : NULL, out);
 }
 
 static int f_default(jinja_interp *in, jinja_value v, const jinja_args *args, jinja_value *out)
 {
-	const jinja_value *other = jinja_arg(args, 0, "default_value"), *falsy = jinja_arg(args, 1, "boolean");
+	const jinja_value *other = ruv_jinja_arg(args, 0, "default_value"), *falsy = ruv_jinja_arg(args, 1, "boolean");
 
-	if (v.type == JINJA_UNDEFINED || (falsy && jinja_truth(*falsy) && !jinja_truth(v))) {
+	if (v.type == JINJA_UNDEFINED || (falsy && ruv_jinja_truth(*falsy) && !ruv_jinja_truth(v))) {
 		if (other)
 			*out = *other;
 		else
-			return jinja_new_string(in, "", 0, true, out);
+			return ruv_jinja_new_string(in, "", 0, true, out);
 	} else {
 		*out = v;
 	}
@@ -484,18 +484,18 @@ static int dig(jinja_interp *in, jinja_value v, const jinja_value *attribute, ji
 
 	*out = v;
 	if (attribute->type == JINJA_INT)
-		return jinja_item(in, v, *attribute, out);
+		return ruv_jinja_item(in, v, *attribute, out);
 	rc = need_string(in, "an attribute's name", *attribute);
 	for (at = attribute->s ? attribute->s->data : ""; rc == RUV_OK && *at; at = *dot ? dot + 1 : dot) {
 		jinja_value key;
 		dot = strchrnul(at, '.');
 		if ((size_t)(dot - at) >= sizeof part)
-			return jinja_fail(in, RUV_ELIMIT, "an attribute's name of %zu bytes", (size_t)(dot - at));
+			return ruv_jinja_fail(in, RUV_ELIMIT, "an attribute's name of %zu bytes", (size_t)(dot - at));
 		memcpy(part, at, (size_t)(dot - at));
 		part[dot - at] = '\0';
-		rc = jinja_new_string(in, part, (size_t)(dot - at), false, &key);
+		rc = ruv_jinja_new_string(in, part, (size_t)(dot - at), false, &key);
 		if (rc == RUV_OK)
-			rc = jinja_item(in, *out, key, out);
+			rc = ruv_jinja_item(in, *out, key, out);
 	}
 	return rc;
 }
@@ -507,20 +507,20 @@ static int choose(jinja_interp *in, jinja_value v, const jinja_args *args, bool 
 	jinja_string *test = NULL;
 	jinja_list *items;
 	jinja_args *rest;
-	int rc = jinja_iterate(in, v, &items);
+	int rc = ruv_jinja_iterate(in, v, &items);
 
 	if (rc)
 		return rc;
 	if (args->n_positional < skip)
-		return jinja_fail(in, RUV_EFORMAT, "%s needs an attribute's name", what);
+		return ruv_jinja_fail(in, RUV_EFORMAT, "%s needs an attribute's name", what);
 	if (args->n_positional > skip) {
 		rc = string_arg(in, args, skip, NULL, what, &test);
 		if (rc)
 			return rc;
-		if (!test || !jinja_is_test(test->data))
-			return jinja_fail(in, RUV_EUNSUPPORTED, "%s: test '%s' is not supported", what, test ? test->data : "");
+		if (!test || !ruv_jinja_is_test(test->data))
+			return ruv_jinja_fail(in, RUV_EUNSUPPORTED, "%s: test '%s' is not supported", what, test ? test->data : "");
 	}
-	rest = jinja_alloc(in, sizeof *rest);
+	rest = ruv_jinja_alloc(in, sizeof *rest);
 	if (!rest)
 		return in->alloc_status;
 	rest->n = rest->n_positional = 0;
@@ -528,7 +528,7 @@ static int choose(jinja_interp *in, jinja_value v, const jinja_args *args, bool 
 		rest->v[rest->n++] = args->v[k];
 		rest->n_positional++;
 	}
-	rc = jinja_new_list(in, 0, out);
+	rc = ruv_jinja_new_list(in, 0, out);
 	for (i = 0; rc == RUV_OK && i < items->n; i++) {
 		jinja_value subject = items->items[i];
 		bool holds;
@@ -537,11 +537,11 @@ static int choose(jinja_interp *in, jinja_value v, const jinja_args *args, bool 
 		if (rc)
 			return rc;
 		if (test)
-			rc = jinja_test(in, test->data, subject, rest, &holds);
+			rc = ruv_jinja_test(in, test->data, subject, rest, &holds);
 		else
-			holds = jinja_truth(subject);
+			holds = ruv_jinja_truth(subject);
 		if (rc == RUV_OK && holds == keep)
-			rc = jinja_list_push(in, out->l, items->items[i]);
+			rc = ruv_jinja_list_push(in, out->l, items->items[i]);
 	}
 	return rc;
 }
@@ -568,12 +568,13 @@ static int f_reject(jinja_interp *in, jinja_value v, const jinja_args *args, jin
 
 static int f_map(jinja_interp *in, jinja_value v, const jinja_args *args, jinja_value *out)
 {
-	const jinja_value *attribute = jinja_arg(args, (size_t)-1, "attribute"), *other = jinja_arg(args, (size_t)-1, "default");
+	const jinja_value *attribute = ruv_jinja_arg(args, (size_t)-1, "attribute"),
+			  *other = ruv_jinja_arg(args, (size_t)-1, "default");
 	jinja_string *filter = NULL;
 	jinja_list *items;
 	jinja_args *rest;
 	size_t i;
-	int rc = jinja_iterate(in, v, &items);
+	int rc = ruv_jinja_iterate(in, v, &items);
 
 	if (rc)
 		return rc;
@@ -581,10 +582,11 @@ static int f_map(jinja_interp *in, jinja_value v, const jinja_args *args, jinja_
 		rc = string_arg(in, args, 0, NULL, "map", &filter);
 		if (rc)
 			return rc;
-		if (!filter || !jinja_is_filter(filter->data) || strcmp(filter->data, "map") == 0)
-			return jinja_fail(in, RUV_EUNSUPPORTED, "map: filter '%s' is not supported", filter ? filter->data : "");
+		if (!filter || !ruv_jinja_is_filter(filter->data) || strcmp(filter->data, "map") == 0)
+			return ruv_jinja_fail(in, RUV_EUNSUPPORTED, "map: filter '%s' is not supported",
+			                      filter ? filter->data : "");
 	}
-	rest = jinja_alloc(in, sizeof *rest);
+	rest = ruv_jinja_alloc(in, sizeof *rest);
 	if (!rest)
 		return in->alloc_status;
 	rest->n = rest->n_positional = 0;
@@ -592,7 +594,7 @@ static int f_map(jinja_interp *in, jinja_value v, const jinja_args *args, jinja_
 		rest->v[rest->n++] = args->v[i];
 		rest->n_positional++;
 	}
-	rc = jinja_new_list(in, items->n, out);
+	rc = ruv_jinja_new_list(in, items->n, out);
 	for (i = 0; rc == RUV_OK && i < items->n; i++) {
 		jinja_value mapped;
 		if (attribute) {
@@ -600,10 +602,10 @@ static int f_map(jinja_interp *in, jinja_value v, const jinja_args *args, jinja_
 			if (rc == RUV_OK && mapped.type == JINJA_UNDEFINED && other)
 				mapped = *other;
 		} else {
-			rc = jinja_filter(in, filter->data, items->items[i], rest, &mapped);
+			rc = ruv_jinja_filter(in, filter->data, items->items[i], rest, &mapped);
 		}
 		if (rc == RUV_OK)
-			rc = jinja_list_push(in, out->l, mapped);
+			rc = ruv_jinja_list_push(in, out->l, mapped);
 	}
 	return rc;
 }
@@ -611,7 +613,7 @@ static int f_map(jinja_interp *in, jinja_value v, const jinja_args *args, jinja_
 static int f_first(jinja_interp *in, jinja_value v, const jinja_args *args, jinja_value *out)
 {
 	jinja_list *items;
-	int rc = jinja_iterate(in, v, &items);
+	int rc = ruv_jinja_iterate(in, v, &items);
 
 	(void)args;
 	if (rc == RUV_OK)
@@ -622,7 +624,7 @@ static int f_first(jinja_interp *in, jinja_value v, const jinja_args *args, jinj
 static int f_last(jinja_interp *in, jinja_value v, const jinja_args *args, jinja_value *out)
 {
 	jinja_list *items;
-	int rc = jinja_iterate(in, v, &items);
+	int rc = ruv_jinja_iterate(in, v, &items);
 
 	(void)args;
 	if (rc == RUV_OK)
@@ -670,7 +672,7 @@ static int f_replace(jinja_interp *in, jinja_value v, const jinja_args *args, ji
 	    (rc = string_arg(in, args, 1, "new", "replace", &with)) || (rc = int_arg(in, args, 2, "count", "replace", &max)))
 		return rc;
 	if (!what || !with)
-		return jinja_fail(in, RUV_EFORMAT, "replace needs two strings");
+		return ruv_jinja_fail(in, RUV_EFORMAT, "replace needs two strings");
 	return replace(in, v.s, what, with, max, out);
 }
 
@@ -678,67 +680,67 @@ static int f_items(jinja_interp *in, jinja_value v, const jinja_args *args, jinj
 {
 	(void)args;
 	if (v.type == JINJA_UNDEFINED)
-		return jinja_new_list(in, 0, out);
+		return ruv_jinja_new_list(in, 0, out);
 	if (v.type != JINJA_DICT)
-		return jinja_fail(in, RUV_EFORMAT, "items needs a dict, not %s", jinja_type_name(v));
+		return ruv_jinja_fail(in, RUV_EFORMAT, "items needs a dict, not %s", ruv_jinja_type_name(v));
 	return dict_items(in, v.d, out);
 }
 
 static int f_dictsort(jinja_interp *in, jinja_value v, const jinja_args *args, jinja_value *out)
 {
-	const jinja_value *case_sensitive = jinja_arg(args, 0, "case_sensitive");
+	const jinja_value *case_sensitive = ruv_jinja_arg(args, 0, "case_sensitive");
 	int rc;
 
-	if (jinja_arg(args, 1, "by") || jinja_arg(args, 2, "reverse"))
-		return jinja_fail(in, RUV_EUNSUPPORTED, "dictsort: by and reverse are not supported");
+	if (ruv_jinja_arg(args, 1, "by") || ruv_jinja_arg(args, 2, "reverse"))
+		return ruv_jinja_fail(in, RUV_EUNSUPPORTED, "dictsort: by and reverse are not supported");
 	if ((rc = f_items(in, v, args, out)))
 		return rc;
 	{
 		/* By key: sort the keys, then fetch the pairs in that order. */
 		jinja_value pairs = *out, keys;
 		size_t i, k;
-		if ((rc = jinja_new_list(in, pairs.l->n, &keys)))
+		if ((rc = ruv_jinja_new_list(in, pairs.l->n, &keys)))
 			return rc;
 		for (i = 0; rc == RUV_OK && i < pairs.l->n; i++)
-			rc = jinja_list_push(in, keys.l, pairs.l->items[i].l->items[0]);
+			rc = ruv_jinja_list_push(in, keys.l, pairs.l->items[i].l->items[0]);
 		if (rc == RUV_OK)
-			rc = sort_values(in, keys.l, NULL, false, case_sensitive && jinja_truth(*case_sensitive));
+			rc = sort_values(in, keys.l, NULL, false, case_sensitive && ruv_jinja_truth(*case_sensitive));
 		if (rc == RUV_OK)
-			rc = jinja_new_list(in, pairs.l->n, out);
+			rc = ruv_jinja_new_list(in, pairs.l->n, out);
 		for (i = 0; rc == RUV_OK && i < keys.l->n; i++)
 			for (k = 0; rc == RUV_OK && k < pairs.l->n; k++)
 				if (pairs.l->items[k].l->items[0].s == keys.l->items[i].s)
-					rc = jinja_list_push(in, out->l, pairs.l->items[k]);
+					rc = ruv_jinja_list_push(in, out->l, pairs.l->items[k]);
 	}
 	return rc;
 }
 
 static int f_sort(jinja_interp *in, jinja_value v, const jinja_args *args, jinja_value *out)
 {
-	const jinja_value *reverse = jinja_arg(args, 0, "reverse"), *case_sensitive = jinja_arg(args, 1, "case_sensitive");
+	const jinja_value *reverse = ruv_jinja_arg(args, 0, "reverse"), *case_sensitive = ruv_jinja_arg(args, 1, "case_sensitive");
 	jinja_string *attribute;
 	int rc;
 
 	if ((rc = string_arg(in, args, 2, "attribute", "sort", &attribute)) || (rc = f_list(in, v, args, out)))
 		return rc;
-	return sort_values(in, out->l, attribute ? attribute->data : NULL, reverse && jinja_truth(*reverse),
-	                   case_sensitive && jinja_truth(*case_sensitive));
+	return sort_values(in, out->l, attribute ? attribute->data : NULL, reverse && ruv_jinja_truth(*reverse),
+	                   case_sensitive && ruv_jinja_truth(*case_sensitive));
 }
 
 static int f_unique(jinja_interp *in, jinja_value v, const jinja_args *args, jinja_value *out)
 {
 	jinja_list *items;
 	size_t i;
-	int rc = jinja_iterate(in, v, &items);
+	int rc = ruv_jinja_iterate(in, v, &items);
 
 	(void)args;
 	if (rc == RUV_OK)
-		rc = jinja_new_list(in, 0, out);
+		rc = ruv_jinja_new_list(in, 0, out);
 	for (i = 0; rc == RUV_OK && i < items->n; i++) {
 		bool seen;
-		rc = jinja_contains(in, *out, items->items[i], &seen);
+		rc = ruv_jinja_contains(in, *out, items->items[i], &seen);
 		if (rc == RUV_OK && !seen)
-			rc = jinja_list_push(in, out->l, items->items[i]);
+			rc = ruv_jinja_list_push(in, out->l, items->items[i]);
 	}
 	return rc;
 }
@@ -747,13 +749,13 @@ static int f_reverse(jinja_interp *in, jinja_value v, const jinja_args *args, ji
 {
 	jinja_list *items;
 	size_t i;
-	int rc = jinja_iterate(in, v, &items);
+	int rc = ruv_jinja_iterate(in, v, &items);
 
 	(void)args;
 	if (rc == RUV_OK)
-		rc = jinja_new_list(in, items->n, out);
+		rc = ruv_jinja_new_list(in, items->n, out);
 	for (i = items->n; rc == RUV_OK && i > 0; i--)
-		rc = jinja_list_push(in, out->l, items->items[i - 1]);
+		rc = ruv_jinja_list_push(in, out->l, items->items[i - 1]);
 	if (rc == RUV_OK && v.type == JINJA_STRING)
 		rc = join(in, out->l, NULL, NULL, out);
 	return rc;
@@ -772,7 +774,7 @@ static int f_int(jinja_interp *in, jinja_value v, const jinja_args *args, jinja_
 		*out = integer(v.type == JINJA_BOOL ? v.b : v.i);
 	else if (v.type == JINJA_FLOAT && v.f > -9e18 && v.f < 9e18)
 		*out = integer((int64_t)v.f);
-	else if (v.type == JINJA_STRING && (rc = jinja_flatten(in, v.s)) == RUV_OK && v.s->len > 0) {
+	else if (v.type == JINJA_STRING && (rc = ruv_jinja_flatten(in, v.s)) == RUV_OK && v.s->len > 0) {
 		long long i = strtoll(v.s->data, &stop, 10);
 		double f;
 		if (*stop == '\0') {
@@ -788,7 +790,7 @@ static int f_int(jinja_interp *in, jinja_value v, const jinja_args *args, jinja_
 
 static int f_float(jinja_interp *in, jinja_value v, const jinja_args *args, jinja_value *out)
 {
-	const jinja_value *other = jinja_arg(args, 0, "default");
+	const jinja_value *other = ruv_jinja_arg(args, 0, "default");
 	char *stop;
 	int rc = RUV_OK;
 
@@ -800,7 +802,7 @@ static int f_float(jinja_interp *in, jinja_value v, const jinja_args *args, jinj
 		                                                : (double)v.b};
 	} else if (v.type == JINJA_STRING && v.s->len > 0) {
 		double f;
-		if ((rc = jinja_flatten(in, v.s)))
+		if ((rc = ruv_jinja_flatten(in, v.s)))
 			return rc;
 		f = strtod(v.s->data, &stop);
 		if (*stop == '\0')
@@ -818,19 +820,19 @@ static int f_abs(jinja_interp *in, jinja_value v, const jinja_args *args, jinja_
 	else if (v.type == JINJA_FLOAT)
 		out->f = v.f < 0 ? -v.f : v.f;
 	else
-		return jinja_fail(in, RUV_EFORMAT, "abs needs a number, not %s", jinja_type_name(v));
+		return ruv_jinja_fail(in, RUV_EFORMAT, "abs needs a number, not %s", ruv_jinja_type_name(v));
 	return RUV_OK;
 }
 
 static int f_indent(jinja_interp *in, jinja_value v, const jinja_args *args, jinja_value *out)
 {
-	const jinja_value *first = jinja_arg(args, 1, "first"), *blank = jinja_arg(args, 2, "blank");
+	const jinja_value *first = ruv_jinja_arg(args, 1, "first"), *blank = ruv_jinja_arg(args, 2, "blank");
 	int64_t width = 4;
 	int rc;
 
 	if ((rc = to_string(in, v, &v)) || (rc = int_arg(in, args, 0, "width", "indent", &width)))
 		return rc;
-	return indent_text(in, v.s, width, first && jinja_truth(*first), blank && jinja_truth(*blank), out);
+	return indent_text(in, v.s, width, first && ruv_jinja_truth(*first), blank && ruv_jinja_truth(*blank), out);
 }
 
 static const struct {
@@ -870,7 +872,7 @@ static const struct {
     {"safe", f_same},
 };
 
-bool jinja_is_filter(const char *name)
+bool ruv_jinja_is_filter(const char *name)
 {
 	size_t i;
 
@@ -880,14 +882,14 @@ bool jinja_is_filter(const char *name)
 	return false;
 }
 
-int jinja_filter(jinja_interp *in, const char *name, jinja_value v, const jinja_args *args, jinja_value *out)
+int ruv_jinja_filter(jinja_interp *in, const char *name, jinja_value v, const jinja_args *args, jinja_value *out)
 {
 	size_t i;
 
 	for (i = 0; i < sizeof filters / sizeof *filters; i++)
 		if (strcmp(filters[i].name, name) == 0)
 			return filters[i].fn(in, v, args, out);
-	return jinja_fail(in, RUV_EUNSUPPORTED, "filter '%s' is not supported", name);
+	return ruv_jinja_fail(in, RUV_EUNSUPPORTED, "filter '%s' is not supported", name);
 }
 
 /* ---- tests ---- */
@@ -958,7 +960,7 @@ static const struct {
     {"sameas", IS_SAMEAS},
 };
 
-bool jinja_is_test(const char *name)
+bool ruv_jinja_is_test(const char *name)
 {
 	size_t i;
 
@@ -985,9 +987,9 @@ static bool all_case(const jinja_string *s, bool upper)
 	return any;
 }
 
-int jinja_test(jinja_interp *in, const char *name, jinja_value v, const jinja_args *args, bool *out)
+int ruv_jinja_test(jinja_interp *in, const char *name, jinja_value v, const jinja_args *args, bool *out)
 {
-	const jinja_value *other = jinja_arg(args, 0, "other");
+	const jinja_value *other = ruv_jinja_arg(args, 0, "other");
 	test_id id = IS_DEFINED;
 	size_t i;
 	int rc = RUV_OK, order = 0;
@@ -996,10 +998,10 @@ int jinja_test(jinja_interp *in, const char *name, jinja_value v, const jinja_ar
 		if (strcmp(tests[i].name, name) == 0)
 			break;
 	if (i == sizeof tests / sizeof *tests)
-		return jinja_fail(in, RUV_EUNSUPPORTED, "test '%s' is not supported", name);
+		return ruv_jinja_fail(in, RUV_EUNSUPPORTED, "test '%s' is not supported", name);
 	id = tests[i].id;
 	if (id >= IS_DIVISIBLEBY && id <= IS_IN && !other)
-		return jinja_fail(in, RUV_EFORMAT, "test '%s' needs a value to compare with", name);
+		return ruv_jinja_fail(in, RUV_EFORMAT, "test '%s' needs a value to compare with", name);
 	switch (id) {
 	case IS_DEFINED:
 		*out = v.type != JINJA_UNDEFINED;
@@ -1047,28 +1049,28 @@ int jinja_test(jinja_interp *in, const char *name, jinja_value v, const jinja_ar
 	case IS_ODD:
 	case IS_EVEN:
 		if (v.type != JINJA_INT)
-			return jinja_fail(in, RUV_EFORMAT, "test '%s' needs an integer, not %s", name, jinja_type_name(v));
+			return ruv_jinja_fail(in, RUV_EFORMAT, "test '%s' needs an integer, not %s", name, ruv_jinja_type_name(v));
 		*out = (v.i % 2 != 0) == (id == IS_ODD);
 		break;
 	case IS_DIVISIBLEBY:
 		if (v.type != JINJA_INT || other->type != JINJA_INT || other->i == 0)
-			return jinja_fail(in, RUV_EFORMAT, "divisibleby needs integers and no zero");
+			return ruv_jinja_fail(in, RUV_EFORMAT, "divisibleby needs integers and no zero");
 		*out = other->i == -1 || v.i % other->i == 0;
 		break;
 	case IS_EQ:
 	case IS_NE:
-		rc = jinja_equal(in, v, *other, 0, out);
+		rc = ruv_jinja_equal(in, v, *other, 0, out);
 		*out ^= id == IS_NE;
 		break;
 	case IS_LT:
 	case IS_LE:
 	case IS_GT:
 	case IS_GE:
-		rc = jinja_order(in, v, *other, &order);
+		rc = ruv_jinja_order(in, v, *other, &order);
 		*out = id == IS_LT ? order < 0 : id == IS_LE ? order <= 0 : id == IS_GT ? order > 0 : order >= 0;
 		break;
 	case IS_IN:
-		rc = jinja_contains(in, *other, v, out);
+		rc = ruv_jinja_contains(in, *other, v, out);
 		break;
 	case IS_LOWER:
 	case IS_UPPER:
@@ -1092,7 +1094,7 @@ static const char *const dict_methods[] = {"items", "keys", "values", "get", NUL
 static const char *const list_methods[] = {"index", "count", NULL};
 static const char *const loop_methods[] = {"cycle", "changed", NULL};
 
-bool jinja_is_method(jinja_value v, const char *name)
+bool ruv_jinja_is_method(jinja_value v, const char *name)
 {
 	const char *const *list = v.type == JINJA_STRING                       ? string_methods
 	                          : v.type == JINJA_DICT && !v.d->is_namespace ? dict_methods
@@ -1114,10 +1116,10 @@ static int has_edge(jinja_interp *in, jinja_string *s, const jinja_value *edge, 
 
 	*out = false;
 	if (!edge)
-		return jinja_fail(in, RUV_EFORMAT, "%s needs a string", name);
+		return ruv_jinja_fail(in, RUV_EFORMAT, "%s needs a string", name);
 	if (edge->type == JINJA_LIST) {
 		for (i = 0; rc == RUV_OK && i < edge->l->n && !*out; i++)
-			rc = edge->l->items[i].type == JINJA_LIST ? jinja_fail(in, RUV_EFORMAT, "%s needs strings", name)
+			rc = edge->l->items[i].type == JINJA_LIST ? ruv_jinja_fail(in, RUV_EFORMAT, "%s needs strings", name)
 			                                          : has_edge(in, s, &edge->l->items[i], start, name, out);
 		return rc;
 	}
@@ -1129,15 +1131,15 @@ static int has_edge(jinja_interp *in, jinja_string *s, const jinja_value *edge, 
 
 static int string_method(jinja_interp *in, jinja_string *s, const char *name, const jinja_args *args, jinja_value *out)
 {
-	const jinja_value *argument = jinja_arg(args, 0, NULL);
+	const jinja_value *argument = ruv_jinja_arg(args, 0, NULL);
 	jinja_string *first, *second;
 	int64_t number = -1;
 	jinja_list *items;
 	bool yes;
-	int rc = jinja_flatten(in, s);
+	int rc = ruv_jinja_flatten(in, s);
 
 	if (rc == RUV_OK)
-		rc = jinja_charge(in, 1 + s->len / 64);
+		rc = ruv_jinja_charge(in, 1 + s->len / 64);
 	if (rc)
 		return rc;
 	if (strstr(name, "strip")) {
@@ -1159,7 +1161,7 @@ static int string_method(jinja_interp *in, jinja_string *s, const char *name, co
 		    (rc = int_arg(in, args, 2, "count", name, &number)))
 			return rc;
 		if (!first || !second)
-			return jinja_fail(in, RUV_EFORMAT, "replace needs two strings");
+			return ruv_jinja_fail(in, RUV_EFORMAT, "replace needs two strings");
 		return replace(in, s, first, second, number, out);
 	}
 	if (strcmp(name, "upper") == 0 || strcmp(name, "lower") == 0 || strcmp(name, "title") == 0 ||
@@ -1167,8 +1169,8 @@ static int string_method(jinja_interp *in, jinja_string *s, const char *name, co
 		return change_case(in, s, name[0], out);
 	if (strcmp(name, "join") == 0) {
 		if (!argument)
-			return jinja_fail(in, RUV_EFORMAT, "join needs a list");
-		rc = jinja_iterate(in, *argument, &items);
+			return ruv_jinja_fail(in, RUV_EFORMAT, "join needs a list");
+		rc = ruv_jinja_iterate(in, *argument, &items);
 		return rc ? rc : join(in, items, s, NULL, out);
 	}
 	if (strcmp(name, "find") == 0 || strcmp(name, "count") == 0) {
@@ -1177,7 +1179,7 @@ static int string_method(jinja_interp *in, jinja_string *s, const char *name, co
 		if ((rc = string_arg(in, args, 0, NULL, name, &first)))
 			return rc;
 		if (!first || first->len == 0 || args->n > 1)
-			return jinja_fail(in, RUV_EUNSUPPORTED, "%s takes one string that is not empty", name);
+			return ruv_jinja_fail(in, RUV_EUNSUPPORTED, "%s takes one string that is not empty", name);
 		for (at = s->data; (found = find(at, s->len - (size_t)(at - s->data), first->data, first->len));
 		     at = found + first->len) {
 			if (name[0] == 'f') {
@@ -1191,14 +1193,14 @@ static int string_method(jinja_interp *in, jinja_string *s, const char *name, co
 	}
 	if (strcmp(name, "splitlines") == 0) {
 		size_t at = 0;
-		rc = jinja_new_list(in, 0, out);
+		rc = ruv_jinja_new_list(in, 0, out);
 		while (rc == RUV_OK && at < s->len) {
 			size_t end = at;
 			jinja_value line;
 			while (end < s->len && s->data[end] != '\n' && s->data[end] != '\r')
 				end++;
-			if ((rc = jinja_charge(in, 1)) || (rc = jinja_slice(in, s, at, end, &line)) ||
-			    (rc = jinja_list_push(in, out->l, line)))
+			if ((rc = ruv_jinja_charge(in, 1)) || (rc = ruv_jinja_slice(in, s, at, end, &line)) ||
+			    (rc = ruv_jinja_list_push(in, out->l, line)))
 				return rc;
 			at = end + 1 + (end + 1 < s->len && s->data[end] == '\r' && s->data[end + 1] == '\n');
 		}
@@ -1221,14 +1223,14 @@ static int string_method(jinja_interp *in, jinja_string *s, const char *name, co
 	if (rc)
 		return rc;
 	if (argument->type != JINJA_STRING)
-		return jinja_fail(in, RUV_EFORMAT, "%s needs a string", name);
-	return jinja_slice(in, s, yes && name[6] == 'p' ? argument->s->len : 0,
-	                   yes && name[6] == 's' ? s->len - argument->s->len : s->len, out);
+		return ruv_jinja_fail(in, RUV_EFORMAT, "%s needs a string", name);
+	return ruv_jinja_slice(in, s, yes && name[6] == 'p' ? argument->s->len : 0,
+	                       yes && name[6] == 's' ? s->len - argument->s->len : s->len, out);
 }
 
-int jinja_method(jinja_interp *in, jinja_value v, const char *name, const jinja_args *args, jinja_value *out)
+int ruv_jinja_method(jinja_interp *in, jinja_value v, const char *name, const jinja_args *args, jinja_value *out)
 {
-	const jinja_value *argument = jinja_arg(args, 0, NULL), *other = jinja_arg(args, 1, "default");
+	const jinja_value *argument = ruv_jinja_arg(args, 0, NULL), *other = ruv_jinja_arg(args, 1, "default");
 	size_t i;
 	bool equal;
 	int64_t n = 0;
@@ -1241,38 +1243,38 @@ int jinja_method(jinja_interp *in, jinja_value v, const char *name, const jinja_
 			return dict_items(in, v.d, out);
 		if (strcmp(name, "get") == 0) {
 			if (!argument)
-				return jinja_fail(in, RUV_EFORMAT, "get needs a key");
-			rc = jinja_item(in, v, *argument, out);
+				return ruv_jinja_fail(in, RUV_EFORMAT, "get needs a key");
+			rc = ruv_jinja_item(in, v, *argument, out);
 			if (rc == RUV_OK && out->type == JINJA_UNDEFINED)
 				*out = other ? *other : (jinja_value){.type = JINJA_NONE};
 			return rc;
 		}
-		rc = jinja_new_list(in, v.d->n, out);
+		rc = ruv_jinja_new_list(in, v.d->n, out);
 		for (i = 0; rc == RUV_OK && i < v.d->n; i++)
-			rc = jinja_list_push(in, out->l, name[0] == 'k' ? v.d->keys[i] : v.d->values[i]);
+			rc = ruv_jinja_list_push(in, out->l, name[0] == 'k' ? v.d->keys[i] : v.d->values[i]);
 		return rc;
 	}
 	if (v.type == JINJA_LOOP) {
 		if (strcmp(name, "cycle") == 0) {
 			if (args->n_positional == 0)
-				return jinja_fail(in, RUV_EFORMAT, "cycle needs values");
+				return ruv_jinja_fail(in, RUV_EFORMAT, "cycle needs values");
 			*out = args->v[v.loop->index0 % args->n_positional];
 			return RUV_OK;
 		}
 		if (!argument)
-			return jinja_fail(in, RUV_EFORMAT, "changed needs a value");
+			return ruv_jinja_fail(in, RUV_EFORMAT, "changed needs a value");
 		equal = false;
 		if (v.loop->has_changed)
-			rc = jinja_equal(in, v.loop->changed, *argument, 0, &equal);
+			rc = ruv_jinja_equal(in, v.loop->changed, *argument, 0, &equal);
 		v.loop->changed = *argument;
 		v.loop->has_changed = true;
 		*out = boolean(!equal);
 		return rc;
 	}
 	if (!argument)
-		return jinja_fail(in, RUV_EFORMAT, "%s needs a value", name);
+		return ruv_jinja_fail(in, RUV_EFORMAT, "%s needs a value", name);
 	for (i = 0; i < v.l->n; i++) {
-		rc = jinja_equal(in, v.l->items[i], *argument, 0, &equal);
+		rc = ruv_jinja_equal(in, v.l->items[i], *argument, 0, &equal);
 		if (rc)
 			return rc;
 		if (equal && name[0] == 'i') {
@@ -1282,14 +1284,14 @@ int jinja_method(jinja_interp *in, jinja_value v, const char *name, const jinja_
 		n += equal;
 	}
 	if (name[0] == 'i')
-		return jinja_fail(in, RUV_EFORMAT, "index: the value is not in the list");
+		return ruv_jinja_fail(in, RUV_EFORMAT, "index: the value is not in the list");
 	*out = integer(n);
 	return RUV_OK;
 }
 
 /* ---- functions ---- */
 
-int jinja_function(jinja_interp *in, int64_t fn, const jinja_args *args, jinja_value *out)
+int ruv_jinja_function(jinja_interp *in, int64_t fn, const jinja_args *args, jinja_value *out)
 {
 	jinja_string *text;
 	int64_t from = 0, to = 0, step = 1, i;
@@ -1302,36 +1304,36 @@ int jinja_function(jinja_interp *in, int64_t fn, const jinja_args *args, jinja_v
 	switch (fn) {
 	case JINJA_FN_NAMESPACE:
 	case JINJA_FN_DICT:
-		rc = jinja_new_dict(in, out);
+		rc = ruv_jinja_new_dict(in, out);
 		if (rc == RUV_OK && args->n_positional == 1 && args->v[0].type == JINJA_DICT)
 			for (k = 0; rc == RUV_OK && k < args->v[0].d->n; k++)
-				rc = jinja_dict_set(in, out->d, args->v[0].d->keys[k], args->v[0].d->values[k]);
+				rc = ruv_jinja_dict_set(in, out->d, args->v[0].d->keys[k], args->v[0].d->values[k]);
 		else if (args->n_positional)
-			return jinja_fail(in, RUV_EUNSUPPORTED, "namespace() and dict() take keywords or one dict");
+			return ruv_jinja_fail(in, RUV_EUNSUPPORTED, "namespace() and dict() take keywords or one dict");
 		for (k = args->n_positional; rc == RUV_OK && k < args->n; k++) {
 			jinja_value key;
-			rc = jinja_new_string(in, args->name[k], strlen(args->name[k]), true, &key);
+			rc = ruv_jinja_new_string(in, args->name[k], strlen(args->name[k]), true, &key);
 			if (rc == RUV_OK)
-				rc = jinja_dict_set(in, out->d, key, args->v[k]);
+				rc = ruv_jinja_dict_set(in, out->d, key, args->v[k]);
 		}
 		if (rc == RUV_OK)
 			out->d->is_namespace = fn == JINJA_FN_NAMESPACE;
 		return rc;
 	case JINJA_FN_RANGE:
 		if (args->n == 0 || args->n > 3 || args->n != args->n_positional)
-			return jinja_fail(in, RUV_EFORMAT, "range takes one to three integers");
+			return ruv_jinja_fail(in, RUV_EFORMAT, "range takes one to three integers");
 		if ((rc = int_arg(in, args, 0, NULL, "range", args->n == 1 ? &to : &from)) ||
 		    (rc = int_arg(in, args, 1, NULL, "range", &to)) || (rc = int_arg(in, args, 2, NULL, "range", &step)))
 			return rc;
 		if (step == 0)
-			return jinja_fail(in, RUV_EFORMAT, "range: the step is 0");
-		rc = jinja_new_list(in, 0, out);
+			return ruv_jinja_fail(in, RUV_EFORMAT, "range: the step is 0");
+		rc = ruv_jinja_new_list(in, 0, out);
 		for (i = from; rc == RUV_OK && (step > 0 ? i < to : i > to);) {
 			if (out->l->n == JINJA_MAX_RANGE)
-				return jinja_fail(in, RUV_ELIMIT, "a range of more than %d numbers", JINJA_MAX_RANGE);
-			rc = jinja_charge(in, 1);
+				return ruv_jinja_fail(in, RUV_ELIMIT, "a range of more than %d numbers", JINJA_MAX_RANGE);
+			rc = ruv_jinja_charge(in, 1);
 			if (rc == RUV_OK)
-				rc = jinja_list_push(in, out->l, integer(i));
+				rc = ruv_jinja_list_push(in, out->l, integer(i));
 			if (__builtin_add_overflow(i, step, &i))
 				break;
 		}
@@ -1339,16 +1341,16 @@ int jinja_function(jinja_interp *in, int64_t fn, const jinja_args *args, jinja_v
 	case JINJA_FN_RAISE:
 		if ((rc = string_arg(in, args, 0, "message", "raise_exception", &text)))
 			return rc;
-		return jinja_fail(in, RUV_EFORMAT, "the template refuses: %.*s",
-		                  text ? (int)(text->len > 300 ? 300 : text->len) : 0, text ? text->data : "");
+		return ruv_jinja_fail(in, RUV_EFORMAT, "the template refuses: %.*s",
+		                      text ? (int)(text->len > 300 ? 300 : text->len) : 0, text ? text->data : "");
 	default:
 		if ((rc = string_arg(in, args, 0, "format", "strftime_now", &text)))
 			return rc;
 		if (!text || text->len > 100)
-			return jinja_fail(in, RUV_EFORMAT, "strftime_now needs a short format");
+			return ruv_jinja_fail(in, RUV_EFORMAT, "strftime_now needs a short format");
 		now = in->now_s ? (time_t)in->now_s : (time_t)(ruv_clock_wall_ms() / 1000);
 		gmtime_r(&now, &parts);
 		n = strftime(formatted, sizeof formatted, text->data, &parts);
-		return jinja_new_string(in, formatted, n, false, out);
+		return ruv_jinja_new_string(in, formatted, n, false, out);
 	}
 }

@@ -1,4 +1,4 @@
-/* jinja_eval.c - the interpreter of jinja.h: scopes, statements, expressions.
+/* ruv_jinja_eval.c - the interpreter of jinja.h: scopes, statements, expressions.
  *
  * Scopes as in Jinja: a loop's body and a macro have their own, if has none; an assignment in a loop ends with its round. */
 #include <math.h>
@@ -15,7 +15,7 @@ static int run(jinja_interp *in, jinja_scope *scope, const jinja_node *node);
 
 static int scope_new(jinja_interp *in, jinja_scope *parent, jinja_scope **out)
 {
-	jinja_scope *scope = jinja_alloc(in, sizeof *scope);
+	jinja_scope *scope = ruv_jinja_alloc(in, sizeof *scope);
 
 	if (!scope)
 		return in->alloc_status;
@@ -25,7 +25,7 @@ static int scope_new(jinja_interp *in, jinja_scope *parent, jinja_scope **out)
 	return RUV_OK;
 }
 
-int jinja_set(jinja_interp *in, jinja_scope *scope, const char *name, jinja_value value)
+int ruv_jinja_set(jinja_interp *in, jinja_scope *scope, const char *name, jinja_value value)
 {
 	size_t i;
 
@@ -36,8 +36,8 @@ int jinja_set(jinja_interp *in, jinja_scope *scope, const char *name, jinja_valu
 		}
 	if (scope->n == scope->cap) {
 		size_t cap = scope->cap ? 2 * scope->cap : 8;
-		const char **names = jinja_alloc(in, cap * sizeof *names);
-		jinja_value *values = names ? jinja_alloc(in, cap * sizeof *values) : NULL;
+		const char **names = ruv_jinja_alloc(in, cap * sizeof *names);
+		jinja_value *values = names ? ruv_jinja_alloc(in, cap * sizeof *values) : NULL;
 		if (!values)
 			return in->alloc_status;
 		if (scope->n) {
@@ -56,7 +56,7 @@ int jinja_set(jinja_interp *in, jinja_scope *scope, const char *name, jinja_valu
 /* An undefined value that knows its name. */
 static int undefined(jinja_interp *in, const char *name, jinja_value *out)
 {
-	int rc = jinja_new_string(in, name, strlen(name), false, out);
+	int rc = ruv_jinja_new_string(in, name, strlen(name), false, out);
 	out->type = JINJA_UNDEFINED;
 	return rc;
 }
@@ -74,7 +74,7 @@ static int lookup(jinja_interp *in, const jinja_scope *scope, const char *name, 
 	return undefined(in, name, out);
 }
 
-int jinja_interp_init(jinja_interp *in, size_t max_output, ruv_error *err)
+int ruv_jinja_interp_init(jinja_interp *in, size_t max_output, ruv_error *err)
 {
 	static const char *const names[] = {"namespace", "dict", "range", "raise_exception", "strftime_now"};
 	int i, rc;
@@ -85,28 +85,28 @@ int jinja_interp_init(jinja_interp *in, size_t max_output, ruv_error *err)
 	in->err = err;
 	rc = scope_new(in, NULL, &in->globals);
 	for (i = 0; rc == RUV_OK && i < 5; i++)
-		rc = jinja_set(in, in->globals, names[i], (jinja_value){.type = JINJA_FUNCTION, .i = i});
+		rc = ruv_jinja_set(in, in->globals, names[i], (jinja_value){.type = JINJA_FUNCTION, .i = i});
 	return rc;
 }
 
-void jinja_interp_release(jinja_interp *in)
+void ruv_jinja_interp_release(jinja_interp *in)
 {
 	ruv_arena_release(&in->arena);
 }
 
 /* ---- access ---- */
 
-int jinja_attribute(jinja_interp *in, jinja_value v, const char *name, jinja_value *out)
+int ruv_jinja_attribute(jinja_interp *in, jinja_value v, const char *name, jinja_value *out)
 {
 	const jinja_value *found;
 	const jinja_loop *loop;
 
 	if (v.type == JINJA_UNDEFINED)
-		return jinja_fail(in, RUV_EFORMAT, "'%s' is undefined, so it has no '%s'", v.s ? v.s->data : "?", name);
-	if (jinja_is_method(v, name))
-		return jinja_fail(in, RUV_EUNSUPPORTED, "method '%s' can only be called", name);
+		return ruv_jinja_fail(in, RUV_EFORMAT, "'%s' is undefined, so it has no '%s'", v.s ? v.s->data : "?", name);
+	if (ruv_jinja_is_method(v, name))
+		return ruv_jinja_fail(in, RUV_EUNSUPPORTED, "method '%s' can only be called", name);
 	if (v.type == JINJA_DICT) {
-		found = jinja_dict_get(v.d, name, strlen(name));
+		found = ruv_jinja_dict_get(v.d, name, strlen(name));
 		if (found) {
 			*out = *found;
 			return RUV_OK;
@@ -161,7 +161,7 @@ static size_t char_offset(const jinja_string *s, int64_t index)
 	return at;
 }
 
-int jinja_item(jinja_interp *in, jinja_value v, jinja_value key, jinja_value *out)
+int ruv_jinja_item(jinja_interp *in, jinja_value v, jinja_value key, jinja_value *out)
 {
 	jinja_dict *d;
 	size_t i, at;
@@ -169,16 +169,16 @@ int jinja_item(jinja_interp *in, jinja_value v, jinja_value key, jinja_value *ou
 	int rc;
 
 	if (v.type == JINJA_UNDEFINED)
-		return jinja_fail(in, RUV_EFORMAT, "'%s' is undefined, so it has no items", v.s ? v.s->data : "?");
+		return ruv_jinja_fail(in, RUV_EFORMAT, "'%s' is undefined, so it has no items", v.s ? v.s->data : "?");
 	if (v.type == JINJA_DICT) {
 		d = v.d;
 		if (key.type == JINJA_STRING) {
 			const jinja_value *found;
-			rc = jinja_flatten(in, key.s);
+			rc = ruv_jinja_flatten(in, key.s);
 			if (rc)
 				return rc;
-			found = jinja_dict_get(d, key.s->data, key.s->len);
-			rc = jinja_charge(in, d->n / 8);
+			found = ruv_jinja_dict_get(d, key.s->data, key.s->len);
+			rc = ruv_jinja_charge(in, d->n / 8);
 			if (rc)
 				return rc;
 			if (found) {
@@ -190,7 +190,7 @@ int jinja_item(jinja_interp *in, jinja_value v, jinja_value key, jinja_value *ou
 		}
 		for (i = 0; i < d->n; i++) {
 			bool equal;
-			rc = jinja_equal(in, d->keys[i], key, 0, &equal);
+			rc = ruv_jinja_equal(in, d->keys[i], key, 0, &equal);
 			if (rc)
 				return rc;
 			if (equal) {
@@ -202,7 +202,7 @@ int jinja_item(jinja_interp *in, jinja_value v, jinja_value key, jinja_value *ou
 	}
 	if (key.type == JINJA_INT && (v.type == JINJA_LIST || v.type == JINJA_STRING)) {
 		int64_t n;
-		if (v.type == JINJA_STRING && (rc = jinja_flatten(in, v.s)))
+		if (v.type == JINJA_STRING && (rc = ruv_jinja_flatten(in, v.s)))
 			return rc;
 		n = v.type == JINJA_LIST ? (int64_t)v.l->n : (int64_t)ruv_utf8_length(v.s->data, v.s->len);
 		index = key.i < 0 ? key.i + n : key.i;
@@ -213,14 +213,15 @@ int jinja_item(jinja_interp *in, jinja_value v, jinja_value key, jinja_value *ou
 			return RUV_OK;
 		}
 		at = char_offset(v.s, index);
-		rc = jinja_charge(in, v.s->len / 64);
+		rc = ruv_jinja_charge(in, v.s->len / 64);
 		return rc ? rc
-		          : jinja_slice(in, v.s, at,
-		                        at + char_offset(&(jinja_string){.data = v.s->data + at, .len = v.s->len - at}, 1), out);
+		          : ruv_jinja_slice(in, v.s, at,
+		                            at + char_offset(&(jinja_string){.data = v.s->data + at, .len = v.s->len - at}, 1),
+		                            out);
 	}
 	if (key.type == JINJA_STRING) {
-		rc = jinja_flatten(in, key.s);
-		return rc ? rc : jinja_attribute(in, v, key.s->data, out);
+		rc = ruv_jinja_flatten(in, key.s);
+		return rc ? rc : ruv_jinja_attribute(in, v, key.s->data, out);
 	}
 	return undefined(in, "item", out);
 }
@@ -230,14 +231,14 @@ static int eval_slice(jinja_interp *in, jinja_scope *scope, const jinja_node *no
 	const jinja_node *parts[3] = {node->b, node->c, node->d};
 	jinja_value v, bound[3];
 	int64_t n, low, high, step = 1, i;
-	int k, rc = jinja_eval(in, scope, node->a, &v);
+	int k, rc = ruv_jinja_eval(in, scope, node->a, &v);
 
 	for (k = 0; rc == RUV_OK && k < 3; k++) {
 		bound[k] = (jinja_value){.type = JINJA_NONE};
 		if (parts[k])
-			rc = jinja_eval(in, scope, parts[k], &bound[k]);
+			rc = ruv_jinja_eval(in, scope, parts[k], &bound[k]);
 		if (rc == RUV_OK && bound[k].type != JINJA_NONE && bound[k].type != JINJA_INT)
-			rc = jinja_fail(in, RUV_EFORMAT, "a slice needs integers, not %s", jinja_type_name(bound[k]));
+			rc = ruv_jinja_fail(in, RUV_EFORMAT, "a slice needs integers, not %s", ruv_jinja_type_name(bound[k]));
 	}
 	in->at = node;
 	if (rc)
@@ -245,20 +246,20 @@ static int eval_slice(jinja_interp *in, jinja_scope *scope, const jinja_node *no
 	if (bound[2].type == JINJA_INT)
 		step = bound[2].i;
 	if (step == 0)
-		return jinja_fail(in, RUV_EFORMAT, "a slice's step is 0");
+		return ruv_jinja_fail(in, RUV_EFORMAT, "a slice's step is 0");
 	if (v.type == JINJA_STRING) {
-		rc = jinja_flatten(in, v.s);
+		rc = ruv_jinja_flatten(in, v.s);
 		if (rc == RUV_OK)
-			rc = jinja_charge(in, v.s->len / 64);
+			rc = ruv_jinja_charge(in, v.s->len / 64);
 		if (rc)
 			return rc;
 		n = (int64_t)ruv_utf8_length(v.s->data, v.s->len);
 	} else if (v.type == JINJA_LIST) {
 		n = (int64_t)v.l->n;
 	} else if (v.type == JINJA_UNDEFINED) {
-		return jinja_fail(in, RUV_EFORMAT, "'%s' is undefined and cannot be sliced", v.s ? v.s->data : "?");
+		return ruv_jinja_fail(in, RUV_EFORMAT, "'%s' is undefined and cannot be sliced", v.s ? v.s->data : "?");
 	} else {
-		return jinja_fail(in, RUV_EFORMAT, "%s cannot be sliced", jinja_type_name(v));
+		return ruv_jinja_fail(in, RUV_EFORMAT, "%s cannot be sliced", ruv_jinja_type_name(v));
 	}
 	low = bound[0].type == JINJA_INT ? bound[0].i : step > 0 ? 0 : n - 1;
 	high = bound[1].type == JINJA_INT ? bound[1].i : step > 0 ? n : -1;
@@ -273,17 +274,17 @@ static int eval_slice(jinja_interp *in, jinja_scope *scope, const jinja_node *no
 	if (v.type == JINJA_STRING) {
 		size_t from, to;
 		if (step != 1)
-			return jinja_fail(in, RUV_EUNSUPPORTED, "slices of strings with a step are not supported");
+			return ruv_jinja_fail(in, RUV_EUNSUPPORTED, "slices of strings with a step are not supported");
 		from = char_offset(v.s, low);
 		to = high > low ? from + char_offset(&(jinja_string){.data = v.s->data + from, .len = v.s->len - from}, high - low)
 		                : from;
-		return jinja_slice(in, v.s, from, to, out);
+		return ruv_jinja_slice(in, v.s, from, to, out);
 	}
-	rc = jinja_new_list(in, 0, out);
+	rc = ruv_jinja_new_list(in, 0, out);
 	for (i = low; rc == RUV_OK && (step > 0 ? i < high : i > high);) {
-		rc = jinja_charge(in, 1);
+		rc = ruv_jinja_charge(in, 1);
 		if (rc == RUV_OK)
-			rc = jinja_list_push(in, out->l, v.l->items[i]);
+			rc = ruv_jinja_list_push(in, out->l, v.l->items[i]);
 		if (__builtin_add_overflow(i, step, &i))
 			break;
 	}
@@ -301,11 +302,11 @@ static int as_string(jinja_interp *in, jinja_value v, jinja_value *out)
 		*out = v;
 		return RUV_OK;
 	}
-	jinja_builder_init(&b, JINJA_MAX_MEMORY);
-	rc = jinja_put_value(in, &b, v);
+	ruv_jinja_builder_init(&b, JINJA_MAX_MEMORY);
+	rc = ruv_jinja_put_value(in, &b, v);
 	if (rc == RUV_OK)
-		rc = jinja_builder_value(in, &b, out);
-	jinja_builder_release(&b);
+		rc = ruv_jinja_builder_value(in, &b, out);
+	ruv_jinja_builder_release(&b);
 	return rc;
 }
 
@@ -314,26 +315,26 @@ static int repeat(jinja_interp *in, jinja_value v, int64_t times, jinja_value *o
 	int rc = RUV_OK;
 
 	if (v.type == JINJA_LIST) {
-		rc = jinja_new_list(in, 0, out);
+		rc = ruv_jinja_new_list(in, 0, out);
 		for (; rc == RUV_OK && times > 0; times--) {
 			size_t i;
-			rc = jinja_charge(in, v.l->n + 1);
+			rc = ruv_jinja_charge(in, v.l->n + 1);
 			for (i = 0; rc == RUV_OK && i < v.l->n; i++)
-				rc = jinja_list_push(in, out->l, v.l->items[i]);
+				rc = ruv_jinja_list_push(in, out->l, v.l->items[i]);
 		}
 		return rc;
 	}
 	{
 		jinja_builder b;
-		jinja_builder_init(&b, JINJA_MAX_MEMORY / 4);
+		ruv_jinja_builder_init(&b, JINJA_MAX_MEMORY / 4);
 		for (; rc == RUV_OK && times > 0 && v.s->len > 0; times--) {
-			rc = jinja_charge(in, 1);
+			rc = ruv_jinja_charge(in, 1);
 			if (rc == RUV_OK)
-				rc = jinja_put_value(in, &b, v);
+				rc = ruv_jinja_put_value(in, &b, v);
 		}
 		if (rc == RUV_OK)
-			rc = jinja_builder_value(in, &b, out);
-		jinja_builder_release(&b);
+			rc = ruv_jinja_builder_value(in, &b, out);
+		ruv_jinja_builder_release(&b);
 	}
 	return rc;
 }
@@ -365,7 +366,7 @@ static int arithmetic(jinja_interp *in, int op, jinja_value a, jinja_value b, ji
 	double p = a.type == JINJA_FLOAT ? a.f : (double)x, q = b.type == JINJA_FLOAT ? b.f : (double)y;
 
 	if ((op == '/' || op == 'f' || op == '%') && (floats ? q == 0 : y == 0))
-		return jinja_fail(in, RUV_EFORMAT, "division by zero");
+		return ruv_jinja_fail(in, RUV_EFORMAT, "division by zero");
 	if (op == '/' || floats || (op == '^' && y < 0)) {
 		double f;
 		switch (op) {
@@ -422,7 +423,7 @@ static int arithmetic(jinja_interp *in, int op, jinja_value a, jinja_value b, ji
 		}
 	}
 	if (over)
-		return jinja_fail(in, RUV_ELIMIT, "an integer grows beyond 64 bits");
+		return ruv_jinja_fail(in, RUV_ELIMIT, "an integer grows beyond 64 bits");
 	*out = (jinja_value){.type = JINJA_INT, .i = r};
 	return RUV_OK;
 }
@@ -432,30 +433,30 @@ static int eval_binary(jinja_interp *in, jinja_scope *scope, const jinja_node *n
 	jinja_value a, b, s, t;
 	bool numbers;
 	size_t i;
-	int rc = jinja_eval(in, scope, node->a, &a);
+	int rc = ruv_jinja_eval(in, scope, node->a, &a);
 
 	if (rc == RUV_OK)
-		rc = jinja_eval(in, scope, node->b, &b);
+		rc = ruv_jinja_eval(in, scope, node->b, &b);
 	if (rc)
 		return rc;
 	in->at = node;
 	if (node->op == '~') {
 		if ((rc = as_string(in, a, &s)) || (rc = as_string(in, b, &t)))
 			return rc;
-		return jinja_concat(in, s.s, t.s, out);
+		return ruv_jinja_concat(in, s.s, t.s, out);
 	}
 	numbers = (a.type == JINJA_INT || a.type == JINJA_FLOAT || a.type == JINJA_BOOL) &&
 	          (b.type == JINJA_INT || b.type == JINJA_FLOAT || b.type == JINJA_BOOL);
 	if (numbers)
 		return arithmetic(in, node->op, a, b, out);
 	if (node->op == '+' && a.type == JINJA_STRING && b.type == JINJA_STRING)
-		return jinja_concat(in, a.s, b.s, out);
+		return ruv_jinja_concat(in, a.s, b.s, out);
 	if (node->op == '+' && a.type == JINJA_LIST && b.type == JINJA_LIST) {
-		rc = jinja_charge(in, (a.l->n + b.l->n) / 8);
+		rc = ruv_jinja_charge(in, (a.l->n + b.l->n) / 8);
 		if (rc == RUV_OK)
-			rc = jinja_new_list(in, a.l->n + b.l->n, out);
+			rc = ruv_jinja_new_list(in, a.l->n + b.l->n, out);
 		for (i = 0; rc == RUV_OK && i < a.l->n + b.l->n; i++)
-			rc = jinja_list_push(in, out->l, i < a.l->n ? a.l->items[i] : b.l->items[i - a.l->n]);
+			rc = ruv_jinja_list_push(in, out->l, i < a.l->n ? a.l->items[i] : b.l->items[i - a.l->n]);
 		return rc;
 	}
 	if (node->op == '*' && (a.type == JINJA_STRING || a.type == JINJA_LIST) && b.type == JINJA_INT)
@@ -464,40 +465,40 @@ static int eval_binary(jinja_interp *in, jinja_scope *scope, const jinja_node *n
 		return repeat(in, b, a.i, out);
 	if (a.type == JINJA_UNDEFINED || b.type == JINJA_UNDEFINED) {
 		s = a.type == JINJA_UNDEFINED ? a : b;
-		return jinja_fail(in, RUV_EFORMAT, "'%s' is undefined", s.s ? s.s->data : "?");
+		return ruv_jinja_fail(in, RUV_EFORMAT, "'%s' is undefined", s.s ? s.s->data : "?");
 	}
 	if (node->op == '%' && a.type == JINJA_STRING)
-		return jinja_fail(in, RUV_EUNSUPPORTED, "formatting strings with %% is not supported");
-	return jinja_fail(in, RUV_EFORMAT, "'%s' does not take %s and %s", op_name(node->op), jinja_type_name(a),
-	                  jinja_type_name(b));
+		return ruv_jinja_fail(in, RUV_EUNSUPPORTED, "formatting strings with %% is not supported");
+	return ruv_jinja_fail(in, RUV_EFORMAT, "'%s' does not take %s and %s", op_name(node->op), ruv_jinja_type_name(a),
+	                      ruv_jinja_type_name(b));
 }
 
 static int eval_compare(jinja_interp *in, jinja_scope *scope, const jinja_node *node, jinja_value *out)
 {
 	jinja_value left, right;
 	size_t i;
-	int rc = jinja_eval(in, scope, node->a, &left), order;
+	int rc = ruv_jinja_eval(in, scope, node->a, &left), order;
 	bool holds = true;
 
 	for (i = 0; rc == RUV_OK && i < node->n_items && holds; i++) {
 		char op = node->names[i][0];
-		rc = jinja_eval(in, scope, node->items[i], &right);
+		rc = ruv_jinja_eval(in, scope, node->items[i], &right);
 		in->at = node;
 		if (rc)
 			return rc;
 		switch (op) {
 		case '=':
 		case '!':
-			rc = jinja_equal(in, left, right, 0, &holds);
+			rc = ruv_jinja_equal(in, left, right, 0, &holds);
 			holds ^= op == '!';
 			break;
 		case 'i':
 		case 'n':
-			rc = jinja_contains(in, right, left, &holds);
+			rc = ruv_jinja_contains(in, right, left, &holds);
 			holds ^= op == 'n';
 			break;
 		default:
-			rc = jinja_order(in, left, right, &order);
+			rc = ruv_jinja_order(in, left, right, &order);
 			if (rc == RUV_OK)
 				holds = op == '<' ? order < 0 : op == '>' ? order > 0 : op == 'l' ? order <= 0 : order >= 0;
 		}
@@ -509,7 +510,7 @@ static int eval_compare(jinja_interp *in, jinja_scope *scope, const jinja_node *
 
 /* ---- calls ---- */
 
-const jinja_value *jinja_arg(const jinja_args *args, size_t i, const char *name)
+const jinja_value *ruv_jinja_arg(const jinja_args *args, size_t i, const char *name)
 {
 	size_t k;
 
@@ -528,7 +529,7 @@ static int eval_args(jinja_interp *in, jinja_scope *scope, const jinja_node *nod
 
 	args->n = args->n_positional = 0;
 	for (i = 0; rc == RUV_OK && i < node->n_items; i++) {
-		rc = jinja_eval(in, scope, node->items[i], &args->v[i]);
+		rc = ruv_jinja_eval(in, scope, node->items[i], &args->v[i]);
 		args->name[i] = node->names[i];
 		args->n++;
 		args->n_positional += !node->names[i];
@@ -543,13 +544,13 @@ static int capture(jinja_interp *in, jinja_scope *scope, const jinja_node *body,
 	jinja_builder b, *before = in->out;
 	int rc;
 
-	jinja_builder_init(&b, in->max_output);
+	ruv_jinja_builder_init(&b, in->max_output);
 	in->out = &b;
 	rc = run(in, scope, body);
 	in->out = before;
 	if (rc == RUV_OK)
-		rc = jinja_builder_value(in, &b, out);
-	jinja_builder_release(&b);
+		rc = ruv_jinja_builder_value(in, &b, out);
+	ruv_jinja_builder_release(&b);
 	return rc;
 }
 
@@ -565,29 +566,29 @@ static int call_macro(jinja_interp *in, const jinja_macro *macro, const jinja_ar
 	if (rc)
 		return rc;
 	if (args->n_positional > node->n_names)
-		return jinja_fail(in, RUV_EFORMAT, "macro '%s' takes %zu arguments, %zu are given",
-		                  node->name ? node->name : "caller", node->n_names, args->n_positional);
+		return ruv_jinja_fail(in, RUV_EFORMAT, "macro '%s' takes %zu arguments, %zu are given",
+		                      node->name ? node->name : "caller", node->n_names, args->n_positional);
 	for (k = args->n_positional; k < args->n; k++) {
 		for (i = 0; i < node->n_names && strcmp(node->names[i], args->name[k]); i++)
 			;
 		if (i == node->n_names)
-			return jinja_fail(in, RUV_EFORMAT, "macro '%s' has no parameter '%s'", node->name ? node->name : "caller",
-			                  args->name[k]);
+			return ruv_jinja_fail(in, RUV_EFORMAT, "macro '%s' has no parameter '%s'",
+			                      node->name ? node->name : "caller", args->name[k]);
 	}
 	for (i = 0; i < node->n_names; i++) {
-		const jinja_value *given = jinja_arg(args, i, node->names[i]);
+		const jinja_value *given = ruv_jinja_arg(args, i, node->names[i]);
 		if (given)
 			v = *given;
 		else if (node->items[i])
-			rc = jinja_eval(in, scope, node->items[i], &v);
+			rc = ruv_jinja_eval(in, scope, node->items[i], &v);
 		else
 			rc = undefined(in, node->names[i], &v);
 		if (rc == RUV_OK)
-			rc = jinja_set(in, scope, node->names[i], v);
+			rc = ruv_jinja_set(in, scope, node->names[i], v);
 		if (rc)
 			return rc;
 	}
-	if (caller && (rc = jinja_set(in, scope, "caller", *caller)))
+	if (caller && (rc = ruv_jinja_set(in, scope, "caller", *caller)))
 		return rc;
 	rc = capture(in, scope, node->c, out);
 	in->at = call;
@@ -600,38 +601,39 @@ static int call_value(jinja_interp *in, jinja_value callee, const char *name, co
 	if (callee.type == JINJA_MACRO)
 		return call_macro(in, callee.m, args, caller, out);
 	if (callee.type == JINJA_FUNCTION)
-		return jinja_function(in, callee.i, args, out);
+		return ruv_jinja_function(in, callee.i, args, out);
 	if (callee.type == JINJA_UNDEFINED)
-		return jinja_fail(in, RUV_EFORMAT, "'%s' is undefined and cannot be called", name);
-	return jinja_fail(in, RUV_EFORMAT, "'%s' is %s and cannot be called", name, jinja_type_name(callee));
+		return ruv_jinja_fail(in, RUV_EFORMAT, "'%s' is undefined and cannot be called", name);
+	return ruv_jinja_fail(in, RUV_EFORMAT, "'%s' is %s and cannot be called", name, ruv_jinja_type_name(callee));
 }
 
 static int eval_call(jinja_interp *in, jinja_scope *scope, const jinja_node *node, const jinja_value *caller, jinja_value *out)
 {
 	const jinja_node *target = node->a;
 	jinja_value callee, owner;
-	jinja_args *args = jinja_alloc(in, sizeof *args); /* too large for the stack of a deep recursion */
+	jinja_args *args = ruv_jinja_alloc(in, sizeof *args); /* too large for the stack of a deep recursion */
 	int rc;
 
 	if (!args)
 		return in->alloc_status;
 	if (target->kind == N_ATTR) {
-		rc = jinja_eval(in, scope, target->a, &owner);
+		rc = ruv_jinja_eval(in, scope, target->a, &owner);
 		if (rc)
 			return rc;
 		in->at = node;
 		if (owner.type == JINJA_UNDEFINED)
-			return jinja_fail(in, RUV_EFORMAT, "'%s' is undefined, so it has no method '%s'",
-			                  owner.s ? owner.s->data : "?", target->name);
-		if (jinja_is_method(owner, target->name)) {
+			return ruv_jinja_fail(in, RUV_EFORMAT, "'%s' is undefined, so it has no method '%s'",
+			                      owner.s ? owner.s->data : "?", target->name);
+		if (ruv_jinja_is_method(owner, target->name)) {
 			rc = eval_args(in, scope, node, args);
-			return rc ? rc : jinja_method(in, owner, target->name, args, out);
+			return rc ? rc : ruv_jinja_method(in, owner, target->name, args, out);
 		}
-		rc = jinja_attribute(in, owner, target->name, &callee);
+		rc = ruv_jinja_attribute(in, owner, target->name, &callee);
 		if (rc == RUV_OK && callee.type == JINJA_UNDEFINED)
-			return jinja_fail(in, RUV_EUNSUPPORTED, "%s has no method '%s' here", jinja_type_name(owner), target->name);
+			return ruv_jinja_fail(in, RUV_EUNSUPPORTED, "%s has no method '%s' here", ruv_jinja_type_name(owner),
+			                      target->name);
 	} else {
-		rc = jinja_eval(in, scope, target, &callee);
+		rc = ruv_jinja_eval(in, scope, target, &callee);
 	}
 	if (rc == RUV_OK)
 		rc = eval_args(in, scope, node, args);
@@ -656,65 +658,65 @@ static int eval(jinja_interp *in, jinja_scope *scope, const jinja_node *node, ji
 	case N_NAME:
 		return lookup(in, scope, node->name, out);
 	case N_LIST:
-		rc = jinja_new_list(in, node->n_items, out);
+		rc = ruv_jinja_new_list(in, node->n_items, out);
 		for (i = 0; rc == RUV_OK && i < node->n_items; i++) {
-			rc = jinja_eval(in, scope, node->items[i], &v);
+			rc = ruv_jinja_eval(in, scope, node->items[i], &v);
 			if (rc == RUV_OK)
-				rc = jinja_list_push(in, out->l, v);
+				rc = ruv_jinja_list_push(in, out->l, v);
 		}
 		return rc;
 	case N_DICT:
-		rc = jinja_new_dict(in, out);
+		rc = ruv_jinja_new_dict(in, out);
 		for (i = 0; rc == RUV_OK && i < node->n_items; i += 2) {
-			if ((rc = jinja_eval(in, scope, node->items[i], &v)) ||
-			    (rc = jinja_eval(in, scope, node->items[i + 1], &w)))
+			if ((rc = ruv_jinja_eval(in, scope, node->items[i], &v)) ||
+			    (rc = ruv_jinja_eval(in, scope, node->items[i + 1], &w)))
 				return rc;
 			in->at = node;
-			rc = jinja_dict_set(in, out->d, v, w);
+			rc = ruv_jinja_dict_set(in, out->d, v, w);
 		}
 		return rc;
 	case N_ATTR:
 	case N_INDEX:
-		rc = jinja_eval(in, scope, node->a, &v);
+		rc = ruv_jinja_eval(in, scope, node->a, &v);
 		if (rc)
 			return rc;
 		if (node->kind == N_ATTR) {
 			in->at = node;
-			return jinja_attribute(in, v, node->name, out);
+			return ruv_jinja_attribute(in, v, node->name, out);
 		}
-		rc = jinja_eval(in, scope, node->b, &w);
+		rc = ruv_jinja_eval(in, scope, node->b, &w);
 		in->at = node;
-		return rc ? rc : jinja_item(in, v, w, out);
+		return rc ? rc : ruv_jinja_item(in, v, w, out);
 	case N_SLICE:
 		return eval_slice(in, scope, node, out);
 	case N_CALL:
 		return eval_call(in, scope, node, NULL, out);
 	case N_FILTER:
 	case N_TEST:
-		rc = jinja_eval(in, scope, node->a, &v);
-		args = rc ? NULL : jinja_alloc(in, sizeof *args);
+		rc = ruv_jinja_eval(in, scope, node->a, &v);
+		args = rc ? NULL : ruv_jinja_alloc(in, sizeof *args);
 		if (!args)
 			return rc ? rc : in->alloc_status;
 		rc = eval_args(in, scope, node, args);
 		if (rc)
 			return rc;
 		if (node->kind == N_FILTER)
-			return jinja_filter(in, node->name, v, args, out);
-		rc = jinja_test(in, node->name, v, args, &holds);
+			return ruv_jinja_filter(in, node->name, v, args, out);
+		rc = ruv_jinja_test(in, node->name, v, args, &holds);
 		*out = (jinja_value){.type = JINJA_BOOL, .b = holds ^ (node->op == 1)};
 		return rc;
 	case N_NOT:
-		rc = jinja_eval(in, scope, node->a, &v);
-		*out = (jinja_value){.type = JINJA_BOOL, .b = rc == RUV_OK && !jinja_truth(v)};
+		rc = ruv_jinja_eval(in, scope, node->a, &v);
+		*out = (jinja_value){.type = JINJA_BOOL, .b = rc == RUV_OK && !ruv_jinja_truth(v)};
 		return rc;
 	case N_NEGATE:
 	case N_PLUS:
-		rc = jinja_eval(in, scope, node->a, &v);
+		rc = ruv_jinja_eval(in, scope, node->a, &v);
 		if (rc)
 			return rc;
 		in->at = node;
 		if (v.type != JINJA_INT && v.type != JINJA_FLOAT && v.type != JINJA_BOOL)
-			return jinja_fail(in, RUV_EFORMAT, "a sign does not take %s", jinja_type_name(v));
+			return ruv_jinja_fail(in, RUV_EFORMAT, "a sign does not take %s", ruv_jinja_type_name(v));
 		return arithmetic(in, node->kind == N_PLUS ? '+' : '-', (jinja_value){.type = JINJA_INT, .i = 0}, v, out);
 	case N_BINARY:
 		return eval_binary(in, scope, node, out);
@@ -722,34 +724,34 @@ static int eval(jinja_interp *in, jinja_scope *scope, const jinja_node *node, ji
 		return eval_compare(in, scope, node, out);
 	case N_AND:
 	case N_OR:
-		rc = jinja_eval(in, scope, node->a, out);
-		if (rc || jinja_truth(*out) == (node->kind == N_OR))
+		rc = ruv_jinja_eval(in, scope, node->a, out);
+		if (rc || ruv_jinja_truth(*out) == (node->kind == N_OR))
 			return rc;
-		return jinja_eval(in, scope, node->b, out);
+		return ruv_jinja_eval(in, scope, node->b, out);
 	case N_TERNARY:
-		rc = jinja_eval(in, scope, node->a, &v);
+		rc = ruv_jinja_eval(in, scope, node->a, &v);
 		if (rc)
 			return rc;
-		if (jinja_truth(v))
-			return jinja_eval(in, scope, node->b, out);
+		if (ruv_jinja_truth(v))
+			return ruv_jinja_eval(in, scope, node->b, out);
 		if (node->c)
-			return jinja_eval(in, scope, node->c, out);
+			return ruv_jinja_eval(in, scope, node->c, out);
 		return undefined(in, "the missing else", out);
 	default:
-		return jinja_fail(in, RUV_EINTERNAL, "no expression");
+		return ruv_jinja_fail(in, RUV_EINTERNAL, "no expression");
 	}
 }
 
-int jinja_eval(jinja_interp *in, jinja_scope *scope, const jinja_node *node, jinja_value *out)
+int ruv_jinja_eval(jinja_interp *in, jinja_scope *scope, const jinja_node *node, jinja_value *out)
 {
-	int rc = jinja_charge(in, 1);
+	int rc = ruv_jinja_charge(in, 1);
 
 	if (rc)
 		return rc;
 	if (++in->depth > JINJA_MAX_DEPTH) {
 		in->at = node;
 		in->depth--;
-		return jinja_fail(in, RUV_ELIMIT, "evaluation is nested more than %d levels deep", JINJA_MAX_DEPTH);
+		return ruv_jinja_fail(in, RUV_ELIMIT, "evaluation is nested more than %d levels deep", JINJA_MAX_DEPTH);
 	}
 	rc = eval(in, scope, node, out);
 	in->depth--;
@@ -765,14 +767,14 @@ static int assign(jinja_interp *in, jinja_scope *scope, const char *const *names
 	int rc;
 
 	if (n == 1)
-		return jinja_set(in, scope, names[0], v);
+		return ruv_jinja_set(in, scope, names[0], v);
 	if (v.type != JINJA_LIST && v.type != JINJA_STRING && v.type != JINJA_DICT)
-		return jinja_fail(in, RUV_EFORMAT, "%s cannot be taken apart into %zu variables", jinja_type_name(v), n);
-	rc = jinja_iterate(in, v, &items);
+		return ruv_jinja_fail(in, RUV_EFORMAT, "%s cannot be taken apart into %zu variables", ruv_jinja_type_name(v), n);
+	rc = ruv_jinja_iterate(in, v, &items);
 	if (rc == RUV_OK && items->n != n)
-		return jinja_fail(in, RUV_EFORMAT, "%zu values for %zu variables", items->n, n);
+		return ruv_jinja_fail(in, RUV_EFORMAT, "%zu values for %zu variables", items->n, n);
 	for (i = 0; rc == RUV_OK && i < n; i++)
-		rc = jinja_set(in, scope, names[i], items->items[i]);
+		rc = ruv_jinja_set(in, scope, names[i], items->items[i]);
 	return rc;
 }
 
@@ -783,22 +785,22 @@ static int run_for(jinja_interp *in, jinja_scope *scope, const jinja_node *node)
 	jinja_list *items;
 	jinja_loop *loop;
 	size_t i;
-	int rc = jinja_eval(in, scope, node->a, &v);
+	int rc = ruv_jinja_eval(in, scope, node->a, &v);
 
 	if (rc)
 		return rc;
 	in->at = node;
-	if ((rc = jinja_iterate(in, v, &items)))
+	if ((rc = ruv_jinja_iterate(in, v, &items)))
 		return rc;
 	if (node->b) {
-		rc = jinja_new_list(in, 0, &kept);
+		rc = ruv_jinja_new_list(in, 0, &kept);
 		for (i = 0; rc == RUV_OK && i < items->n; i++) {
 			if ((rc = scope_new(in, scope, &inner)) ||
 			    (rc = assign(in, inner, node->names, node->n_names, items->items[i])) ||
-			    (rc = jinja_eval(in, inner, node->b, &v)))
+			    (rc = ruv_jinja_eval(in, inner, node->b, &v)))
 				return rc;
-			if (jinja_truth(v))
-				rc = jinja_list_push(in, kept.l, items->items[i]);
+			if (ruv_jinja_truth(v))
+				rc = ruv_jinja_list_push(in, kept.l, items->items[i]);
 		}
 		if (rc)
 			return rc;
@@ -806,7 +808,7 @@ static int run_for(jinja_interp *in, jinja_scope *scope, const jinja_node *node)
 	}
 	if (items->n == 0)
 		return node->d ? run(in, scope, node->d) : RUV_OK;
-	loop = jinja_alloc(in, sizeof *loop);
+	loop = ruv_jinja_alloc(in, sizeof *loop);
 	if (!loop)
 		return in->alloc_status;
 	*loop = (jinja_loop){.length = items->n, .items = items->items, .depth = ++in->loop_depth};
@@ -814,7 +816,7 @@ static int run_for(jinja_interp *in, jinja_scope *scope, const jinja_node *node)
 	for (i = 0; rc == RUV_OK && i < loop->length; i++) {
 		loop->index0 = i;
 		rc = scope_new(in, scope, &inner); /* what the round before assigned is gone */
-		if (rc || (rc = jinja_set(in, inner, "loop", list)) ||
+		if (rc || (rc = ruv_jinja_set(in, inner, "loop", list)) ||
 		    (rc = assign(in, inner, node->names, node->n_names, loop->items[i])))
 			break;
 		rc = run(in, inner, node->c);
@@ -831,7 +833,7 @@ static int run_for(jinja_interp *in, jinja_scope *scope, const jinja_node *node)
 static int run_set(jinja_interp *in, jinja_scope *scope, const jinja_node *node)
 {
 	jinja_value v, ns;
-	int rc = node->c ? capture(in, scope, node->c, &v) : jinja_eval(in, scope, node->a, &v);
+	int rc = node->c ? capture(in, scope, node->c, &v) : ruv_jinja_eval(in, scope, node->a, &v);
 
 	if (rc)
 		return rc;
@@ -842,18 +844,18 @@ static int run_set(jinja_interp *in, jinja_scope *scope, const jinja_node *node)
 	if (rc)
 		return rc;
 	if (ns.type != JINJA_DICT || !ns.d->is_namespace)
-		return jinja_fail(in, RUV_EFORMAT, "'%s' is %s, only a namespace() can be assigned to", node->name,
-		                  jinja_type_name(ns));
+		return ruv_jinja_fail(in, RUV_EFORMAT, "'%s' is %s, only a namespace() can be assigned to", node->name,
+		                      ruv_jinja_type_name(ns));
 	{
 		jinja_value key;
-		rc = jinja_new_string(in, node->names[0], strlen(node->names[0]), true, &key);
-		return rc ? rc : jinja_dict_set(in, ns.d, key, v);
+		rc = ruv_jinja_new_string(in, node->names[0], strlen(node->names[0]), true, &key);
+		return rc ? rc : ruv_jinja_dict_set(in, ns.d, key, v);
 	}
 }
 
 static int new_macro(jinja_interp *in, jinja_scope *scope, const jinja_node *node, jinja_value *out)
 {
-	jinja_macro *macro = jinja_alloc(in, sizeof *macro);
+	jinja_macro *macro = ruv_jinja_alloc(in, sizeof *macro);
 
 	if (!macro)
 		return in->alloc_status;
@@ -866,7 +868,7 @@ static int run_one(jinja_interp *in, jinja_scope *scope, const jinja_node *node)
 {
 	jinja_value v;
 	size_t i;
-	int rc = jinja_charge(in, 1);
+	int rc = ruv_jinja_charge(in, 1);
 
 	in->at = node;
 	if (rc)
@@ -877,17 +879,17 @@ static int run_one(jinja_interp *in, jinja_scope *scope, const jinja_node *node)
 			rc = run(in, scope, node->items[i]);
 		return rc;
 	case N_TEXT:
-		return jinja_put_value(in, in->out, node->value);
+		return ruv_jinja_put_value(in, in->out, node->value);
 	case N_OUTPUT:
-		rc = jinja_eval(in, scope, node->a, &v);
+		rc = ruv_jinja_eval(in, scope, node->a, &v);
 		in->at = node;
-		return rc ? rc : jinja_put_value(in, in->out, v);
+		return rc ? rc : ruv_jinja_put_value(in, in->out, v);
 	case N_IF:
 		for (i = 0; i + 1 < node->n_items; i += 2) {
-			rc = jinja_eval(in, scope, node->items[i], &v);
+			rc = ruv_jinja_eval(in, scope, node->items[i], &v);
 			if (rc)
 				return rc;
-			if (jinja_truth(v))
+			if (ruv_jinja_truth(v))
 				return run(in, scope, node->items[i + 1]);
 		}
 		return i < node->n_items ? run(in, scope, node->items[i]) : RUV_OK;
@@ -897,18 +899,18 @@ static int run_one(jinja_interp *in, jinja_scope *scope, const jinja_node *node)
 		return run_set(in, scope, node);
 	case N_MACRO:
 		rc = new_macro(in, scope, node, &v);
-		return rc ? rc : jinja_set(in, scope, node->name, v);
+		return rc ? rc : ruv_jinja_set(in, scope, node->name, v);
 	case N_CALL_BLOCK:
 		rc = new_macro(in, scope, node, &v);
 		if (rc == RUV_OK) {
 			jinja_value printed;
 			rc = eval_call(in, scope, node->a, &v, &printed);
 			if (rc == RUV_OK)
-				rc = jinja_put_value(in, in->out, printed);
+				rc = ruv_jinja_put_value(in, in->out, printed);
 		}
 		return rc;
 	case N_DO:
-		return jinja_eval(in, scope, node->a, &v);
+		return ruv_jinja_eval(in, scope, node->a, &v);
 	case N_BREAK:
 		in->flow = FLOW_BREAK;
 		return RUV_OK;
@@ -916,7 +918,7 @@ static int run_one(jinja_interp *in, jinja_scope *scope, const jinja_node *node)
 		in->flow = FLOW_CONTINUE;
 		return RUV_OK;
 	default:
-		return jinja_fail(in, RUV_EINTERNAL, "no statement");
+		return ruv_jinja_fail(in, RUV_EINTERNAL, "no statement");
 	}
 }
 
@@ -927,18 +929,18 @@ static int run(jinja_interp *in, jinja_scope *scope, const jinja_node *node)
 	if (++in->depth > JINJA_MAX_DEPTH) {
 		in->at = node;
 		in->depth--;
-		return jinja_fail(in, RUV_ELIMIT, "evaluation is nested more than %d levels deep", JINJA_MAX_DEPTH);
+		return ruv_jinja_fail(in, RUV_ELIMIT, "evaluation is nested more than %d levels deep", JINJA_MAX_DEPTH);
 	}
 	rc = run_one(in, scope, node);
 	in->depth--;
 	return rc;
 }
 
-int jinja_run(jinja_interp *in, const jinja_template *tmpl, jinja_builder *out)
+int ruv_jinja_run(jinja_interp *in, const jinja_template *tmpl, jinja_builder *out)
 {
 	int rc;
 
-	jinja_builder_init(out, in->max_output);
+	ruv_jinja_builder_init(out, in->max_output);
 	in->out = out;
 	rc = run(in, in->globals, tmpl->root);
 	in->out = NULL;

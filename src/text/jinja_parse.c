@@ -1,4 +1,5 @@
-/* jinja_parse.c - Jinja source into a syntax tree: tags and white space control, tokens, recursive descent by Jinja's precedences.
+/* ruv_jinja_parse.c - Jinja source into a syntax tree: tags and white space control, tokens, recursive descent by Jinja's
+ * precedences.
  *
  * One pass, one token of look-ahead. All nodes live in the template's arena. */
 #include <errno.h>
@@ -662,7 +663,7 @@ static int parse_filters(parser *p, jinja_node **out)
 				return rc;
 			if (p->tok.kind != T_NAME)
 				return unexpected(p, "a filter's name");
-			if (!jinja_is_filter(p->tok.text))
+			if (!ruv_jinja_is_filter(p->tok.text))
 				return ruv_fail(p->err, RUV_EUNSUPPORTED, "chat template",
 				                "line %d, column %d: filter '%s' is not supported", p->tok.line, p->tok.column,
 				                p->tok.text);
@@ -694,7 +695,7 @@ static int parse_filters(parser *p, jinja_node **out)
 			}
 			if (p->tok.kind != T_NAME && p->tok.kind != T_OP)
 				return unexpected(p, "a test's name");
-			if (p->tok.kind == T_NAME && !jinja_is_test(p->tok.text))
+			if (p->tok.kind == T_NAME && !ruv_jinja_is_test(p->tok.text))
 				return ruv_fail(p->err, RUV_EUNSUPPORTED, "chat template",
 				                "line %d, column %d: test '%s' is not supported", p->tok.line, p->tok.column,
 				                p->tok.text);
@@ -1313,7 +1314,7 @@ static int parse_body(parser *p, const char *const *ends, const char **end, jinj
 	}
 }
 
-int jinja_parse(jinja_template *tmpl, const char *source, size_t n_bytes, ruv_error *err)
+int ruv_jinja_parse(jinja_template *tmpl, const char *source, size_t n_bytes, ruv_error *err)
 {
 	parser p = {.tmpl = tmpl, .line = 1, .line_starting = true, .err = err};
 	const char *end;
@@ -1344,11 +1345,11 @@ int jinja_parse(jinja_template *tmpl, const char *source, size_t n_bytes, ruv_er
 	p.n = n;
 	rc = parse_body(&p, NULL, &end, &tmpl->root);
 	if (rc)
-		jinja_release(tmpl);
+		ruv_jinja_release(tmpl);
 	return rc;
 }
 
-void jinja_release(jinja_template *tmpl)
+void ruv_jinja_release(jinja_template *tmpl)
 {
 	ruv_arena_release(&tmpl->arena);
 	tmpl->root = NULL;

@@ -7,7 +7,7 @@
 #include "text/jinja.h"
 #include "text/unicode.h"
 
-int jinja_fail(jinja_interp *in, int code, const char *fmt, ...)
+int ruv_jinja_fail(jinja_interp *in, int code, const char *fmt, ...)
 {
 	char message[360];
 	va_list ap;
@@ -20,13 +20,13 @@ int jinja_fail(jinja_interp *in, int code, const char *fmt, ...)
 	return ruv_fail(in->err, code, "chat template", "line %d, column %d: %s", in->at->line, in->at->column, message);
 }
 
-void *jinja_alloc(jinja_interp *in, size_t n_bytes)
+void *ruv_jinja_alloc(jinja_interp *in, size_t n_bytes)
 {
 	void *memory;
 
 	if (n_bytes > JINJA_MAX_MEMORY || in->arena.n_bytes + n_bytes > JINJA_MAX_MEMORY) {
 		in->alloc_status =
-		    jinja_fail(in, RUV_ELIMIT, "the template uses more than %d MiB of memory", JINJA_MAX_MEMORY >> 20);
+		    ruv_jinja_fail(in, RUV_ELIMIT, "the template uses more than %d MiB of memory", JINJA_MAX_MEMORY >> 20);
 		return NULL;
 	}
 	memory = ruv_arena_alloc(&in->arena, n_bytes ? n_bytes : 1);
@@ -35,23 +35,23 @@ void *jinja_alloc(jinja_interp *in, size_t n_bytes)
 	return memory;
 }
 
-int jinja_charge(jinja_interp *in, size_t n_steps)
+int ruv_jinja_charge(jinja_interp *in, size_t n_steps)
 {
 	if (n_steps > JINJA_MAX_STEPS || in->n_steps + n_steps > JINJA_MAX_STEPS)
-		return jinja_fail(in, RUV_ELIMIT, "the template takes more than %d steps", JINJA_MAX_STEPS);
+		return ruv_jinja_fail(in, RUV_ELIMIT, "the template takes more than %d steps", JINJA_MAX_STEPS);
 	in->n_steps += n_steps;
 	return RUV_OK;
 }
 
 /* ---- building ---- */
 
-void jinja_builder_init(jinja_builder *b, size_t max_bytes)
+void ruv_jinja_builder_init(jinja_builder *b, size_t max_bytes)
 {
 	memset(b, 0, sizeof *b);
 	ruv_buf_init(&b->text, max_bytes);
 }
 
-void jinja_builder_release(jinja_builder *b)
+void ruv_jinja_builder_release(jinja_builder *b)
 {
 	ruv_buf_release(&b->text);
 	free(b->spans);
@@ -64,8 +64,8 @@ static int append(jinja_interp *in, jinja_builder *b, const char *data, size_t l
 	int rc = ruv_buf_append(&b->text, data, len);
 
 	if (rc == RUV_ELIMIT)
-		return jinja_fail(in, rc, "the text grows beyond %zu bytes", b->text.max);
-	return rc ? ruv_fail_memory(in->err, "chat template", len) : jinja_charge(in, len / 64);
+		return ruv_jinja_fail(in, rc, "the text grows beyond %zu bytes", b->text.max);
+	return rc ? ruv_fail_memory(in->err, "chat template", len) : ruv_jinja_charge(in, len / 64);
 }
 
 static int mark(jinja_interp *in, jinja_builder *b, size_t begin, size_t end)
@@ -88,7 +88,7 @@ static int mark(jinja_interp *in, jinja_builder *b, size_t begin, size_t end)
 	return RUV_OK;
 }
 
-int jinja_put(jinja_interp *in, jinja_builder *b, const char *data, size_t len, bool trusted)
+int ruv_jinja_put(jinja_interp *in, jinja_builder *b, const char *data, size_t len, bool trusted)
 {
 	size_t begin = b->text.len;
 	int rc = append(in, b, data, len);
@@ -96,10 +96,10 @@ int jinja_put(jinja_interp *in, jinja_builder *b, const char *data, size_t len, 
 	return rc == RUV_OK && trusted ? mark(in, b, begin, begin + len) : rc;
 }
 
-int jinja_put_slice(jinja_interp *in, jinja_builder *b, jinja_string *s, size_t from, size_t to)
+int ruv_jinja_put_slice(jinja_interp *in, jinja_builder *b, jinja_string *s, size_t from, size_t to)
 {
 	size_t begin = b->text.len, i;
-	int rc = jinja_flatten(in, s);
+	int rc = ruv_jinja_flatten(in, s);
 
 	if (rc == RUV_OK)
 		rc = append(in, b, s->data + from, to - from);
@@ -112,11 +112,11 @@ int jinja_put_slice(jinja_interp *in, jinja_builder *b, jinja_string *s, size_t 
 	return rc;
 }
 
-int jinja_builder_value(jinja_interp *in, jinja_builder *b, jinja_value *out)
+int ruv_jinja_builder_value(jinja_interp *in, jinja_builder *b, jinja_value *out)
 {
-	jinja_string *s = jinja_alloc(in, sizeof *s);
-	char *data = s ? jinja_alloc(in, b->text.len + 1) : NULL;
-	ruv_span *spans = data ? jinja_alloc(in, (b->n_spans + 1) * sizeof *spans) : NULL;
+	jinja_string *s = ruv_jinja_alloc(in, sizeof *s);
+	char *data = s ? ruv_jinja_alloc(in, b->text.len + 1) : NULL;
+	ruv_span *spans = data ? ruv_jinja_alloc(in, (b->n_spans + 1) * sizeof *spans) : NULL;
 
 	if (!spans)
 		return in->alloc_status;
@@ -130,11 +130,11 @@ int jinja_builder_value(jinja_interp *in, jinja_builder *b, jinja_value *out)
 
 /* ---- strings ---- */
 
-int jinja_new_string(jinja_interp *in, const char *data, size_t len, bool trusted, jinja_value *out)
+int ruv_jinja_new_string(jinja_interp *in, const char *data, size_t len, bool trusted, jinja_value *out)
 {
-	jinja_string *s = jinja_alloc(in, sizeof *s);
-	ruv_span *span = s ? jinja_alloc(in, sizeof *span) : NULL;
-	char *copy = span ? jinja_alloc(in, len + 1) : NULL;
+	jinja_string *s = ruv_jinja_alloc(in, sizeof *s);
+	ruv_span *span = s ? ruv_jinja_alloc(in, sizeof *span) : NULL;
+	char *copy = span ? ruv_jinja_alloc(in, len + 1) : NULL;
 
 	if (!copy)
 		return in->alloc_status;
@@ -147,19 +147,19 @@ int jinja_new_string(jinja_interp *in, const char *data, size_t len, bool truste
 	return RUV_OK;
 }
 
-int jinja_slice(jinja_interp *in, jinja_string *s, size_t from, size_t to, jinja_value *out)
+int ruv_jinja_slice(jinja_interp *in, jinja_string *s, size_t from, size_t to, jinja_value *out)
 {
 	jinja_string *part;
 	ruv_span *spans;
 	char *data;
 	size_t i, n = 0;
-	int rc = jinja_flatten(in, s);
+	int rc = ruv_jinja_flatten(in, s);
 
 	if (rc)
 		return rc;
-	part = jinja_alloc(in, sizeof *part);
-	spans = part ? jinja_alloc(in, (s->n_trusted + 1) * sizeof *spans) : NULL;
-	data = spans ? jinja_alloc(in, to - from + 1) : NULL; /* a copy, so that every flat string ends with a NUL */
+	part = ruv_jinja_alloc(in, sizeof *part);
+	spans = part ? ruv_jinja_alloc(in, (s->n_trusted + 1) * sizeof *spans) : NULL;
+	data = spans ? ruv_jinja_alloc(in, to - from + 1) : NULL; /* a copy, so that every flat string ends with a NUL */
 	if (!data)
 		return in->alloc_status;
 	memcpy(data, s->data + from, to - from);
@@ -175,7 +175,7 @@ int jinja_slice(jinja_interp *in, jinja_string *s, size_t from, size_t to, jinja
 	return RUV_OK;
 }
 
-int jinja_concat(jinja_interp *in, jinja_string *left, jinja_string *right, jinja_value *out)
+int ruv_jinja_concat(jinja_interp *in, jinja_string *left, jinja_string *right, jinja_value *out)
 {
 	jinja_string *s;
 
@@ -184,8 +184,8 @@ int jinja_concat(jinja_interp *in, jinja_string *left, jinja_string *right, jinj
 		return RUV_OK;
 	}
 	if (left->len + right->len > JINJA_MAX_MEMORY)
-		return jinja_fail(in, RUV_ELIMIT, "a string grows beyond %d MiB", JINJA_MAX_MEMORY >> 20);
-	s = jinja_alloc(in, sizeof *s);
+		return ruv_jinja_fail(in, RUV_ELIMIT, "a string grows beyond %d MiB", JINJA_MAX_MEMORY >> 20);
+	s = ruv_jinja_alloc(in, sizeof *s);
 	if (!s)
 		return in->alloc_status;
 	*s = (jinja_string){.len = left->len + right->len, .left = left, .right = right};
@@ -193,7 +193,7 @@ int jinja_concat(jinja_interp *in, jinja_string *left, jinja_string *right, jinj
 	return RUV_OK;
 }
 
-int jinja_flatten(jinja_interp *in, jinja_string *s)
+int ruv_jinja_flatten(jinja_interp *in, jinja_string *s)
 {
 	size_t cap = 64, n = 0, at = 0, n_spans = 0, cap_spans = 64, i;
 	jinja_string **stack, *node = s;
@@ -202,7 +202,7 @@ int jinja_flatten(jinja_interp *in, jinja_string *s)
 
 	if (s->data)
 		return RUV_OK;
-	data = jinja_alloc(in, s->len + 1);
+	data = ruv_jinja_alloc(in, s->len + 1);
 	stack = malloc(cap * sizeof *stack);
 	spans = malloc(cap_spans * sizeof *spans);
 	if (!data || !stack || !spans)
@@ -243,7 +243,7 @@ int jinja_flatten(jinja_interp *in, jinja_string *s)
 		node = stack[--n];
 	}
 	data[at] = '\0';
-	s->trusted = jinja_alloc(in, (n_spans + 1) * sizeof *spans);
+	s->trusted = ruv_jinja_alloc(in, (n_spans + 1) * sizeof *spans);
 	if (!s->trusted)
 		goto failed;
 	memcpy((ruv_span *)s->trusted, spans, n_spans * sizeof *spans);
@@ -252,7 +252,7 @@ int jinja_flatten(jinja_interp *in, jinja_string *s)
 	s->left = s->right = NULL;
 	free(stack);
 	free(spans);
-	return jinja_charge(in, s->len / 64);
+	return ruv_jinja_charge(in, s->len / 64);
 failed:
 	free(stack);
 	free(spans);
@@ -261,25 +261,25 @@ failed:
 
 /* ---- lists and dicts ---- */
 
-int jinja_new_list(jinja_interp *in, size_t cap, jinja_value *out)
+int ruv_jinja_new_list(jinja_interp *in, size_t cap, jinja_value *out)
 {
-	jinja_list *l = jinja_alloc(in, sizeof *l);
+	jinja_list *l = ruv_jinja_alloc(in, sizeof *l);
 
 	if (!l)
 		return in->alloc_status;
 	*l = (jinja_list){.cap = cap};
-	l->items = jinja_alloc(in, (cap + 1) * sizeof *l->items);
+	l->items = ruv_jinja_alloc(in, (cap + 1) * sizeof *l->items);
 	if (!l->items)
 		return in->alloc_status;
 	*out = (jinja_value){.type = JINJA_LIST, .l = l};
 	return RUV_OK;
 }
 
-int jinja_list_push(jinja_interp *in, jinja_list *l, jinja_value v)
+int ruv_jinja_list_push(jinja_interp *in, jinja_list *l, jinja_value v)
 {
 	if (l->n == l->cap) {
 		size_t cap = l->cap ? 2 * l->cap : 8;
-		jinja_value *items = jinja_alloc(in, cap * sizeof *items);
+		jinja_value *items = ruv_jinja_alloc(in, cap * sizeof *items);
 		if (!items)
 			return in->alloc_status;
 		if (l->n)
@@ -291,9 +291,9 @@ int jinja_list_push(jinja_interp *in, jinja_list *l, jinja_value v)
 	return RUV_OK;
 }
 
-int jinja_new_dict(jinja_interp *in, jinja_value *out)
+int ruv_jinja_new_dict(jinja_interp *in, jinja_value *out)
 {
-	jinja_dict *d = jinja_alloc(in, sizeof *d);
+	jinja_dict *d = ruv_jinja_alloc(in, sizeof *d);
 
 	if (!d)
 		return in->alloc_status;
@@ -309,21 +309,21 @@ static int dict_find(jinja_interp *in, const jinja_dict *d, jinja_value key, siz
 	int rc = RUV_OK;
 
 	for (*at = 0; *at < d->n; ++*at) {
-		rc = jinja_equal(in, d->keys[*at], key, 0, &equal);
+		rc = ruv_jinja_equal(in, d->keys[*at], key, 0, &equal);
 		if (rc || equal)
 			return rc;
 	}
-	return jinja_charge(in, d->n / 8);
+	return ruv_jinja_charge(in, d->n / 8);
 }
 
-int jinja_dict_set(jinja_interp *in, jinja_dict *d, jinja_value key, jinja_value v)
+int ruv_jinja_dict_set(jinja_interp *in, jinja_dict *d, jinja_value key, jinja_value v)
 {
 	size_t at;
 	int rc;
 
 	if (key.type == JINJA_LIST || key.type == JINJA_DICT || key.type == JINJA_UNDEFINED)
-		return jinja_fail(in, RUV_EFORMAT, "%s cannot be a key", jinja_type_name(key));
-	if (key.type == JINJA_STRING && (rc = jinja_flatten(in, key.s)))
+		return ruv_jinja_fail(in, RUV_EFORMAT, "%s cannot be a key", ruv_jinja_type_name(key));
+	if (key.type == JINJA_STRING && (rc = ruv_jinja_flatten(in, key.s)))
 		return rc;
 	rc = dict_find(in, d, key, &at);
 	if (rc)
@@ -334,7 +334,7 @@ int jinja_dict_set(jinja_interp *in, jinja_dict *d, jinja_value key, jinja_value
 	}
 	if (d->n == d->cap) {
 		size_t cap = d->cap ? 2 * d->cap : 8;
-		jinja_value *keys = jinja_alloc(in, 2 * cap * sizeof *keys);
+		jinja_value *keys = ruv_jinja_alloc(in, 2 * cap * sizeof *keys);
 		if (!keys)
 			return in->alloc_status;
 		if (d->n) {
@@ -350,7 +350,7 @@ int jinja_dict_set(jinja_interp *in, jinja_dict *d, jinja_value key, jinja_value
 	return RUV_OK;
 }
 
-const jinja_value *jinja_dict_get(const jinja_dict *d, const char *key, size_t len)
+const jinja_value *ruv_jinja_dict_get(const jinja_dict *d, const char *key, size_t len)
 {
 	size_t i;
 
@@ -360,7 +360,7 @@ const jinja_value *jinja_dict_get(const jinja_dict *d, const char *key, size_t l
 	return NULL;
 }
 
-int jinja_from_json(jinja_interp *in, const json_t *json, int depth, jinja_value *out)
+int ruv_jinja_from_json(jinja_interp *in, const json_t *json, int depth, jinja_value *out)
 {
 	const char *key;
 	json_t *value;
@@ -374,20 +374,20 @@ int jinja_from_json(jinja_interp *in, const json_t *json, int depth, jinja_value
 		jinja_value k, v;
 		jinja_dict *d;
 		size_t n = json_object_size(json), at = 0;
-		rc = jinja_new_dict(in, out);
+		rc = ruv_jinja_new_dict(in, out);
 		if (rc)
 			return rc;
 		/* Keys differ already: filled directly, without a search for each. */
 		d = out->d;
 		d->cap = n;
-		d->keys = jinja_alloc(in, (2 * n + 1) * sizeof *d->keys);
+		d->keys = ruv_jinja_alloc(in, (2 * n + 1) * sizeof *d->keys);
 		if (!d->keys)
 			return in->alloc_status;
 		d->values = d->keys + n;
 		json_object_foreach((json_t *)json, key, value)
 		{
-			if ((rc = jinja_new_string(in, key, strlen(key), false, &k)) ||
-			    (rc = jinja_from_json(in, value, depth + 1, &v)))
+			if ((rc = ruv_jinja_new_string(in, key, strlen(key), false, &k)) ||
+			    (rc = ruv_jinja_from_json(in, value, depth + 1, &v)))
 				return rc;
 			d->keys[at] = k;
 			d->values[at++] = v;
@@ -396,16 +396,16 @@ int jinja_from_json(jinja_interp *in, const json_t *json, int depth, jinja_value
 		return RUV_OK;
 	}
 	case JSON_ARRAY:
-		rc = jinja_new_list(in, json_array_size(json), out);
+		rc = ruv_jinja_new_list(in, json_array_size(json), out);
 		for (i = 0; rc == RUV_OK && i < json_array_size(json); i++) {
 			jinja_value v;
-			rc = jinja_from_json(in, json_array_get(json, i), depth + 1, &v);
+			rc = ruv_jinja_from_json(in, json_array_get(json, i), depth + 1, &v);
 			if (rc == RUV_OK)
-				rc = jinja_list_push(in, out->l, v);
+				rc = ruv_jinja_list_push(in, out->l, v);
 		}
 		return rc;
 	case JSON_STRING:
-		return jinja_new_string(in, json_string_value(json), json_string_length(json), false, out);
+		return ruv_jinja_new_string(in, json_string_value(json), json_string_length(json), false, out);
 	case JSON_INTEGER:
 		*out = (jinja_value){.type = JINJA_INT, .i = json_integer_value(json)};
 		return RUV_OK;
@@ -424,7 +424,7 @@ int jinja_from_json(jinja_interp *in, const json_t *json, int depth, jinja_value
 
 /* ---- printing ---- */
 
-const char *jinja_type_name(jinja_value v)
+const char *ruv_jinja_type_name(jinja_value v)
 {
 	static const char *const names[] = {
 	    "an undefined value", "none",  "a boolean", "an integer", "a float", "a string", "a list", "a dict", "a macro",
@@ -459,24 +459,24 @@ static void format_float(double f, char text[40])
 	}
 }
 
-int jinja_put_repr(jinja_interp *in, jinja_builder *b, jinja_value v, int depth)
+int ruv_jinja_put_repr(jinja_interp *in, jinja_builder *b, jinja_value v, int depth)
 {
 	size_t i;
-	int rc = jinja_charge(in, 1);
+	int rc = ruv_jinja_charge(in, 1);
 
 	if (depth > 100)
-		return jinja_fail(in, RUV_ELIMIT, "a value is nested more than 100 levels deep");
+		return ruv_jinja_fail(in, RUV_ELIMIT, "a value is nested more than 100 levels deep");
 	if (rc)
 		return rc;
 	switch (v.type) {
 	case JINJA_STRING: {
 		jinja_string *s = v.s;
 		const char *quote;
-		rc = jinja_flatten(in, s);
+		rc = ruv_jinja_flatten(in, s);
 		if (rc)
 			return rc;
 		quote = memchr(s->data, '\'', s->len) && !memchr(s->data, '"', s->len) ? "\"" : "'";
-		rc = jinja_put(in, b, quote, 1, false);
+		rc = ruv_jinja_put(in, b, quote, 1, false);
 		for (i = 0; rc == RUV_OK && i < s->len; i++) {
 			unsigned char c = (unsigned char)s->data[i];
 			char escape[8] = {0};
@@ -486,40 +486,41 @@ int jinja_put_repr(jinja_interp *in, jinja_builder *b, jinja_value v, int depth)
 				snprintf(escape, sizeof escape, "\\%c", c == '\n' ? 'n' : c == '\r' ? 'r' : 't');
 			else if (c < 0x20 || c == 0x7F)
 				snprintf(escape, sizeof escape, "\\x%02x", c);
-			rc = *escape ? jinja_put(in, b, escape, strlen(escape), false) : jinja_put_slice(in, b, s, i, i + 1);
+			rc =
+			    *escape ? ruv_jinja_put(in, b, escape, strlen(escape), false) : ruv_jinja_put_slice(in, b, s, i, i + 1);
 		}
-		return rc ? rc : jinja_put(in, b, quote, 1, false);
+		return rc ? rc : ruv_jinja_put(in, b, quote, 1, false);
 	}
 	case JINJA_LIST:
-		rc = jinja_put(in, b, "[", 1, false);
+		rc = ruv_jinja_put(in, b, "[", 1, false);
 		for (i = 0; rc == RUV_OK && i < v.l->n; i++) {
 			if (i)
-				rc = jinja_put(in, b, ", ", 2, false);
+				rc = ruv_jinja_put(in, b, ", ", 2, false);
 			if (rc == RUV_OK)
-				rc = jinja_put_repr(in, b, v.l->items[i], depth + 1);
+				rc = ruv_jinja_put_repr(in, b, v.l->items[i], depth + 1);
 		}
-		return rc ? rc : jinja_put(in, b, "]", 1, false);
+		return rc ? rc : ruv_jinja_put(in, b, "]", 1, false);
 	case JINJA_DICT:
-		rc = jinja_put(in, b, "{", 1, false);
+		rc = ruv_jinja_put(in, b, "{", 1, false);
 		for (i = 0; rc == RUV_OK && i < v.d->n; i++) {
 			if (i)
-				rc = jinja_put(in, b, ", ", 2, false);
+				rc = ruv_jinja_put(in, b, ", ", 2, false);
 			if (rc == RUV_OK)
-				rc = jinja_put_repr(in, b, v.d->keys[i], depth + 1);
+				rc = ruv_jinja_put_repr(in, b, v.d->keys[i], depth + 1);
 			if (rc == RUV_OK)
-				rc = jinja_put(in, b, ": ", 2, false);
+				rc = ruv_jinja_put(in, b, ": ", 2, false);
 			if (rc == RUV_OK)
-				rc = jinja_put_repr(in, b, v.d->values[i], depth + 1);
+				rc = ruv_jinja_put_repr(in, b, v.d->values[i], depth + 1);
 		}
-		return rc ? rc : jinja_put(in, b, "}", 1, false);
+		return rc ? rc : ruv_jinja_put(in, b, "}", 1, false);
 	case JINJA_UNDEFINED:
-		return jinja_put(in, b, "Undefined", 9, false);
+		return ruv_jinja_put(in, b, "Undefined", 9, false);
 	default:
-		return jinja_put_value(in, b, v);
+		return ruv_jinja_put_value(in, b, v);
 	}
 }
 
-int jinja_put_value(jinja_interp *in, jinja_builder *b, jinja_value v)
+int ruv_jinja_put_value(jinja_interp *in, jinja_builder *b, jinja_value v)
 {
 	char text[40];
 
@@ -527,43 +528,43 @@ int jinja_put_value(jinja_interp *in, jinja_builder *b, jinja_value v)
 	case JINJA_UNDEFINED:
 		return RUV_OK;
 	case JINJA_NONE:
-		return jinja_put(in, b, "None", 4, false);
+		return ruv_jinja_put(in, b, "None", 4, false);
 	case JINJA_BOOL:
-		return jinja_put(in, b, v.b ? "True" : "False", v.b ? 4 : 5, false);
+		return ruv_jinja_put(in, b, v.b ? "True" : "False", v.b ? 4 : 5, false);
 	case JINJA_INT:
 		snprintf(text, sizeof text, "%lld", (long long)v.i);
-		return jinja_put(in, b, text, strlen(text), false);
+		return ruv_jinja_put(in, b, text, strlen(text), false);
 	case JINJA_FLOAT:
 		format_float(v.f, text);
 		if (isnan(v.f) || isinf(v.f))
 			strcpy(text, isnan(v.f) ? "nan" : v.f > 0 ? "inf" : "-inf");
-		return jinja_put(in, b, text, strlen(text), false);
+		return ruv_jinja_put(in, b, text, strlen(text), false);
 	case JINJA_STRING:
-		return jinja_put_slice(in, b, v.s, 0, v.s->len);
+		return ruv_jinja_put_slice(in, b, v.s, 0, v.s->len);
 	case JINJA_LIST:
 	case JINJA_DICT:
-		return jinja_put_repr(in, b, v, 0);
+		return ruv_jinja_put_repr(in, b, v, 0);
 	default:
-		return jinja_fail(in, RUV_EFORMAT, "%s cannot be printed", jinja_type_name(v));
+		return ruv_jinja_fail(in, RUV_EFORMAT, "%s cannot be printed", ruv_jinja_type_name(v));
 	}
 }
 
 static int put_line(jinja_interp *in, jinja_builder *b, int indent, int depth)
 {
-	int rc = jinja_put(in, b, "\n", 1, false), i;
+	int rc = ruv_jinja_put(in, b, "\n", 1, false), i;
 
 	for (i = 0; rc == RUV_OK && i < indent * depth; i++)
-		rc = jinja_put(in, b, " ", 1, false);
+		rc = ruv_jinja_put(in, b, " ", 1, false);
 	return rc;
 }
 
 static int put_json_string(jinja_interp *in, jinja_builder *b, jinja_string *s)
 {
 	size_t i, plain = 0;
-	int rc = jinja_flatten(in, s);
+	int rc = ruv_jinja_flatten(in, s);
 
 	if (rc == RUV_OK)
-		rc = jinja_put(in, b, "\"", 1, false);
+		rc = ruv_jinja_put(in, b, "\"", 1, false);
 	for (i = 0; rc == RUV_OK && i < s->len; i++) {
 		unsigned char c = (unsigned char)s->data[i];
 		char escape[8];
@@ -583,14 +584,14 @@ static int put_json_string(jinja_interp *in, jinja_builder *b, jinja_string *s)
 			snprintf(escape, sizeof escape, "\\u%04x", c);
 			at = escape;
 		}
-		rc = jinja_put_slice(in, b, s, plain, i);
+		rc = ruv_jinja_put_slice(in, b, s, plain, i);
 		if (rc == RUV_OK)
-			rc = jinja_put(in, b, at, strlen(at), false);
+			rc = ruv_jinja_put(in, b, at, strlen(at), false);
 		plain = i + 1;
 	}
 	if (rc == RUV_OK)
-		rc = jinja_put_slice(in, b, s, plain, s->len);
-	return rc ? rc : jinja_put(in, b, "\"", 1, false);
+		rc = ruv_jinja_put_slice(in, b, s, plain, s->len);
+	return rc ? rc : ruv_jinja_put(in, b, "\"", 1, false);
 }
 
 static int by_key(const void *a, const void *b)
@@ -601,43 +602,43 @@ static int by_key(const void *a, const void *b)
 	return order ? order : x->len < y->len ? -1 : x->len > y->len;
 }
 
-int jinja_put_json(jinja_interp *in, jinja_builder *b, jinja_value v, int indent, bool sort_keys, int depth)
+int ruv_jinja_put_json(jinja_interp *in, jinja_builder *b, jinja_value v, int indent, bool sort_keys, int depth)
 {
 	size_t i;
 	char text[40];
-	int rc = jinja_charge(in, 1);
+	int rc = ruv_jinja_charge(in, 1);
 
 	if (rc)
 		return rc;
 	if (depth > 200)
-		return jinja_fail(in, RUV_ELIMIT, "a value is nested more than 200 levels deep");
+		return ruv_jinja_fail(in, RUV_ELIMIT, "a value is nested more than 200 levels deep");
 	switch (v.type) {
 	case JINJA_NONE:
-		return jinja_put(in, b, "null", 4, false);
+		return ruv_jinja_put(in, b, "null", 4, false);
 	case JINJA_BOOL:
-		return jinja_put(in, b, v.b ? "true" : "false", v.b ? 4 : 5, false);
+		return ruv_jinja_put(in, b, v.b ? "true" : "false", v.b ? 4 : 5, false);
 	case JINJA_FLOAT:
 		format_float(v.f, text);
-		return jinja_put(in, b, text, strlen(text), false);
+		return ruv_jinja_put(in, b, text, strlen(text), false);
 	case JINJA_INT:
-		return jinja_put_value(in, b, v);
+		return ruv_jinja_put_value(in, b, v);
 	case JINJA_STRING:
 		return put_json_string(in, b, v.s);
 	case JINJA_LIST:
-		rc = jinja_put(in, b, "[", 1, false);
+		rc = ruv_jinja_put(in, b, "[", 1, false);
 		for (i = 0; rc == RUV_OK && i < v.l->n; i++) {
 			if (i)
-				rc = jinja_put(in, b, ", ", indent < 0 ? 2 : 1, false);
+				rc = ruv_jinja_put(in, b, ", ", indent < 0 ? 2 : 1, false);
 			if (rc == RUV_OK && indent >= 0)
 				rc = put_line(in, b, indent, depth + 1);
 			if (rc == RUV_OK)
-				rc = jinja_put_json(in, b, v.l->items[i], indent, sort_keys, depth + 1);
+				rc = ruv_jinja_put_json(in, b, v.l->items[i], indent, sort_keys, depth + 1);
 		}
 		if (rc == RUV_OK && indent >= 0 && v.l->n)
 			rc = put_line(in, b, indent, depth);
-		return rc ? rc : jinja_put(in, b, "]", 1, false);
+		return rc ? rc : ruv_jinja_put(in, b, "]", 1, false);
 	case JINJA_DICT: {
-		jinja_value *pairs = jinja_alloc(in, (2 * v.d->n + 1) * sizeof *pairs);
+		jinja_value *pairs = ruv_jinja_alloc(in, (2 * v.d->n + 1) * sizeof *pairs);
 		if (!pairs)
 			return in->alloc_status;
 		for (i = 0; i < v.d->n; i++) {
@@ -648,44 +649,44 @@ int jinja_put_json(jinja_interp *in, jinja_builder *b, jinja_value v, int indent
 			/* JSON's keys are strings: what Python makes of other scalars. */
 			{
 				jinja_builder key;
-				jinja_builder_init(&key, 4096);
-				rc = jinja_put_json(in, &key, v.d->keys[i], -1, false, depth + 1);
+				ruv_jinja_builder_init(&key, 4096);
+				rc = ruv_jinja_put_json(in, &key, v.d->keys[i], -1, false, depth + 1);
 				if (rc == RUV_OK)
-					rc = jinja_builder_value(in, &key, &pairs[2 * i]);
-				jinja_builder_release(&key);
+					rc = ruv_jinja_builder_value(in, &key, &pairs[2 * i]);
+				ruv_jinja_builder_release(&key);
 				if (rc)
 					return rc;
 			}
 		}
 		if (sort_keys)
 			qsort(pairs, v.d->n, 2 * sizeof *pairs, by_key);
-		rc = jinja_put(in, b, "{", 1, false);
+		rc = ruv_jinja_put(in, b, "{", 1, false);
 		for (i = 0; rc == RUV_OK && i < v.d->n; i++) {
 			if (i)
-				rc = jinja_put(in, b, ", ", indent < 0 ? 2 : 1, false);
+				rc = ruv_jinja_put(in, b, ", ", indent < 0 ? 2 : 1, false);
 			if (rc == RUV_OK && indent >= 0)
 				rc = put_line(in, b, indent, depth + 1);
 			if (rc == RUV_OK)
 				rc = put_json_string(in, b, pairs[2 * i].s);
 			if (rc == RUV_OK)
-				rc = jinja_put(in, b, ": ", 2, false);
+				rc = ruv_jinja_put(in, b, ": ", 2, false);
 			if (rc == RUV_OK)
-				rc = jinja_put_json(in, b, pairs[2 * i + 1], indent, sort_keys, depth + 1);
+				rc = ruv_jinja_put_json(in, b, pairs[2 * i + 1], indent, sort_keys, depth + 1);
 		}
 		if (rc == RUV_OK && indent >= 0 && v.d->n)
 			rc = put_line(in, b, indent, depth);
-		return rc ? rc : jinja_put(in, b, "}", 1, false);
+		return rc ? rc : ruv_jinja_put(in, b, "}", 1, false);
 	}
 	case JINJA_UNDEFINED:
-		return jinja_fail(in, RUV_EFORMAT, "'%s' is undefined and cannot become JSON", v.s ? v.s->data : "?");
+		return ruv_jinja_fail(in, RUV_EFORMAT, "'%s' is undefined and cannot become JSON", v.s ? v.s->data : "?");
 	default:
-		return jinja_fail(in, RUV_EFORMAT, "%s cannot become JSON", jinja_type_name(v));
+		return ruv_jinja_fail(in, RUV_EFORMAT, "%s cannot become JSON", ruv_jinja_type_name(v));
 	}
 }
 
 /* ---- comparing ---- */
 
-bool jinja_truth(jinja_value v)
+bool ruv_jinja_truth(jinja_value v)
 {
 	switch (v.type) {
 	case JINJA_BOOL:
@@ -718,17 +719,17 @@ static double number(jinja_value v)
 	return v.type == JINJA_FLOAT ? v.f : v.type == JINJA_BOOL ? (double)v.b : (double)v.i;
 }
 
-int jinja_equal(jinja_interp *in, jinja_value a, jinja_value b, int depth, bool *equal)
+int ruv_jinja_equal(jinja_interp *in, jinja_value a, jinja_value b, int depth, bool *equal)
 {
 	const jinja_value *other;
 	size_t i;
-	int rc = jinja_charge(in, 1);
+	int rc = ruv_jinja_charge(in, 1);
 
 	*equal = false;
 	if (rc)
 		return rc;
 	if (depth > 100)
-		return jinja_fail(in, RUV_ELIMIT, "a value is nested more than 100 levels deep");
+		return ruv_jinja_fail(in, RUV_ELIMIT, "a value is nested more than 100 levels deep");
 	if (is_number(a) && is_number(b)) {
 		*equal = a.type == JINJA_FLOAT || b.type == JINJA_FLOAT
 		             ? number(a) == number(b)
@@ -741,15 +742,15 @@ int jinja_equal(jinja_interp *in, jinja_value a, jinja_value b, int depth, bool 
 	case JINJA_STRING:
 		if (a.s->len != b.s->len)
 			return RUV_OK;
-		if ((rc = jinja_flatten(in, a.s)) || (rc = jinja_flatten(in, b.s)))
+		if ((rc = ruv_jinja_flatten(in, a.s)) || (rc = ruv_jinja_flatten(in, b.s)))
 			return rc;
 		*equal = memcmp(a.s->data, b.s->data, a.s->len) == 0;
-		return jinja_charge(in, a.s->len / 64);
+		return ruv_jinja_charge(in, a.s->len / 64);
 	case JINJA_LIST:
 		if (a.l->n != b.l->n)
 			return RUV_OK;
 		for (i = 0; i < a.l->n; i++) {
-			rc = jinja_equal(in, a.l->items[i], b.l->items[i], depth + 1, equal);
+			rc = ruv_jinja_equal(in, a.l->items[i], b.l->items[i], depth + 1, equal);
 			if (rc || !*equal)
 				return rc;
 		}
@@ -762,13 +763,14 @@ int jinja_equal(jinja_interp *in, jinja_value a, jinja_value b, int depth, bool 
 		}
 		for (i = 0; i < a.d->n; i++) {
 			if (a.d->keys[i].type != JINJA_STRING)
-				return jinja_fail(in, RUV_EUNSUPPORTED, "dicts with keys that are no strings cannot be compared");
-			rc = jinja_charge(in, b.d->n / 8);
+				return ruv_jinja_fail(in, RUV_EUNSUPPORTED,
+				                      "dicts with keys that are no strings cannot be compared");
+			rc = ruv_jinja_charge(in, b.d->n / 8);
 			if (rc)
 				return rc;
-			other = jinja_dict_get(b.d, a.d->keys[i].s->data, a.d->keys[i].s->len);
+			other = ruv_jinja_dict_get(b.d, a.d->keys[i].s->data, a.d->keys[i].s->len);
 			*equal = false;
-			rc = other ? jinja_equal(in, a.d->values[i], *other, depth + 1, equal) : RUV_OK;
+			rc = other ? ruv_jinja_equal(in, a.d->values[i], *other, depth + 1, equal) : RUV_OK;
 			if (rc || !*equal)
 				return rc;
 		}
@@ -787,7 +789,7 @@ int jinja_equal(jinja_interp *in, jinja_value a, jinja_value b, int depth, bool 
 	}
 }
 
-int jinja_order(jinja_interp *in, jinja_value a, jinja_value b, int *order)
+int ruv_jinja_order(jinja_interp *in, jinja_value a, jinja_value b, int *order)
 {
 	size_t i;
 	int rc;
@@ -803,17 +805,17 @@ int jinja_order(jinja_interp *in, jinja_value a, jinja_value b, int *order)
 		return RUV_OK;
 	}
 	if (a.type == JINJA_STRING && b.type == JINJA_STRING) {
-		if ((rc = jinja_flatten(in, a.s)) || (rc = jinja_flatten(in, b.s)))
+		if ((rc = ruv_jinja_flatten(in, a.s)) || (rc = ruv_jinja_flatten(in, b.s)))
 			return rc;
 		*order = by_key(&a, &b); /* bytes of UTF-8 order like code points */
 		*order = *order < 0 ? -1 : *order > 0;
-		return jinja_charge(in, a.s->len / 64);
+		return ruv_jinja_charge(in, a.s->len / 64);
 	}
 	if (a.type == JINJA_LIST && b.type == JINJA_LIST) {
 		for (i = 0; i < a.l->n && i < b.l->n; i++) {
 			if (a.l->items[i].type == JINJA_LIST)
-				return jinja_fail(in, RUV_EUNSUPPORTED, "nested lists cannot be ordered");
-			rc = jinja_order(in, a.l->items[i], b.l->items[i], order);
+				return ruv_jinja_fail(in, RUV_EUNSUPPORTED, "nested lists cannot be ordered");
+			rc = ruv_jinja_order(in, a.l->items[i], b.l->items[i], order);
 			if (rc || *order)
 				return rc;
 		}
@@ -822,12 +824,12 @@ int jinja_order(jinja_interp *in, jinja_value a, jinja_value b, int *order)
 	}
 	if (a.type == JINJA_UNDEFINED || b.type == JINJA_UNDEFINED) {
 		jinja_value u = a.type == JINJA_UNDEFINED ? a : b;
-		return jinja_fail(in, RUV_EFORMAT, "'%s' is undefined", u.s ? u.s->data : "?");
+		return ruv_jinja_fail(in, RUV_EFORMAT, "'%s' is undefined", u.s ? u.s->data : "?");
 	}
-	return jinja_fail(in, RUV_EFORMAT, "%s and %s have no order", jinja_type_name(a), jinja_type_name(b));
+	return ruv_jinja_fail(in, RUV_EFORMAT, "%s and %s have no order", ruv_jinja_type_name(a), ruv_jinja_type_name(b));
 }
 
-int jinja_contains(jinja_interp *in, jinja_value container, jinja_value item, bool *found)
+int ruv_jinja_contains(jinja_interp *in, jinja_value container, jinja_value item, bool *found)
 {
 	size_t i;
 	int rc;
@@ -836,20 +838,20 @@ int jinja_contains(jinja_interp *in, jinja_value container, jinja_value item, bo
 	switch (container.type) {
 	case JINJA_STRING:
 		if (item.type != JINJA_STRING)
-			return jinja_fail(in, RUV_EFORMAT, "'in' a string needs a string, not %s", jinja_type_name(item));
-		if ((rc = jinja_flatten(in, container.s)) || (rc = jinja_flatten(in, item.s)))
+			return ruv_jinja_fail(in, RUV_EFORMAT, "'in' a string needs a string, not %s", ruv_jinja_type_name(item));
+		if ((rc = ruv_jinja_flatten(in, container.s)) || (rc = ruv_jinja_flatten(in, item.s)))
 			return rc;
 		*found = memmem(container.s->data, container.s->len, item.s->data, item.s->len) != NULL;
-		return jinja_charge(in, container.s->len / 64);
+		return ruv_jinja_charge(in, container.s->len / 64);
 	case JINJA_LIST:
 		for (i = 0; i < container.l->n && !*found; i++) {
-			rc = jinja_equal(in, container.l->items[i], item, 0, found);
+			rc = ruv_jinja_equal(in, container.l->items[i], item, 0, found);
 			if (rc)
 				return rc;
 		}
 		return RUV_OK;
 	case JINJA_DICT:
-		if (item.type == JINJA_STRING && (rc = jinja_flatten(in, item.s)))
+		if (item.type == JINJA_STRING && (rc = ruv_jinja_flatten(in, item.s)))
 			return rc;
 		rc = dict_find(in, container.d, item, &i);
 		*found = i < container.d->n;
@@ -857,11 +859,11 @@ int jinja_contains(jinja_interp *in, jinja_value container, jinja_value item, bo
 	case JINJA_UNDEFINED:
 		return RUV_OK;
 	default:
-		return jinja_fail(in, RUV_EFORMAT, "nothing can be 'in' %s", jinja_type_name(container));
+		return ruv_jinja_fail(in, RUV_EFORMAT, "nothing can be 'in' %s", ruv_jinja_type_name(container));
 	}
 }
 
-int jinja_iterate(jinja_interp *in, jinja_value v, jinja_list **items)
+int ruv_jinja_iterate(jinja_interp *in, jinja_value v, jinja_list **items)
 {
 	jinja_value list = {0}, part;
 	size_t i;
@@ -871,7 +873,7 @@ int jinja_iterate(jinja_interp *in, jinja_value v, jinja_list **items)
 		*items = v.l;
 		return RUV_OK;
 	}
-	rc = jinja_new_list(in, v.type == JINJA_DICT ? v.d->n : 0, &list);
+	rc = ruv_jinja_new_list(in, v.type == JINJA_DICT ? v.d->n : 0, &list);
 	if (rc)
 		return rc;
 	*items = list.l;
@@ -880,22 +882,22 @@ int jinja_iterate(jinja_interp *in, jinja_value v, jinja_list **items)
 		return RUV_OK;
 	case JINJA_DICT:
 		for (i = 0; rc == RUV_OK && i < v.d->n; i++)
-			rc = jinja_list_push(in, list.l, v.d->keys[i]);
+			rc = ruv_jinja_list_push(in, list.l, v.d->keys[i]);
 		return rc;
 	case JINJA_STRING:
-		rc = jinja_flatten(in, v.s);
+		rc = ruv_jinja_flatten(in, v.s);
 		for (i = 0; rc == RUV_OK && i < v.s->len;) {
 			int n = ruv_utf8_decode(v.s->data + i, v.s->len - i, NULL, NULL, NULL);
 			n = n ? n : 1;
-			rc = jinja_charge(in, 1);
+			rc = ruv_jinja_charge(in, 1);
 			if (rc == RUV_OK)
-				rc = jinja_slice(in, v.s, i, i + (size_t)n, &part);
+				rc = ruv_jinja_slice(in, v.s, i, i + (size_t)n, &part);
 			if (rc == RUV_OK)
-				rc = jinja_list_push(in, list.l, part);
+				rc = ruv_jinja_list_push(in, list.l, part);
 			i += (size_t)n;
 		}
 		return rc;
 	default:
-		return jinja_fail(in, RUV_EFORMAT, "%s cannot be iterated over", jinja_type_name(v));
+		return ruv_jinja_fail(in, RUV_EFORMAT, "%s cannot be iterated over", ruv_jinja_type_name(v));
 	}
 }

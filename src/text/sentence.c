@@ -101,7 +101,7 @@ static bool line_ends_sentence(const char *text, size_t n, size_t begin, size_t 
 	size_t line = at;
 	uint32_t cp;
 
-	if (next >= n || doc_list_marker(text + next, n - next))
+	if (next >= n || ruv_doc_list_marker(text + next, n - next))
 		return true;
 	while (line > begin && text[line - 1] != '\n')
 		line--;
@@ -124,7 +124,7 @@ bool ruv_sentence_next(const char *text, size_t n, size_t from, size_t *begin, s
 			i += (size_t)len;
 		if (len == 0)
 			return false;
-		marker = i == 0 || text[i - 1] == '\n' ? doc_list_marker(text + i, n - i) : 0;
+		marker = i == 0 || text[i - 1] == '\n' ? ruv_doc_list_marker(text + i, n - i) : 0;
 		if (!marker)
 			break;
 		i += marker;

@@ -106,13 +106,13 @@ static uint32_t merge_slot(uint64_t pair, uint32_t mask)
 	return (uint32_t)(pair >> 32) & mask;
 }
 
-int32_t vocab_lookup_bytes(const ruv_vocab *vocab, const char *bytes, size_t n_bytes)
+int32_t ruv_vocab_lookup_bytes(const ruv_vocab *vocab, const char *bytes, size_t n_bytes)
 {
 	uint32_t at;
 	return table_find(&vocab->by_bytes, vocab->bytes, vocab->bytes_at, bytes, n_bytes, ruv_hash64(bytes, n_bytes, 0), &at);
 }
 
-const vocab_merge *vocab_lookup_merge(const ruv_vocab *vocab, int32_t left, int32_t right)
+const vocab_merge *ruv_vocab_lookup_merge(const ruv_vocab *vocab, int32_t left, int32_t right)
 {
 	uint64_t pair = (uint64_t)(uint32_t)left << 32 | (uint32_t)right;
 	uint32_t i = merge_slot(pair, vocab->merge_mask);
@@ -222,7 +222,7 @@ static int index_tokens(ruv_vocab *v, ruv_error *err)
 	}
 	for (b = 0; b < 256; b++) {
 		char byte = (char)b;
-		v->byte_id[b] = vocab_lookup_bytes(v, &byte, 1);
+		v->byte_id[b] = ruv_vocab_lookup_bytes(v, &byte, 1);
 	}
 	return RUV_OK;
 }

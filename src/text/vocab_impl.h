@@ -63,8 +63,8 @@ struct ruv_vocab {
 enum { TRAIT_SPECIAL = 1, TRAIT_END = 2 };
 
 /* The id whose bytes are these; -1. */
-int32_t vocab_lookup_bytes(const ruv_vocab *vocab, const char *bytes, size_t n_bytes);
+int32_t ruv_vocab_lookup_bytes(const ruv_vocab *vocab, const char *bytes, size_t n_bytes);
 /* The merge of two tokens; NULL when there is none. */
-const vocab_merge *vocab_lookup_merge(const ruv_vocab *vocab, int32_t left, int32_t right);
+const vocab_merge *ruv_vocab_lookup_merge(const ruv_vocab *vocab, int32_t left, int32_t right);
 
 #endif
