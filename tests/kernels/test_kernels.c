@@ -52,7 +52,7 @@ static bool quick; /* fewer shapes: for emulated processors */
 
 static void test_products(const ruv_kernels *table, const ruv_kernels *ref, ruv_rng *rng)
 {
-	static const int64_t lengths[] = {32, 64, 96, 256, 288, 512, 800, 1024, 1280, 1, 7, 33, 250};
+	static const int64_t lengths[] = {32, 64, 96, 128, 160, 256, 288, 512, 800, 896, 1024, 1280, 1, 7, 33, 250};
 	static const int rows[] = {1, 2, 3, 4, 5, 16, 31, 32, 33, 37}, tokens[] = {1, 2, 3, 5, 6, 7, 8, 13};
 	enum { MAX_K = 1280, MAX_ROWS = 37, MAX_TOKENS = 13 };
 	void *act_memory = check_alloc(ruv_act_bytes(MAX_TOKENS, MAX_K));

@@ -172,28 +172,29 @@ X86_INLINE void step_q6_k(zf *acc, zf *rest, const ruv_block_q6_k *b, const stru
 	*rest = _mm512_fmadd_ps(plain, step->s, *rest);
 }
 
-/* Eight f16 that lie `stride` bytes apart, as floats in the lower eight lanes. */
-X86_INLINE zf gather_scales(const uint8_t *p, size_t stride)
+/* n (4 or 8) f16 that lie `stride` bytes apart, as floats in the lowest lanes. */
+X86_INLINE zf gather_scales(const uint8_t *p, size_t stride, int n)
 {
-	uint16_t h[8];
-	for (int i = 0; i < 8; i++)
+	uint16_t h[8] = {0};
+	for (int i = 0; i < n; i++)
 		memcpy(h + i, p + (size_t)i * stride, 2);
 	__m128i v = _mm_setr_epi16((short)h[0], (short)h[1], (short)h[2], (short)h[3], (short)h[4], (short)h[5], (short)h[6], (short)h[7]);
 	return _mm512_castps256_ps512(_mm256_cvtph_ps(v));
 }
 
-X86_INLINE void step_q8_0(zf *acc, zf *rest, const ruv_block_q8_0 *b, const struct step *step)
+/* The types of 32 take a whole step (8 blocks) or half of one: rows of 896 end in a half. */
+X86_INLINE void step_q8_0(zf *acc, zf *rest, const ruv_block_q8_0 *b, const struct step *step, int n_blocks)
 {
-	zf plain = gather_scales((const uint8_t *)b, sizeof *b), scales = _mm512_mul_ps(plain, step->d);
+	zf plain = gather_scales((const uint8_t *)b, sizeof *b, n_blocks), scales = _mm512_mul_ps(plain, step->d);
 	const zi flip = _mm512_set1_epi8(-128);
 #pragma GCC unroll 4
-	for (int j = 0; j < 4; j++) {
+	for (int j = 0; j < n_blocks / 2; j++) {
 		zi q = _mm512_inserti64x4(_mm512_castsi256_si512(_mm256_loadu_si256((const __m256i *)b[2 * j].qs)),
 					  _mm256_loadu_si256((const __m256i *)b[2 * j + 1].qs), 1);
 		zi index = j == 0 ? LANES8(0, 1) : j == 1 ? LANES8(2, 3) : j == 2 ? LANES8(4, 5) : LANES8(6, 7);
 		*acc = scaled(*acc, mul_codes(_mm512_xor_si512(q, flip), step->x[j]), scales, index);
 	}
-	*rest = _mm512_mask3_fmadd_ps(plain, step->s, *rest, 0xff);
+	*rest = _mm512_mask3_fmadd_ps(plain, step->s, *rest, (__mmask16)((1 << n_blocks) - 1));
 }
 
 /* The 16-byte pieces of four blocks. */
@@ -218,11 +219,12 @@ X86_INLINE void fifth_masks(const uint8_t *p, size_t stride, __mmask64 *first, _
 }
 
 /* Q4_0, Q4_1, Q5_0, Q5_1: blocks of `size` bytes whose nibbles start at `qs`, fifth bits at `qh` (0: none), minimum at `m` (0: none). */
-X86_INLINE void step_32(zf *acc, zf *rest, const uint8_t *b, const struct step *step, size_t size, size_t qs, size_t qh, size_t m)
+X86_INLINE void step_32(zf *acc, zf *rest, const uint8_t *b, const struct step *step, int n_blocks, size_t size, size_t qs,
+			size_t qh, size_t m)
 {
-	zf plain = gather_scales(b, size), scales = _mm512_mul_ps(plain, step->d);
+	zf plain = gather_scales(b, size, n_blocks), scales = _mm512_mul_ps(plain, step->d);
 #pragma GCC unroll 2
-	for (int j = 0; j < 2; j++) {
+	for (int j = 0; j < n_blocks / 4; j++) {
 		zi q = load_four(b + (size_t)(4 * j) * size + qs, size), lo = nibbles_low(q), hi = nibbles_high(q);
 		if (qh) {
 			__mmask64 first, second;
@@ -233,10 +235,10 @@ X86_INLINE void step_32(zf *acc, zf *rest, const uint8_t *b, const struct step *
 		zi sums = _mm512_dpbusd_epi32(mul_codes(lo, step->x[2 * j]), hi, step->x[2 * j + 1]);
 		*acc = scaled(*acc, sums, scales, j ? LANES4(4, 5, 6, 7) : LANES4(0, 1, 2, 3));
 	}
-	*rest = _mm512_mask3_fmadd_ps(m ? gather_scales(b + m, size) : plain, step->s, *rest, 0xff);
+	*rest = _mm512_mask3_fmadd_ps(m ? gather_scales(b + m, size, n_blocks) : plain, step->s, *rest, (__mmask16)((1 << n_blocks) - 1));
 }
 
-X86_INLINE void step_any(ruv_dtype dtype, zf *acc, zf *rest, const uint8_t *b, const struct step *step)
+X86_INLINE void step_any(ruv_dtype dtype, zf *acc, zf *rest, const uint8_t *b, const struct step *step, int n)
 {
 	switch ((int)dtype) {
 	case RUV_Q4_K:
@@ -249,19 +251,19 @@ X86_INLINE void step_any(ruv_dtype dtype, zf *acc, zf *rest, const uint8_t *b, c
 		step_q6_k(acc, rest, (const ruv_block_q6_k *)b, step);
 		break;
 	case RUV_Q8_0:
-		step_q8_0(acc, rest, (const ruv_block_q8_0 *)b, step);
+		step_q8_0(acc, rest, (const ruv_block_q8_0 *)b, step, n);
 		break;
 	case RUV_Q4_0:
-		step_32(acc, rest, b, step, sizeof(ruv_block_q4_0), offsetof(ruv_block_q4_0, qs), 0, 0);
+		step_32(acc, rest, b, step, n, sizeof(ruv_block_q4_0), offsetof(ruv_block_q4_0, qs), 0, 0);
 		break;
 	case RUV_Q4_1:
-		step_32(acc, rest, b, step, sizeof(ruv_block_q4_1), offsetof(ruv_block_q4_1, qs), 0, offsetof(ruv_block_q4_1, m));
+		step_32(acc, rest, b, step, n, sizeof(ruv_block_q4_1), offsetof(ruv_block_q4_1, qs), 0, offsetof(ruv_block_q4_1, m));
 		break;
 	case RUV_Q5_0:
-		step_32(acc, rest, b, step, sizeof(ruv_block_q5_0), offsetof(ruv_block_q5_0, qs), offsetof(ruv_block_q5_0, qh), 0);
+		step_32(acc, rest, b, step, n, sizeof(ruv_block_q5_0), offsetof(ruv_block_q5_0, qs), offsetof(ruv_block_q5_0, qh), 0);
 		break;
 	case RUV_Q5_1:
-		step_32(acc, rest, b, step, sizeof(ruv_block_q5_1), offsetof(ruv_block_q5_1, qs), offsetof(ruv_block_q5_1, qh),
+		step_32(acc, rest, b, step, n, sizeof(ruv_block_q5_1), offsetof(ruv_block_q5_1, qs), offsetof(ruv_block_q5_1, qh),
 			offsetof(ruv_block_q5_1, m));
 		break;
 	}
@@ -288,8 +290,16 @@ X86_INLINE void gemv_vnni(ruv_dtype dtype, float *y, const void *w, size_t row_b
 			for (int j = 0; j < ROW_BATCH; j++) {
 				prefetch(row_bytes > LONG_ROW ? row[j] + at + distance : batch + ROW_BATCH * at + (size_t)j * chunk_bytes,
 					 chunk_bytes);
-				step_any(dtype, &acc[j], &rest[j], row[j] + at, &step);
+				step_any(dtype, &acc[j], &rest[j], row[j] + at, &step, 8);
 			}
+		}
+		if (ruv_dtype_block_elements(dtype) == 32 && i + CHUNK / 2 <= k) {
+			/* Reads activations past the row's end, inside their memory, and uses none of them. */
+			struct step step = prepare(dtype, x, i);
+			for (int j = 0; j < ROW_BATCH; j++)
+				step_any(dtype, &acc[j], &rest[j], row[j] + at, &step, 4);
+			i += CHUNK / 2;
+			at += chunk_bytes / 2;
 		}
 		for (int j = 0; j < ROW_BATCH && r + j < n_rows; j++) {
 			y[r + j] = _mm512_reduce_add_ps(_mm512_add_ps(acc[j], rest[j]));
