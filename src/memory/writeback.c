@@ -2,8 +2,9 @@
  *
  * A pair is compared with the pairs of exactly its scope that are near it by vector or share its words (so that a text which the vectors
  * miss is still found, and pairs of the same call are seen, which no index in memory has yet). Two pairs are about one question when
- * their vectors are near (near_cosine) or their texts are (MinHash >= 0.8), and the words of their questions agree: what one question has and the
- * other lacks may only be filler, never a number, a name, or a word in another's place. Then their answers decide:
+ * their vectors are near (near_cosine) or their texts are (MinHash >= 0.8) or the one's words are all the other's, and the words of their
+ * questions agree: what one question has and the other lacks may only be filler, never a number, a name, or a word in another's place,
+ * and both ask alike (who, when, where, why, how). Then their answers decide:
  *     they agree              merged: the old pair stays, its confidence becomes 1 - (1 - a)(1 - b)
  *     one says more           superseded when the new one's quality is higher, else merged
  *     they disagree           both stay, linked (SameTopic by "contradiction"), the less sure one loses half its confidence; equally sure: the older
@@ -35,6 +36,7 @@ typedef struct word {
 	bool number;   /* has a digit */
 	bool name;     /* began with a capital letter, not at the text's beginning */
 	bool negation;
+	bool asks; /* who, when, where, why, how: what a question is after */
 } word;
 
 typedef struct words {
@@ -72,6 +74,16 @@ static bool is_negation(const char *w, size_t n)
 	return n > 3 && !memcmp(w + n - 3, "n't", 3);
 }
 
+static bool is_asking(const char *w, size_t n)
+{
+	static const char *const list[] = {"who", "whom", "whose", "when", "where", "why", "how"};
+
+	for (size_t i = 0; i < sizeof list / sizeof *list; i++)
+		if (strlen(list[i]) == n && !memcmp(w, list[i], n))
+			return true;
+	return false;
+}
+
 /* Lower case, compatibility forms as one; at most cap bytes of it. Returns the length, or a status. */
 static int fold(char *to, size_t cap, const char *from, size_t n, ruv_error *err)
 {
@@ -106,7 +118,7 @@ static bool is_digit(unsigned char c)
 }
 
 /* The words of text[0..n) that carry meaning. A number keeps what joins its digits ("02:00", "3.5"), a word its apostrophe. */
-static int words_of(words *out, const char *text, size_t n, ruv_error *err)
+static int words_of(words *out, const char *text, size_t n, bool question, ruv_error *err)
 {
 	int kept = 0;
 
@@ -137,7 +149,8 @@ static int words_of(words *out, const char *text, size_t n, ruv_error *err)
 		if (length < 0)
 			return length;
 		w.negation = is_negation(folded, (size_t)length);
-		if (!w.negation && ruv_lexical_is_stop_word(folded, length))
+		w.asks = question && is_asking(folded, (size_t)length);
+		if (!w.negation && !w.asks && ruv_lexical_is_stop_word(folded, length))
 			continue;
 		w.stem = ruv_hash64(folded, w.number ? (size_t)length : stem_length(folded, (size_t)length), 0);
 		out->items[out->n++] = w;
@@ -154,7 +167,7 @@ static int words_of(words *out, const char *text, size_t n, ruv_error *err)
 
 typedef struct overlap {
 	int both, only_a, only_b;
-	bool numbers_differ, names_differ, negation_differs;
+	bool numbers_differ, names_differ, negation_differs, asks_differ;
 } overlap;
 
 static bool has(const words *set, uint64_t stem)
@@ -176,7 +189,11 @@ static overlap compare(const words *a, const words *b, const words *except)
 			if (except && has(except, w->stem))
 				continue;
 			if (has(y, w->stem)) {
-				o.both += side == 0;
+				o.both += side == 0 && !w->asks;
+				continue;
+			}
+			if (w->asks) {
+				o.asks_differ = true;
 				continue;
 			}
 			*(side ? &o.only_b : &o.only_a) += 1;
@@ -195,10 +212,21 @@ static bool one_question(const words *a, const words *b, bool answers_agree)
 
 	if (o.numbers_differ || o.names_differ || o.negation_differs)
 		return false;
+	/* "When ..." and "at what time ..." are one question if they have one answer; "when ..." and "where ..." never have. */
+	if (o.asks_differ && !answers_agree)
+		return false;
 	if (!o.only_a || !o.only_b) /* one only leaves filler out */
-		return jaccard >= 0.6;
+		return jaccard >= (answers_agree ? 0.6 : 0.8);
 	/* A word stands where another stood: a synonym only if the answer is the same, too. */
 	return answers_agree && jaccard >= 0.5;
+}
+
+/* Every word of a's is one of b's. */
+static bool same_words(const words *a, const words *b)
+{
+	overlap o = compare(a, b, NULL);
+
+	return o.both > 0 && !o.only_a;
 }
 
 typedef enum agreement { AGREE, SAYS_MORE, DISAGREE } agreement;
@@ -293,10 +321,10 @@ typedef struct writing {
 
 static int read_pair(pair *to, const char *question, size_t n_question, const char *answer, const char *whole, ruv_error *err)
 {
-	int rc = words_of(&to->question, question, n_question, err);
+	int rc = words_of(&to->question, question, n_question, true, err);
 
 	if (!rc)
-		rc = words_of(&to->answer, answer, strlen(answer), err);
+		rc = words_of(&to->answer, answer, strlen(answer), false, err);
 	ruv_minhash_text(&to->hash, whole, strlen(whole));
 	return rc;
 }
@@ -482,7 +510,7 @@ static int write_one(writing *w, ruv_memory_written *out, const ruv_memory_answe
 		c = nodes[i].vector ? (float)cosine(item->vector, nodes[i].vector, w->dimension) : 0;
 		j = ruv_minhash_similarity(&w->mine.hash, &w->theirs.hash);
 		agrees = compare_answers(&w->mine.answer, &w->theirs.answer, &w->mine.question);
-		if ((c >= near_cosine || j >= near_jaccard || compare(&w->mine.question, &w->theirs.question, NULL).both == w->mine.question.n) &&
+		if ((c >= near_cosine || j >= near_jaccard || same_words(&w->mine.question, &w->theirs.question)) &&
 		    one_question(&w->mine.question, &w->theirs.question, agrees == AGREE)) {
 			bool better = !other || (contradicts && agrees != DISAGREE) || (contradicts == (agrees == DISAGREE) && c > out->cosine);
 			if (better) {

@@ -104,6 +104,8 @@ static void test_what_becomes_of_it(void **state)
 		assert_true(linked);
 	}
 	ruv_memory_graph_release(&graph);
+	/* asked for something else */
+	expect(m, "Where does the nightly backup of Fornax start?", "On the second node.", 0.8f, RUV_WRITTEN_NEW);
 	expect(m, "Is the archive encrypted?", "Yes, the archive is encrypted.", 0.8f, RUV_WRITTEN_NEW);
 	expect(m, "Is the archive encrypted?", "No, the archive is not encrypted.", 0.9f, RUV_WRITTEN_CONTRADICTS);
 
@@ -124,7 +126,7 @@ static void test_what_becomes_of_it(void **state)
 	expect(m, "Who wrote the scheduler of the ingest service?", "Marta.", 0.76f, RUV_WRITTEN_MERGED);
 	assert_ok(ruv_memory_get_stats(m, &stats, &err), err);
 	assert_int_equal(stats.n_nodes, stats.n_by_type[RUV_NODE_QA_PAIR]);
-	assert_int_equal(stats.n_nodes, 8);
+	assert_int_equal(stats.n_nodes, 9);
 	ruv_memory_free(m);
 }
 
