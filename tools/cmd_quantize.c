@@ -96,12 +96,13 @@ int cli_write_model(const char *from, const char *output, const ruv_write_option
 
 int cmd_quantize(int argc, char **argv)
 {
-	static const char *type = "Q4_K_M", *imatrix, *output;
+	static const char *type = "Q4_K_M", *head, *imatrix, *output;
 	static int threads;
 	static bool force, allow_requantize, no_tokenizer;
 	static const cli_option options[] = {
 	    {"type", 't', CLI_STRING, &type, "TYPE", "Q4_K_M (default), Q5_K_M, Q6_K, Q8_0, Q4_0, F16, BF16, F32 or MIXED"},
 	    {"output", 'o', CLI_STRING, &output, "FILE", "where to write (default NAME-TYPE.gguf in this directory)"},
+	    {"embedding", 0, CLI_STRING, &head, "TYPE", "another type for the token embedding or head, a large part of a small model"},
 	    {"imatrix", 'i', CLI_STRING, &imatrix, "FILE", "importance matrix made by `ruvllm imatrix`"},
 	    {"threads", 'j', CLI_INT, &threads, "N", "threads (default: one per core)"},
 	    {"allow-requantize", 0, CLI_FLAG, &allow_requantize, NULL, "accept a model that is quantized already (it loses quality)"},
@@ -130,11 +131,15 @@ int cmd_quantize(int argc, char **argv)
 	int recipe = ruv_recipe_parse(type);
 	if (recipe < 0)
 		return cli_usage("'%s' is no type; known are %s", type, ruv_recipe_names());
+	int head_parsed = head ? ruv_recipe_parse(head) : 0;
+	if (head_parsed < 0)
+		return cli_usage("'%s' is no type; known are %s", head, ruv_recipe_names());
+	const ruv_recipe head_recipe = (ruv_recipe)head_parsed;
 	rc = ruv_model_find(&from, args.items[0], &err);
 	if (rc)
 		return cli_fail(&err, NULL);
 	const ruv_write_options write = {
-	    .recipe = (ruv_recipe)recipe, .allow_requantize = allow_requantize, .no_tokenizer = no_tokenizer};
+	    .recipe = (ruv_recipe)recipe, .head = head ? &head_recipe : NULL, .allow_requantize = allow_requantize, .no_tokenizer = no_tokenizer};
 	code = cli_write_model(from, output, &write, threads, force, imatrix);
 	free(from);
 	return code;

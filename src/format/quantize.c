@@ -133,6 +133,8 @@ ruv_dtype ruv_recipe_dtype(ruv_recipe recipe, const ruv_recipe_model *model, con
 			    !strcmp(name, "embedding_proj.weight");
 		if (head && recipe != RUV_RECIPE_Q8_0)
 			dtype = RUV_Q6_K;
+		if (head && model->head && strcmp(name, "embedding_proj.weight"))
+			dtype = recipes[*model->head].dtype;
 	} else if (recipe == RUV_RECIPE_MIXED && strncmp(rest, "ffn_", 4)) {
 		dtype = RUV_F16;
 	} else if (k_mix && !strcmp(rest, "attn_v.weight") && more(i_attention, model->n_attention)) {
@@ -285,7 +287,7 @@ static bool is_float(ruv_dtype dtype)
 static int plan(model_writer *m, ruv_error *err)
 {
 	const ruv_write_options *o = m->options;
-	ruv_recipe_model model = {.n_layers = m->source.n_layers, .tied = true};
+	ruv_recipe_model model = {.n_layers = m->source.n_layers, .tied = true, .head = o->head};
 	int i_attention = 0, rc;
 	bool quantized = false;
 

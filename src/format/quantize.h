@@ -54,6 +54,7 @@ typedef struct ruv_recipe_model {
 	int n_layers;	 /* block_count */
 	int n_attention; /* layers that have attn_v */
 	bool tied;	 /* no output.weight */
+	const ruv_recipe *head; /* its matrix type is used for the head or tied embedding; NULL: the recipe's own choice */
 } ruv_recipe_model;
 
 /* The type of one tensor. i_attention: for attn_v, how many attn_v come before it (else ignored). *is_fallback (NULL is fine) says
@@ -92,6 +93,7 @@ typedef int ruv_write_progress(void *user, uint64_t done, uint64_t total, const 
 
 typedef struct ruv_write_options {
 	ruv_recipe recipe;
+	const ruv_recipe *head;	    /* as in ruv_recipe_model, or NULL */
 	const ruv_imatrix *imatrix; /* or NULL */
 	ruv_pool *pool;		    /* or NULL: this thread alone */
 	ruv_write_progress *progress;

@@ -109,6 +109,13 @@ static void rows_of_other_lengths_fall_back(void **state)
 	/* With an importance matrix Q4_0 keeps more of the first ffn_down. */
 	assert_int_equal(ruv_recipe_dtype(RUV_RECIPE_Q4_0, &model, "blk.2.ffn_down.weight", 2, (int64_t[]){4864, 896, 1, 1}, 2, true, NULL), RUV_Q4_1);
 	assert_int_equal(ruv_recipe_dtype(RUV_RECIPE_Q4_0, &model, "blk.3.ffn_down.weight", 2, (int64_t[]){4864, 896, 1, 1}, 3, true, NULL), RUV_Q4_0);
+
+	/* --embedding: the tied embedding alone, and never the encoder's projection */
+	const ruv_recipe five = RUV_RECIPE_Q5_K_M;
+	const ruv_recipe_model small = {.n_layers = 12, .n_attention = 6, .tied = true, .head = &five};
+	assert_int_equal(ruv_recipe_dtype(RUV_RECIPE_Q4_K_M, &small, "token_embd.weight", 2, (int64_t[]){512, 16384, 1, 1}, 0, false, NULL), RUV_Q5_K);
+	assert_int_equal(ruv_recipe_dtype(RUV_RECIPE_Q4_K_M, &small, "embedding_proj.weight", 2, (int64_t[]){512, 384, 1, 1}, 0, false, NULL), RUV_Q6_K);
+	assert_int_equal(ruv_recipe_dtype(RUV_RECIPE_Q4_K_M, &small, "blk.1.ffn_up.weight", 2, (int64_t[]){512, 1280, 1, 1}, 0, false, NULL), RUV_Q4_K);
 }
 
 /* ---- whole files ---- */
