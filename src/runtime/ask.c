@@ -20,6 +20,7 @@
 #include "base/status.h"
 #include "runtime/cite.h"
 #include "runtime/context.h"
+#include "runtime/quote.h"
 #include "runtime/runtime.h"
 
 /* Messages of a conversation that a model which cites is given: it was trained on follow-ups of two exchanges. */
@@ -35,6 +36,7 @@ typedef struct asking {
 	ruv_session *session, *own_session;
 	char *search_text; /* what is looked for: the question, with the one before it where it needs that */
 	float *vector;     /* [dim], NULL when searching by words alone */
+	const ruv_context_source *prompt_sources; /* [answer->n_in_prompt] as they stand in it */
 	ruv_context context;
 	ruv_generation generation;
 	int64_t stage_ns;
@@ -316,6 +318,7 @@ static int assemble(asking *a, ruv_error *err)
 	if (answer->focused)
 		request.n_sources = 1;
 	request.n_reserve = max_tokens < quarter ? max_tokens : quarter;
+	a->prompt_sources = sources;
 	rc = ruv_context_build(&a->context, a->model, &request, err);
 	if (rc)
 		return rc;
@@ -345,7 +348,12 @@ static int generate(asking *a, ruv_error *err)
 	if (params.max_tokens > room)
 		params.max_tokens = room;
 	ruv_runtime_sampling(a->runtime, a->model, &params.sampling);
-	rc = ruv_generate(a->session, a->context.tokens.ids, a->context.tokens.n, &params, &a->generation, err);
+	/* A model that cites copies sentences: always the likeliest token, held to the source while it quotes. */
+	if (ruv_model_cites(a->model) && answer->n_in_prompt && params.sampling.temperature == 0)
+		rc = ruv_quote_generate(a->session, a->context.tokens.ids, a->context.tokens.n, a->prompt_sources, answer->n_in_prompt, &params,
+		                        &a->generation, err);
+	else
+		rc = ruv_generate(a->session, a->context.tokens.ids, a->context.tokens.n, &params, &a->generation, err);
 	if (rc)
 		return rc;
 	answer->text = a->generation.text;
