@@ -133,7 +133,7 @@ static void quantize_act(ruv_act *x, int64_t i)
 /* Four short rows are read as one piece of memory, but not in its order, which the processor's own prefetchers do not follow: so the
  * piece AHEAD of it is fetched in order meanwhile, a quarter of a row for each row's step. Rows beyond LONG_ROW are streams of their
  * own. */
-enum { AHEAD = 4096, LONG_ROW = 8192 };
+enum { AHEAD = 8192, LONG_ROW = 8192 };
 
 INLINE size_t prefetch_distance(size_t row_bytes)
 {
