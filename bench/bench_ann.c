@@ -79,12 +79,11 @@ static void synthesize(bench *b)
 		float z[LATENT];
 		for (int i = 0; i < LATENT; i++)
 			z[i] = from[i] + 1.8f * (float)ruv_rng_normal(&rng);
-		for (int j = 0; j < b->dim; j++) {
-			float sum = mean[j] + 0.5f * (float)ruv_rng_normal(&rng);
-			for (int i = 0; i < LATENT; i++)
-				sum += z[i] * mix[i * b->dim + j];
-			to[j] = sum;
-		}
+		for (int j = 0; j < b->dim; j++)
+			to[j] = mean[j] + 0.5f * (float)ruv_rng_normal(&rng);
+		for (int i = 0; i < LATENT; i++)
+			for (int j = 0; j < b->dim; j++)
+				to[j] += z[i] * mix[i * b->dim + j];
 		normalise(to, b->dim);
 	}
 	free(mix);

@@ -16,7 +16,7 @@ enum {
 	SCAN_BLOCK = 256,
 	SAMPLES = 256,	      /* of ids, to learn how many pass a function */
 	MAX_POOL = 8192,      /* more candidates than this are a scan's work */
-	DISTANCES_A_STEP = 40 /* of a scan that cost what one step of a walk does: its list, cache misses and distances */
+	DISTANCES_A_STEP = 24 /* of a scan that cost what one step of a walk does: its list, cache misses and distances */
 };
 
 static const char *const WHERE = "vector index";
@@ -492,6 +492,7 @@ static void sift_down(hnsw_candidate *heap, int n, int i)
 /* The `most` nearest of everything that passes, to s->pool, by the codes. */
 static void scan(search *r, int most)
 {
+	const ruv_hnsw_filter *f = r->query->filter;
 	hnsw_scratch *s = r->s;
 	hnsw_candidate *pool = s->pool;
 	int n = 0;
@@ -499,8 +500,19 @@ static void scan(search *r, int most)
 	for (uint32_t id = 0; id < r->n_ids;) {
 		int block = 0;
 		for (; id < r->n_ids && block < SCAN_BLOCK; id++) {
-			int64_t key = hnsw_visible_key(r->x, id, r->ticket);
-			if (key && passes(r->query->filter, id, key))
+			int64_t key;
+			if (f && !f->pass) { /* to the next bit that is set */
+				uint64_t rest = id < f->n_bits ? f->bits[id / 64] >> id % 64 : 0;
+				if (!rest) {
+					id = id < f->n_bits ? id | 63 : r->n_ids - 1;
+					continue;
+				}
+				id += (uint32_t)__builtin_ctzll(rest);
+				if (id >= f->n_bits || id >= r->n_ids)
+					continue;
+			}
+			key = atomic_load_explicit(&r->x->keys[id], memory_order_acquire);
+			if (key > 0 && passes(f, id, key) && hnsw_visible_key(r->x, id, r->ticket))
 				s->ids[block++] = id;
 		}
 		r->x->distances(s->distances, &r->x->format, &s->query, r->x->records, r->x->record_bytes, s->ids, block);
@@ -625,7 +637,7 @@ int ruv_hnsw_search(ruv_hnsw *x, const float *vector, const ruv_hnsw_query *quer
 	if (passing < (double)n_walked)
 		wanted = passing > 0 ? ef * 1.1 * (double)n_walked / passing : INFINITY;
 	by_graph = query->how == RUV_HNSW_GRAPH || (query->how == RUV_HNSW_AUTO && wanted <= MAX_POOL &&
-						    wanted * DISTANCES_A_STEP < passing + (query->filter ? 0.2 * (double)r.n_ids : 0));
+						    wanted * DISTANCES_A_STEP < passing + (query->filter && query->filter->pass ? 0.2 * (double)r.n_ids : 0));
 	wanted = wanted > MAX_POOL ? MAX_POOL : wanted;
 	ef = (int)wanted > ef ? (int)wanted : ef;
 	if ((uint32_t)ef > r.n_ids)

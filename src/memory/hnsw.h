@@ -134,7 +134,8 @@ int ruv_hnsw_reserve(ruv_hnsw *index, uint32_t *ids, int n, ruv_error *err);
  * On failure nothing was added. RUV_EINVAL, RUV_ENOMEM, RUV_ELIMIT (max_nodes). */
 int ruv_hnsw_add(ruv_hnsw *index, const ruv_hnsw_rows *rows, const int64_t *keys, int n, uint32_t *ids, ruv_pool *pool, ruv_error *err);
 
-/* Takes a node out of every search from now on. Every so many removals (a 64th of the nodes) this repairs the graph. RUV_ENOTFOUND. */
+/* Takes a node out of every search from now on. Every so many removals (a 64th of the nodes, at most
+ * 4096) this repairs the graph. RUV_ENOTFOUND. */
 int ruv_hnsw_remove(ruv_hnsw *index, uint32_t id, ruv_error *err);
 
 /* Another vector for a node: it gets another id and keeps its key. A search sees the old or the new one. */

@@ -13,7 +13,8 @@
 enum {
 	CENTRE_MIN = 256,     /* fewer vectors have no centre worth having */
 	CENTRE_SAMPLE = 20000,
-	REPAIR_MIN = 64,      /* removed nodes, and a 64th of all, before a repair comes by itself */
+	REPAIR_MIN = 64,      /* removed nodes, and a 64th of all, before a repair comes by itself; so many suffice in any case, */
+	REPAIR_MAX = 4096,    /* lest it takes seconds */
 	REPAIR_SHARE = 64,
 	BLOCK = 32	      /* nodes of one task */
 };
@@ -449,15 +450,14 @@ done:
 }
 
 /* Enough has changed that the graph deserves a repair: removed nodes are walked in vain, and what was added may have pushed out
- * somebody's last link. */
-static int maybe_repair(ruv_hnsw *x, ruv_pool *pool, ruv_error *err)
+ * somebody's last link. A repair that finds no memory comes with the next change instead: what its caller wanted is done. */
+static void maybe_repair(ruv_hnsw *x, ruv_pool *pool)
 {
 	int64_t n_removed = atomic_load(&x->n_removed), n_live = atomic_load(&x->n_live);
 
-	if ((n_removed >= REPAIR_MIN && n_removed >= n_live / REPAIR_SHARE) ||
+	if (n_removed >= REPAIR_MAX || (n_removed >= REPAIR_MIN && n_removed >= n_live / REPAIR_SHARE) ||
 	    (x->n_added >= REPAIR_MIN && x->n_added >= n_live / 8))
-		return hnsw_repair(x, pool, err);
-	return RUV_OK;
+		(void)hnsw_repair(x, pool, NULL);
 }
 
 int ruv_hnsw_add(ruv_hnsw *x, const ruv_hnsw_rows *rows, const int64_t *keys, int n, uint32_t *ids, ruv_pool *pool, ruv_error *err)
@@ -477,7 +477,7 @@ int ruv_hnsw_add(ruv_hnsw *x, const ruv_hnsw_rows *rows, const int64_t *keys, in
 	pthread_mutex_lock(&x->writer);
 	rc = add(x, rows, keys, n, ids, pool, err);
 	if (!rc)
-		rc = maybe_repair(x, pool, err);
+		maybe_repair(x, pool);
 	pthread_mutex_unlock(&x->writer);
 	free(own);
 	return rc;
@@ -498,7 +498,7 @@ int ruv_hnsw_remove(ruv_hnsw *x, uint32_t id, ruv_error *err)
 			atomic_store_explicit(&x->keys[id], -1, memory_order_release);
 			atomic_fetch_add(&x->n_removed, 1);
 			atomic_fetch_sub(&x->n_live, 1);
-			rc = maybe_repair(x, NULL, err);
+			maybe_repair(x, NULL);
 		}
 	}
 	pthread_mutex_unlock(&x->writer);
@@ -536,7 +536,7 @@ int ruv_hnsw_update(ruv_hnsw *x, uint32_t id, const float *vector, uint32_t *new
 		sched_yield();
 	if (new_id)
 		*new_id = fresh;
-	rc = maybe_repair(x, NULL, err);
+	maybe_repair(x, NULL);
 done:
 	pthread_mutex_unlock(&x->writer);
 	return rc;

@@ -420,7 +420,7 @@ static void test_churn(void **state)
 {
 	enum { N = 6000, DIM = 32, Q = 400 };
 	float *v = make_vectors(N + Q, DIM, 31), *queries = v + N * DIM;
-	ruv_hnsw_query how = {.k = 10, .ef = 48, .how = RUV_HNSW_GRAPH};
+	ruv_hnsw_query how = {.k = 10, .ef = 64, .how = RUV_HNSW_GRAPH};
 	uint32_t order[N];
 	double fresh, after;
 	ruv_hnsw_stats stats;
