@@ -9,6 +9,7 @@
 #include "base/status.h"
 #include "runtime/cite.h"
 #include "runtime/context.h"
+#include "runtime/quote.h"
 #include "ruvllm/runtime.h"
 #include "text/answer_match.h"
 
@@ -114,6 +115,9 @@ static int qa_answer(struct qa *qa, const ruv_eval_row *row, bool *fits, ruv_err
 		return RUV_OK;
 	if (rc || !*fits)
 		return rc;
+	if (request.cites) /* as `ruvllm ask` decodes */
+		return ruv_quote_generate(qa->session, qa->context.tokens.ids, qa->context.tokens.n, qa->sources, qa->n_sources, &generate,
+					  &qa->generation, err);
 	return ruv_generate(qa->session, qa->context.tokens.ids, qa->context.tokens.n, &generate, &qa->generation, err);
 }
 
