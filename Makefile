@@ -21,24 +21,31 @@ setup:
 setup-test:
 	@scripts/setup.sh test
 
-build:
-	@cmake --preset release -B $(BUILD) $(if $(VERBOSE),,> $(BUILD)-configure.log 2>&1) || { cat $(BUILD)-configure.log; exit 1; }
-	@cmake --build $(BUILD) -j $(JOBS) $(if $(VERBOSE),,-- --quiet)
+# $(call configure,PRESET,DIR,OPTIONS): quiet unless it fails.
+configure = @cmake --preset $(1) -B $(2) $(3) > $(2)-configure.log 2>&1 || { cat $(2)-configure.log; exit 1; }
 
-run: setup build
+build:
+	$(call configure,release,$(BUILD))
+	@cmake --build $(BUILD) -j $(JOBS) -- --quiet
+
+run: setup
+	$(call configure,release,$(BUILD))
+	@cmake --build $(BUILD) -j $(JOBS) --target ruvllm -- --quiet
 	@scripts/run.sh $(BUILD)/bin/ruvllm
 
-test: setup-test build
+test: setup-test
+	$(call configure,release,$(BUILD),-DRUV_REQUIRE_TESTS=ON)
+	@cmake --build $(BUILD) -j $(JOBS) -- --quiet
 	@cd $(BUILD) && ctest --output-on-failure -j $(JOBS)
 	@$(MAKE) --no-print-directory asan
 
 asan:
-	@cmake --preset asan > build-asan-configure.log 2>&1 || { cat build-asan-configure.log; exit 1; }
+	$(call configure,asan,build-asan,-DRUV_REQUIRE_TESTS=ON)
 	@cmake --build --preset asan -j $(JOBS) -- --quiet
 	@ctest --preset asan -j $(JOBS)
 
 tsan:
-	@cmake --preset tsan > build-tsan-configure.log 2>&1 || { cat build-tsan-configure.log; exit 1; }
+	$(call configure,tsan,build-tsan,-DRUV_REQUIRE_TESTS=ON)
 	@cmake --build --preset tsan -j $(JOBS) -- --quiet
 	@ctest --preset tsan -j $(JOBS)
 
