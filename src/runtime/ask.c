@@ -34,8 +34,8 @@ typedef struct asking {
 	ruv_arena *strings; /* answer->owner */
 	ruv_model *model;
 	ruv_session *session, *own_session;
-	char *search_text; /* what is looked for: the question, with the one before it where it needs that */
-	float *vector;     /* [dim], NULL when searching by words alone */
+	char *search_text;                        /* what is looked for: the question, with the one before it where it needs that */
+	float *vector;                            /* [dim], NULL when searching by words alone */
 	const ruv_context_source *prompt_sources; /* [answer->n_in_prompt] as they stand in it */
 	ruv_context context;
 	ruv_generation generation;
@@ -350,8 +350,8 @@ static int generate(asking *a, ruv_error *err)
 	ruv_runtime_sampling(a->runtime, a->model, &params.sampling);
 	/* A model that cites copies sentences: always the likeliest token, held to the source while it quotes. */
 	if (ruv_model_cites(a->model) && answer->n_in_prompt && params.sampling.temperature == 0)
-		rc = ruv_quote_generate(a->session, a->context.tokens.ids, a->context.tokens.n, a->prompt_sources, answer->n_in_prompt, &params,
-		                        &a->generation, err);
+		rc = ruv_quote_generate(a->session, a->context.tokens.ids, a->context.tokens.n, a->prompt_sources,
+		                        answer->n_in_prompt, &params, &a->generation, err);
 	else
 		rc = ruv_generate(a->session, a->context.tokens.ids, a->context.tokens.n, &params, &a->generation, err);
 	if (rc)

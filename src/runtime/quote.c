@@ -1,12 +1,12 @@
 /* quote.c - greedy decoding whose quotes are sentences of the sources.
  *
- * A small model finds the right sentence more often than it copies it right: a name or a figure changes on the way. So the choice is the
- * model's and the copying is not: after "[n]" every token must go on with a sentence of source n, from its first letter; the likeliest
- * such token is taken, and the sentence may end (a new line) where the source's does. This is constrained decoding with the set of the
- * source's sentences as its grammar.
+ * A small model finds the right sentence more often than it copies it right: a name or a figure changes on the way. So the choice
+ * is the model's and the copying is not: after "[n]" every token must go on with a sentence of source n, from its first letter; the
+ * likeliest such token is taken, and the sentence may end (a new line) where the source's does. This is constrained decoding with
+ * the set of the source's sentences as its grammar.
  *
- * Positions in the source, not strings, are what is kept: a candidate is where the quote would go on if it had begun at that sentence.
- * Invariant: all live candidates have the same text behind them, the quote so far. */
+ * Positions in the source, not strings, are what is kept: a candidate is where the quote would go on if it had begun at that
+ * sentence. Invariant: all live candidates have the same text behind them, the quote so far. */
 #include "runtime/quote.h"
 
 #include <ctype.h>
@@ -203,8 +203,8 @@ static int decode(guide *g, const ruv_generate_params *params, int max_tokens, r
 	return ruv_utf8_stream_finish(&utf8, text) ? ruv_fail_memory(err, "ask", text->len) : RUV_OK;
 }
 
-int ruv_quote_generate(ruv_session *session, const ruv_token *prompt, int n_prompt, const ruv_context_source *sources, int n_sources,
-                       const ruv_generate_params *params, ruv_generation *out, ruv_error *err)
+int ruv_quote_generate(ruv_session *session, const ruv_token *prompt, int n_prompt, const ruv_context_source *sources,
+                       int n_sources, const ruv_generate_params *params, ruv_generation *out, ruv_error *err)
 {
 	int max_tokens = ruv_session_n_ctx(session) - n_prompt;
 	guide *g = calloc(1, sizeof *g);
@@ -221,7 +221,8 @@ int ruv_quote_generate(ruv_session *session, const ruv_token *prompt, int n_prom
 		max_tokens = MAX_TOKENS;
 	if (max_tokens < 1) {
 		free(g);
-		return ruv_fail(err, RUV_ECONTEXT, "ask", "the prompt has %d tokens and leaves no room for an answer in a context of %d", n_prompt,
+		return ruv_fail(err, RUV_ECONTEXT, "ask",
+		                "the prompt has %d tokens and leaves no room for an answer in a context of %d", n_prompt,
 		                ruv_session_n_ctx(session));
 	}
 	out->tokens = malloc((size_t)max_tokens * sizeof *out->tokens);

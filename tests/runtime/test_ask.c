@@ -5,7 +5,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "runtime/cite.h"
 #include "runtime/context.h"
+#include "runtime/quote.h"
 #include "ruvllm/runtime.h"
 
 static char dir[64];
@@ -491,12 +493,82 @@ static void test_missing_models(void **state)
 	rig_close(&r);
 }
 
+static bool cancel_at_once(void *user, const ruv_piece *piece)
+{
+	(void)user;
+	return piece->n_tokens < 3;
+}
+
+/* The smallest bundled model: whatever it answers, a quote is a whole sentence of the source that it names. */
+static void test_quotes_are_held(void **state)
+{
+	static const ruv_context_source sources[] = {
+	    {"Backups",
+	     "The nightly backup of Quxelby-7 starts at 02:00.  It is kept for 30 days, i.e. a month!\nIs it checked? Yes."},
+	    {"Ports", "Zyrrhotel listens on port 48213. \"Please do not change it,\" says Mr. BrzeziÅski."},
+	    {NULL, "No sentence end here"},
+	};
+	static const char *const questions[] = {"When does the nightly backup start?", "Which port does Zyrrhotel listen on?",
+	                                        "Who says that it should not be changed?", "How long is the backup kept?",
+	                                        "What is here?"};
+	const char *path = RUV_SOURCE_DIR "/models/ruvllm-nano-s.gguf";
+	ruv_model *model = NULL;
+	ruv_session *session = NULL;
+	ruv_error err = {0};
+	int n_quotes = 0;
+
+	(void)state;
+	if (access(path, R_OK)) {
+		print_message("%s is not there\n", path);
+		skip();
+	}
+	assert_ok(ruv_model_open(&model, path, &(ruv_model_options){.n_threads = 1}, &err), err);
+	assert_true(ruv_model_cites(model));
+	assert_ok(ruv_session_open(&session, model, &(ruv_session_options){.n_ctx = 1024}, &err), err);
+	for (size_t i = 0; i < sizeof questions / sizeof *questions; i++) {
+		ruv_context_request request = {
+		    .sources = sources, .n_sources = 3, .question = questions[i], .cites = true, .n_ctx = 1024, .n_reserve = 128};
+		ruv_generate_params params = {.max_tokens = 128};
+		ruv_generation out;
+		ruv_context context;
+		ruv_cite_parts parts;
+
+		assert_ok(ruv_context_build(&context, model, &request, &err), err);
+		assert_ok(ruv_quote_generate(session, context.tokens.ids, context.tokens.n, sources, 3, &params, &out, &err), err);
+		ruv_cite_parse(&parts, out.text);
+		for (int j = 0; j < parts.n_marks && out.finish == RUV_FINISH_STOP; j++) {
+			const ruv_cite_mark *mark = &parts.marks[j];
+
+			if (j > 0 || mark->begin == mark->end)
+				continue;
+			n_quotes++;
+			if (!ruv_cite_is_verbatim(sources[mark->number - 1].text, out.text + mark->begin, mark->end - mark->begin))
+				fail_msg("not in the source: %s", out.text);
+		}
+		ruv_generation_release(&out);
+		params.max_tokens = 2;
+		assert_ok(ruv_quote_generate(session, context.tokens.ids, context.tokens.n, sources, 3, &params, &out, &err), err);
+		assert_int_equal(out.finish, RUV_FINISH_LENGTH);
+		assert_int_equal(out.n_tokens, 2);
+		assert_true(out.n_kept > 0);
+		ruv_generation_release(&out);
+		params = (ruv_generate_params){.max_tokens = 128, .on_piece = cancel_at_once};
+		assert_ok(ruv_quote_generate(session, context.tokens.ids, context.tokens.n, sources, 3, &params, &out, &err), err);
+		assert_int_equal(out.finish, RUV_FINISH_CANCELLED);
+		ruv_generation_release(&out);
+		ruv_context_release(&context);
+	}
+	assert_true(n_quotes > 0);
+	ruv_session_free(session);
+	ruv_model_free(model);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(test_provenance), cmocka_unit_test(test_text_and_tags),  cmocka_unit_test(test_interrupted),
 	    cmocka_unit_test(test_ask),        cmocka_unit_test(test_ways_to_ask),    cmocka_unit_test(test_conversation),
-	    cmocka_unit_test(test_context),    cmocka_unit_test(test_missing_models),
+	    cmocka_unit_test(test_context),    cmocka_unit_test(test_missing_models), cmocka_unit_test(test_quotes_are_held),
 	};
 
 	return cmocka_run_group_tests(tests, set_up, tear_down);
