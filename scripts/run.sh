@@ -4,8 +4,11 @@
 set -euo pipefail
 ruvllm=$(realpath "$1")
 cd "$(dirname "$0")/.."
-RUVLLM_DATA_DIR=${RUVLLM_DATA_DIR:-$(dirname "$(dirname "$ruvllm")")/handbook-memory}
 export RUVLLM_DATA_DIR
+if [ -z "${RUVLLM_DATA_DIR:-}" ]; then
+  RUVLLM_DATA_DIR=$(dirname "$(dirname "$ruvllm")")/handbook-memory
+  rm -rf "$RUVLLM_DATA_DIR"/memory.db* # made anew each time: the models may have changed
+fi
 
 bold= plain=
 if [ -t 1 ] && [ -z "${NO_COLOR:-}" ]; then

@@ -35,9 +35,11 @@ int cmd_ask(int argc, char **argv)
 	static const cli_spec spec = {
 	    .name = "ask",
 	    .usage = "[OPTIONS] QUESTION...|-",
-	    .summary = "Answer a question from what is remembered. The answer streams; then come the sources with their scores (* "
-	               "marks the cited "
-		       "ones; the place is the line of the quoted sentence), the speed, and the time of each stage.",
+	    .summary = "Answer a question from what is remembered. The answer streams; then come the sources with their scores, "
+	               "the speed, and the time "
+		       "of each stage. * marks a cited source, whose place is the line of the quoted sentence; [-] one that was "
+	               "found but not given "
+		       "to the model.",
 	    .options = options,
 	    .examples =
 		"ruvllm ask \"When does the nightly backup start?\"\nruvllm ask --sources 5 --model m \"Who signs off releases?\"\n"
