@@ -17,7 +17,7 @@ static int read_mark(const char *p, int *number)
 
 	if (*p != '[')
 		return 0;
-	while (isdigit((unsigned char)p[n]) && n < 5)
+	while (n < 5 && isdigit((unsigned char)p[n]))
 		value = 10 * value + (p[n++] - '0');
 	if (n == 1 || p[n] != ']' || value == 0)
 		return 0;

@@ -79,7 +79,11 @@ static int add_entry(ingest *in, const char *path, const struct stat *st, ruv_er
 
 	if (!copy)
 		return ruv_fail_memory(err, "remember", strlen(path) + 1);
-	in->entries[in->n++] = (entry){copy, st->st_size, (int64_t)st->st_mtim.tv_sec * 1000 + st->st_mtim.tv_nsec / 1000000};
+	entry *e = &in->entries[in->n++];
+
+	e->path = copy;
+	e->size = st->st_size;
+	e->modified_ms = (int64_t)st->st_mtim.tv_sec * 1000 + st->st_mtim.tv_nsec / 1000000;
 	in->progress.n_bytes += st->st_size;
 	return RUV_OK;
 }
@@ -456,7 +460,7 @@ static int remember_path(ingest *in, ruv_error *err)
 
 int ruv_remember(ruv_runtime *runtime, const ruv_remember_params *params, ruv_remember_result *result, ruv_error *err)
 {
-	ruv_remember_result own;
+	ruv_remember_result own = {0};
 	ruv_error own_err;
 	ingest in = {.runtime = runtime, .params = params, .result = result ? result : &own};
 	int64_t started = ruv_clock_now_ns();

@@ -61,22 +61,25 @@ const char *ruv_models_dir_at(const ruv_settings *settings, int i, char *text, s
 	static const char *const fixed[] = {"/usr/local/share/ruvllm/models", "/usr/share/ruvllm/models"};
 	char program[4096];
 
-	if (*settings->models_dir && i-- == 0) {
-		snprintf(text, cap, "%s", settings->models_dir);
-		return text;
+	if (*settings->models_dir) {
+		if (i == 0) {
+			snprintf(text, cap, "%s", settings->models_dir);
+			return text;
+		}
+		i--;
 	}
 	if (i == 0) {
 		snprintf(text, cap, "%s/models", settings->data_dir);
 		return text;
 	}
 	i--;
-	if (i < 3) {
+	if (i >= 0 && i < 3) {
 		program_dir(program, sizeof program);
 		snprintf(text, cap, "%s/%s", program, beside[i]);
 		return text;
 	}
 	i -= 3;
-	if (i < 2) {
+	if (i >= 0 && i < 2) {
 		snprintf(text, cap, "%s", fixed[i]);
 		return text;
 	}
