@@ -14,7 +14,7 @@ enum {
 	HUGE_PAGE = 2 << 20,
 	GROW = 16 << 20,
 	SCAN_BLOCK = 256,
-	SAMPLES = 256,	      /* of ids, to learn how many pass a function */
+	SAMPLES = 256,        /* of ids, to learn how many pass a function */
 	MAX_POOL = 8192,      /* more candidates than this are a scan's work */
 	DISTANCES_A_STEP = 24 /* of a scan that cost what one step of a walk does: its list, cache misses and distances */
 };
@@ -24,7 +24,7 @@ static const char *const WHERE = "vector index";
 /* ---- address ranges ---- */
 
 /* Address space without memory behind it. */
-int hnsw_region_reserve(hnsw_region *r, size_t size, ruv_error *err)
+int ruv_hnsw_region_reserve(hnsw_region *r, size_t size, ruv_error *err)
 {
 	size = (size + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE;
 	r->reserved_bytes = size + HUGE_PAGE;
@@ -40,7 +40,7 @@ int hnsw_region_reserve(hnsw_region *r, size_t size, ruv_error *err)
 }
 
 /* Makes the first n_bytes usable, and some more. */
-int hnsw_region_use(hnsw_region *r, size_t n_bytes, ruv_error *err)
+int ruv_hnsw_region_use(hnsw_region *r, size_t n_bytes, ruv_error *err)
 {
 	size_t page = (size_t)sysconf(_SC_PAGESIZE), to;
 
@@ -79,12 +79,12 @@ void ruv_hnsw_params_for(ruv_hnsw_params *out, int dimension, ruv_hnsw_metric me
 	while (n >= rows[i].below)
 		i++;
 	*out = (ruv_hnsw_params){.dimension = dimension,
-				 .metric = metric,
-				 .bits = 8,
-				 .m = rows[i].m,
-				 .ef_construction = rows[i].ef_construction,
-				 .ef_search = rows[i].ef_search,
-				 .seed = 1};
+	                         .metric = metric,
+	                         .bits = 8,
+	                         .m = rows[i].m,
+	                         .ef_construction = rows[i].ef_construction,
+	                         .ef_search = rows[i].ef_search,
+	                         .seed = 1};
 }
 
 static int check_params(const ruv_hnsw_params *p, ruv_error *err)
@@ -99,15 +99,16 @@ static int check_params(const ruv_hnsw_params *p, ruv_error *err)
 		return ruv_fail(err, RUV_EINVAL, WHERE, "M is %d, 2 to %d are possible", p->m, RUV_HNSW_MAX_M);
 	if (p->ef_construction < p->m || p->ef_construction > RUV_HNSW_MAX_EF)
 		return ruv_fail(err, RUV_EINVAL, WHERE, "efConstruction is %d, M (%d) to %d are possible", p->ef_construction, p->m,
-				RUV_HNSW_MAX_EF);
+		                RUV_HNSW_MAX_EF);
 	if (p->ef_search < 0 || p->ef_search > RUV_HNSW_MAX_EF)
 		return ruv_fail(err, RUV_EINVAL, WHERE, "efSearch is %d, up to %d is possible", p->ef_search, RUV_HNSW_MAX_EF);
 	if (p->max_nodes > RUV_HNSW_MAX_NODES)
-		return ruv_fail(err, RUV_EINVAL, WHERE, "%u nodes at most, up to %u are possible", p->max_nodes, RUV_HNSW_MAX_NODES);
+		return ruv_fail(err, RUV_EINVAL, WHERE, "%u nodes at most, up to %u are possible", p->max_nodes,
+		                RUV_HNSW_MAX_NODES);
 	return RUV_OK;
 }
 
-int hnsw_alloc(ruv_hnsw **out, const ruv_hnsw_params *params, ruv_error *err)
+int ruv_hnsw_alloc(ruv_hnsw **out, const ruv_hnsw_params *params, ruv_error *err)
 {
 	ruv_hnsw *x;
 	size_t n;
@@ -138,15 +139,15 @@ int hnsw_alloc(ruv_hnsw **out, const ruv_hnsw_params *params, ruv_error *err)
 	x->record_bytes = (x->tail_at + sizeof(hnsw_tail) + (1 + (size_t)x->m0) * sizeof(uint32_t) + 63) / 64 * 64;
 	x->n_upper_words = 1;
 	n = x->params.max_nodes;
-	rc = hnsw_region_reserve(&x->record_region, n * x->record_bytes, err);
+	rc = ruv_hnsw_region_reserve(&x->record_region, n * x->record_bytes, err);
 	if (!rc)
-		rc = hnsw_region_reserve(&x->key_region, n * sizeof *x->keys, err);
+		rc = ruv_hnsw_region_reserve(&x->key_region, n * sizeof *x->keys, err);
 	/* One node in m has upper levels, and one in m of these another: 2 lists for each m-th node are ample, 4096 for few. */
 	if (!rc)
-		rc = hnsw_region_reserve(&x->upper_region,
-					 (n / (size_t)params->m * 3 + 4096) * (size_t)(1 + params->m) * sizeof(uint32_t), err);
+		rc = ruv_hnsw_region_reserve(&x->upper_region,
+		                             (n / (size_t)params->m * 3 + 4096) * (size_t)(1 + params->m) * sizeof(uint32_t), err);
 	if (!rc)
-		rc = hnsw_region_use(&x->upper_region, sizeof(uint32_t), err);
+		rc = ruv_hnsw_region_use(&x->upper_region, sizeof(uint32_t), err);
 	if (rc)
 		goto done;
 	x->records = x->record_region.base;
@@ -166,7 +167,7 @@ done:
 
 int ruv_hnsw_create(ruv_hnsw **out, const ruv_hnsw_params *params, ruv_error *err)
 {
-	return hnsw_alloc(out, params, err);
+	return ruv_hnsw_alloc(out, params, err);
 }
 
 static void scratch_free(hnsw_scratch *s)
@@ -226,14 +227,15 @@ static hnsw_scratch *scratch_create(const ruv_hnsw *x)
 	s->query.codes = aligned_alloc(64, (size_t)x->format.n_components);
 	s->other.codes = aligned_alloc(64, (size_t)x->format.n_components);
 	s->chosen = malloc((HNSW_MAX_LEVEL + 1) * (size_t)(1 + x->params.m) * sizeof *s->chosen);
-	if (s->touched && s->ids && s->distances && s->near_ids && s->near_distances && s->query.codes && s->other.codes && s->chosen)
+	if (s->touched && s->ids && s->distances && s->near_ids && s->near_distances && s->query.codes && s->other.codes &&
+	    s->chosen)
 		return s;
 	scratch_free(s);
 	return NULL;
 }
 
 /* NULL when out of memory. */
-hnsw_scratch *hnsw_scratch_take(ruv_hnsw *x, int pool_cap, uint32_t n_ids)
+hnsw_scratch *ruv_hnsw_scratch_take(ruv_hnsw *x, int pool_cap, uint32_t n_ids)
 {
 	hnsw_scratch *s = NULL;
 	size_t words = ((size_t)n_ids + 63) / 64;
@@ -265,7 +267,7 @@ hnsw_scratch *hnsw_scratch_take(ruv_hnsw *x, int pool_cap, uint32_t n_ids)
 	return s;
 }
 
-void hnsw_scratch_give(ruv_hnsw *x, hnsw_scratch *s)
+void ruv_hnsw_scratch_give(ruv_hnsw *x, hnsw_scratch *s)
 {
 	if (!s)
 		return;
@@ -278,7 +280,7 @@ void hnsw_scratch_give(ruv_hnsw *x, hnsw_scratch *s)
 	scratch_free(s);
 }
 
-int hnsw_reserve_list(hnsw_scratch *s, size_t n)
+int ruv_hnsw_reserve_list(hnsw_scratch *s, size_t n)
 {
 	if (s->list_cap < n) {
 		free(s->list);
@@ -288,7 +290,7 @@ int hnsw_reserve_list(hnsw_scratch *s, size_t n)
 	return s->list ? RUV_OK : RUV_ENOMEM;
 }
 
-void hnsw_clear_visited(hnsw_scratch *s)
+void ruv_hnsw_clear_visited(hnsw_scratch *s)
 {
 	if (s->n_visited_words * sizeof *s->visited <= HNSW_SMALL_BITMAP || s->n_touched > HNSW_TOUCHED)
 		memset(s->visited, 0, s->n_visited_words * sizeof *s->visited);
@@ -300,7 +302,7 @@ void hnsw_clear_visited(hnsw_scratch *s)
 
 /* ---- walking ---- */
 
-int hnsw_by_distance(const void *a, const void *b)
+int ruv_hnsw_by_distance(const void *a, const void *b)
 {
 	const hnsw_candidate *x = a, *y = b;
 
@@ -360,7 +362,7 @@ static inline void prefetch_list(const ruv_hnsw *x, uint32_t id)
 		__builtin_prefetch(at + i);
 }
 
-void hnsw_walk(const ruv_hnsw *x, hnsw_scratch *s, const ruv_code_query *q, int level, int ef, uint32_t n_ids)
+void ruv_hnsw_walk(const ruv_hnsw *x, hnsw_scratch *s, const ruv_code_query *q, int level, int ef, uint32_t n_ids)
 {
 	hnsw_candidate *pool = s->pool;
 	int n = s->n_pool, at = 0, cap = hnsw_list_cap(x, level);
@@ -393,7 +395,7 @@ void hnsw_walk(const ruv_hnsw *x, hnsw_scratch *s, const ruv_code_query *q, int 
 	s->n_pool = n;
 }
 
-bool hnsw_descend(const ruv_hnsw *x, hnsw_scratch *s, const ruv_code_query *q, uint64_t entry, int level, uint32_t n_ids)
+bool ruv_hnsw_descend(const ruv_hnsw *x, hnsw_scratch *s, const ruv_code_query *q, uint64_t entry, int level, uint32_t n_ids)
 {
 	uint32_t best = (uint32_t)entry;
 	float nearest;
@@ -526,7 +528,7 @@ static void scan(search *r, int most)
 				sift_down(pool, n, 0);
 			}
 	}
-	qsort(pool, (size_t)n, sizeof *pool, hnsw_by_distance);
+	qsort(pool, (size_t)n, sizeof *pool, ruv_hnsw_by_distance);
 	s->n_pool = n;
 }
 
@@ -636,22 +638,23 @@ int ruv_hnsw_search(ruv_hnsw *x, const float *vector, const ruv_hnsw_query *quer
 	wanted = ef;
 	if (passing < (double)n_walked)
 		wanted = passing > 0 ? ef * 1.1 * (double)n_walked / passing : INFINITY;
-	by_graph = query->how == RUV_HNSW_GRAPH || (query->how == RUV_HNSW_AUTO && wanted <= MAX_POOL &&
-						    wanted * DISTANCES_A_STEP < passing + (query->filter && query->filter->pass ? 0.2 * (double)r.n_ids : 0));
+	by_graph = query->how == RUV_HNSW_GRAPH ||
+	           (query->how == RUV_HNSW_AUTO && wanted <= MAX_POOL &&
+	            wanted * DISTANCES_A_STEP < passing + (query->filter && query->filter->pass ? 0.2 * (double)r.n_ids : 0));
 	wanted = wanted > MAX_POOL ? MAX_POOL : wanted;
 	ef = (int)wanted > ef ? (int)wanted : ef;
 	if ((uint32_t)ef > r.n_ids)
 		ef = (int)r.n_ids > r.k ? (int)r.n_ids : r.k;
-	r.s = hnsw_scratch_take(x, ef > r.n_rerank ? ef : r.n_rerank, r.n_ids);
+	r.s = ruv_hnsw_scratch_take(x, ef > r.n_rerank ? ef : r.n_rerank, r.n_ids);
 	if (!r.s) {
 		rc = RUV_ENOMEM;
 		goto done;
 	}
 	ruv_code_query_of_vector(&x->format, &r.s->query, vector);
 	if (by_graph) {
-		if (hnsw_descend(x, r.s, &r.s->query, r.entry, 0, r.n_ids))
-			hnsw_walk(x, r.s, &r.s->query, 0, ef, r.n_ids);
-		hnsw_clear_visited(r.s);
+		if (ruv_hnsw_descend(x, r.s, &r.s->query, r.entry, 0, r.n_ids))
+			ruv_hnsw_walk(x, r.s, &r.s->query, 0, ef, r.n_ids);
+		ruv_hnsw_clear_visited(r.s);
 		if (keep_passing(&r) < r.k && query->how == RUV_HNSW_AUTO && (query->filter || r.s->n_pool < n_live))
 			by_graph = false;
 	}
@@ -659,8 +662,8 @@ int ruv_hnsw_search(ruv_hnsw *x, const float *vector, const ruv_hnsw_query *quer
 		if (!query->n_rerank)
 			r.n_rerank = 8 * r.k + 64;
 		if (r.n_rerank > r.s->pool_cap - 1) {
-			hnsw_scratch_give(x, r.s);
-			r.s = hnsw_scratch_take(x, r.n_rerank, r.n_ids);
+			ruv_hnsw_scratch_give(x, r.s);
+			r.s = ruv_hnsw_scratch_take(x, r.n_rerank, r.n_ids);
 			if (!r.s) {
 				rc = RUV_ENOMEM;
 				goto done;
@@ -669,7 +672,7 @@ int ruv_hnsw_search(ruv_hnsw *x, const float *vector, const ruv_hnsw_query *quer
 		}
 		scan(&r, r.n_rerank);
 	}
-	if (hnsw_reserve_list(r.s, (size_t)r.n_rerank * sizeof *ranked / sizeof(hnsw_candidate))) {
+	if (ruv_hnsw_reserve_list(r.s, (size_t)r.n_rerank * sizeof *ranked / sizeof(hnsw_candidate))) {
 		rc = RUV_ENOMEM;
 		goto done;
 	}
@@ -685,7 +688,7 @@ int ruv_hnsw_search(ruv_hnsw *x, const float *vector, const ruv_hnsw_query *quer
 	}
 done:
 	ruv_epoch_leave(&x->epoch, r.ticket);
-	hnsw_scratch_give(x, r.s);
+	ruv_hnsw_scratch_give(x, r.s);
 	return rc ? rc : n_hits;
 }
 
@@ -703,11 +706,11 @@ static void batch_one(void *arg, int i, int thread)
 
 	(void)thread;
 	b->n_hits[i] = ruv_hnsw_search(b->x, b->vectors + (size_t)i * (size_t)b->x->format.dimension, b->query,
-				       b->hits + (size_t)i * (size_t)b->query->k);
+	                               b->hits + (size_t)i * (size_t)b->query->k);
 }
 
-int ruv_hnsw_search_batch(ruv_hnsw *x, const float *vectors, int n_vectors, const ruv_hnsw_query *query, ruv_hnsw_hit *hits, int *n_hits,
-			  ruv_pool *pool)
+int ruv_hnsw_search_batch(ruv_hnsw *x, const float *vectors, int n_vectors, const ruv_hnsw_query *query, ruv_hnsw_hit *hits,
+                          int *n_hits, ruv_pool *pool)
 {
 	batch b = {x, vectors, query, hits, n_hits};
 

@@ -1,10 +1,10 @@
 /* hnsw_care.c - repairing and checking the graph; see hnsw.h.
  *
  * A repair gives every node that has links to removed ones others in their place: of what the removed ones were linked with, the
- * nearest that the selection rule lets beside the links it keeps (Singh et al. 2021, FreshDiskANN, with the kept links fixed, so that
- * a list costs one selection of a few and not of all). Then it walks level 0 from the entry point and links in whatever it did not get
- * to. Only a node's own task writes its lists, and of other lists it reads those of removed nodes, which nobody writes: no locks.
- * Layer: memory. */
+ * nearest that the selection rule lets beside the links it keeps (Singh et al. 2021, FreshDiskANN, with the kept links fixed, so
+ * that a list costs one selection of a few and not of all). Then it walks level 0 from the entry point and links in whatever it did
+ * not get to. Only a node's own task writes its lists, and of other lists it reads those of removed nodes, which nobody writes: no
+ * locks. Layer: memory. */
 #include <stdlib.h>
 
 #include "memory/hnsw_impl.h"
@@ -74,13 +74,13 @@ static void repair_list(const repair *r, hnsw_scratch *s, uint32_t id, int level
 				hops[n_dead++] = other;
 		}
 	}
-	hnsw_clear_visited(s);
+	ruv_hnsw_clear_visited(s);
 	ruv_code_query_of_code(&x->format, &s->query, hnsw_record(x, id));
 	x->distances(s->distances, &x->format, &s->query, x->records, x->record_bytes, s->ids, n_found);
 	for (int i = 0; i < n_found; i++)
 		s->list[i] = (hnsw_candidate){s->distances[i], s->ids[i]};
-	qsort(s->list, (size_t)n_found, sizeof *s->list, hnsw_by_distance);
-	degree = hnsw_select(x, s, s->list, n_found, n, s->near_ids, n_kept);
+	qsort(s->list, (size_t)n_found, sizeof *s->list, ruv_hnsw_by_distance);
+	degree = ruv_hnsw_select(x, s, s->list, n_found, n, s->near_ids, n_kept);
 	for (int i = 0; i < n_found && degree < x->params.m / 2; i++) { /* rather a link too alike than none */
 		bool has = false;
 		for (int j = n_kept; j < degree && !has; j++)
@@ -152,8 +152,8 @@ static uint32_t force_link(atomic_uint *list, int cap, uint32_t id)
 	return out;
 }
 
-/* A link from the nearest node that is reached: in a free place of one of the nearest, or in a full list, whose last link then moves
- * to the new one, so that nobody loses the way. What the new one's own full list loses was not reached through it. */
+/* A link from the nearest node that is reached: in a free place of one of the nearest, or in a full list, whose last link then
+ * moves to the new one, so that nobody loses the way. What the new one's own full list loses was not reached through it. */
 static void reach(const repair *r, hnsw_scratch *s, const uint64_t *reached, uint32_t id)
 {
 	enum { LOOK = 32 };
@@ -163,9 +163,9 @@ static void reach(const repair *r, hnsw_scratch *s, const uint64_t *reached, uin
 	bool roomy = false, any = false;
 
 	ruv_code_query_of_code(&x->format, &s->query, hnsw_record(x, id));
-	if (hnsw_descend(x, s, &s->query, entry, 0, r->n_ids))
-		hnsw_walk(x, s, &s->query, 0, x->params.ef_construction, r->n_ids);
-	hnsw_clear_visited(s);
+	if (ruv_hnsw_descend(x, s, &s->query, entry, 0, r->n_ids))
+		ruv_hnsw_walk(x, s, &s->query, 0, x->params.ef_construction, r->n_ids);
+	ruv_hnsw_clear_visited(s);
 	for (int i = 0; i < s->n_pool && i < LOOK && !roomy; i++) {
 		uint32_t other = s->pool[i].id & ~HNSW_EXPANDED;
 		if (other == id || !has_bit(reached, other))
@@ -186,7 +186,7 @@ static void reach(const repair *r, hnsw_scratch *s, const uint64_t *reached, uin
 	}
 }
 
-int hnsw_repair(ruv_hnsw *x, ruv_pool *pool, ruv_error *err)
+int ruv_hnsw_repair_links(ruv_hnsw *x, ruv_pool *pool, ruv_error *err)
 {
 	int n_threads = pool ? ruv_pool_n_threads(pool) : 1, rc = RUV_OK;
 	repair r = {.x = x, .n_ids = atomic_load(&x->n_ids)};
@@ -202,8 +202,8 @@ int hnsw_repair(ruv_hnsw *x, ruv_pool *pool, ruv_error *err)
 		goto done;
 	}
 	for (int i = 0; i < n_threads; i++) {
-		r.scratches[i] = hnsw_scratch_take(x, x->params.ef_construction, r.n_ids);
-		if (!r.scratches[i] || hnsw_reserve_list(r.scratches[i], (size_t)x->n_gather + 1)) {
+		r.scratches[i] = ruv_hnsw_scratch_take(x, x->params.ef_construction, r.n_ids);
+		if (!r.scratches[i] || ruv_hnsw_reserve_list(r.scratches[i], (size_t)x->n_gather + 1)) {
 			rc = ruv_fail_memory(err, WHERE, (size_t)x->n_gather * sizeof(hnsw_candidate));
 			goto done;
 		}
@@ -251,7 +251,7 @@ int hnsw_repair(ruv_hnsw *x, ruv_pool *pool, ruv_error *err)
 	ruv_epoch_advance(&x->epoch);
 done:
 	for (int i = 0; r.scratches && i < n_threads; i++)
-		hnsw_scratch_give(x, r.scratches[i]);
+		ruv_hnsw_scratch_give(x, r.scratches[i]);
 	free(r.scratches);
 	free(r.dead);
 	free(reached);
@@ -270,7 +270,7 @@ static int by_id(const void *a, const void *b)
 
 /* Counts what is wrong with one list; the first wrong link goes to err. sorted [m0]. */
 static void check_list(const ruv_hnsw *x, const uint64_t *dead, uint32_t n_ids, uint32_t id, int level, uint32_t *sorted,
-		       ruv_hnsw_report *out, ruv_error *err)
+                       ruv_hnsw_report *out, ruv_error *err)
 {
 	const atomic_uint *list = hnsw_list(x, id, level);
 	int cap = hnsw_list_cap(x, level), n = hnsw_list_n(list, cap);
@@ -278,14 +278,16 @@ static void check_list(const ruv_hnsw *x, const uint64_t *dead, uint32_t n_ids, 
 	if (atomic_load(&list[0]) > (unsigned)cap) {
 		if (!out->n_bad_links++)
 			ruv_fail(err, RUV_ECORRUPT, WHERE, "node %u has %u links on level %d, at most %d are possible", id,
-				 atomic_load(&list[0]), level, cap);
+			         atomic_load(&list[0]), level, cap);
 	}
 	for (int i = 0; i < n; i++) {
 		uint32_t to = sorted[i] = hnsw_list_at(list, i);
-		if (to < n_ids && to != id && (int)hnsw_tail_of(x, to)->level >= level && (has_bit(dead, to) || hnsw_is_live(x, to)))
+		if (to < n_ids && to != id && (int)hnsw_tail_of(x, to)->level >= level &&
+		    (has_bit(dead, to) || hnsw_is_live(x, to)))
 			continue;
 		if (!out->n_bad_links++)
-			ruv_fail(err, RUV_ECORRUPT, WHERE, "node %u is linked with %u on level %d, which is no node there", id, to, level);
+			ruv_fail(err, RUV_ECORRUPT, WHERE, "node %u is linked with %u on level %d, which is no node there", id, to,
+			         level);
 	}
 	qsort(sorted, (size_t)n, sizeof *sorted, by_id);
 	for (int i = 1; i < n; i++)
@@ -344,7 +346,7 @@ int ruv_hnsw_check(ruv_hnsw *x, ruv_hnsw_report *out, ruv_error *err)
 		rc = RUV_ECORRUPT;
 	if (!rc && out->n_nodes != atomic_load(&x->n_live))
 		rc = ruv_fail(err, RUV_ECORRUPT, WHERE, "%lld nodes counted, %lld found", (long long)atomic_load(&x->n_live),
-			      (long long)out->n_nodes);
+		              (long long)out->n_nodes);
 done:
 	pthread_mutex_unlock(&x->writer);
 	free(reached);

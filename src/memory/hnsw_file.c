@@ -8,10 +8,10 @@
  *   free      for each level 1..15 a u32 count and that many words of `uppers` where free blocks begin
  *   sums      [n_blocks] u64: hash of each MiB of records (the last one shorter)
  *   records   [n_ids * record_bytes], as in memory (hnsw_impl.h)
- * Hashes are XXH3 with seed 0; header.hashes holds those of centre to sums. A reader checks, in this order: size and magic, version,
- * the header's hash, sizes against each other and the file, the hashes, and that nothing leads out of the arrays.
- * A mapped file is mapped privately: changes stay in memory. Whoever cuts the file off in place while it is mapped kills the reader;
- * we replace files whole. Layer: memory. */
+ * Hashes are XXH3 with seed 0; header.hashes holds those of centre to sums. A reader checks, in this order: size and magic,
+ * version, the header's hash, sizes against each other and the file, the hashes, and that nothing leads out of the arrays. A mapped
+ * file is mapped privately: changes stay in memory. Whoever cuts the file off in place while it is mapped kills the reader; we
+ * replace files whole. Layer: memory. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -111,11 +111,11 @@ static int save(ruv_hnsw *x, const char *path, const char *tag, ruv_error *err)
 	int64_t *keys = NULL;
 	uint32_t *free_words = NULL;
 	uint64_t *sums = NULL;
-	int rc = hnsw_repair(x, NULL, err);
+	int rc = ruv_hnsw_repair_links(x, NULL, err);
 
 	if (rc)
 		goto done;
-	hnsw_reclaim(x);
+	ruv_hnsw_reclaim(x);
 	if (!page) {
 		rc = ruv_fail_memory(err, WHERE, PAGE);
 		goto done;
@@ -225,7 +225,8 @@ static int read_header(header *h, layout *l, int fd, uint64_t file_bytes, ruv_er
 	if (memcmp(h->magic, MAGIC, sizeof h->magic))
 		return ruv_fail(err, RUV_EFORMAT, WHERE, "not a segment file: it does not begin with \"%s\"", MAGIC);
 	if (h->version != VERSION || h->byte_order != 0x01020304)
-		return ruv_fail(err, RUV_EFORMAT, WHERE, "version %u of the segment format, this program reads %d", h->version, VERSION);
+		return ruv_fail(err, RUV_EFORMAT, WHERE, "version %u of the segment format, this program reads %d", h->version,
+		                VERSION);
 	if (hash != ruv_hash64(page, PAGE - sizeof hash, 0))
 		return ruv_fail(err, RUV_ECORRUPT, WHERE, "the header's checksum does not fit");
 	if (h->n_ids > RUV_HNSW_MAX_NODES || h->dimension > RUV_HNSW_MAX_DIMENSION || h->m > RUV_HNSW_MAX_M ||
@@ -233,8 +234,9 @@ static int read_header(header *h, layout *l, int fd, uint64_t file_bytes, ruv_er
 		return ruv_fail(err, RUV_ECORRUPT, WHERE, "the header holds impossible values");
 	lay_out(l, h);
 	if (l->end != h->file_bytes || l->end != file_bytes)
-		return ruv_fail(err, RUV_ECORRUPT, WHERE, "the file has %llu bytes and should have %llu: it was cut off or appended to",
-				(unsigned long long)file_bytes, (unsigned long long)l->end);
+		return ruv_fail(err, RUV_ECORRUPT, WHERE,
+		                "the file has %llu bytes and should have %llu: it was cut off or appended to",
+		                (unsigned long long)file_bytes, (unsigned long long)l->end);
 	return RUV_OK;
 }
 
@@ -258,7 +260,7 @@ static int open_records(ruv_hnsw *x, int fd, const layout *l, unsigned how, ruv_
 	if (!mapped)
 		return RUV_OK;
 	if ((how & RUV_HNSW_READ) || sysconf(_SC_PAGESIZE) > PAGE) {
-		int rc = hnsw_region_use(&x->record_region, l->bytes[5], err);
+		int rc = ruv_hnsw_region_use(&x->record_region, l->bytes[5], err);
 		return rc ? rc : read_at(fd, x->records, l->bytes[5], l->at[5], err);
 	}
 	if (mapped > x->record_region.size ||
@@ -290,9 +292,10 @@ static int check_records(const ruv_hnsw *x, const header *h, const layout *l, co
 	uint32_t stride = (uint32_t)x->params.m + 1;
 
 	for (uint64_t at = 0; at < l->bytes[5]; at += SUM_BLOCK)
-		if (sums[at / SUM_BLOCK] != ruv_hash64(x->records + at, l->bytes[5] - at < SUM_BLOCK ? l->bytes[5] - at : SUM_BLOCK, 0))
+		if (sums[at / SUM_BLOCK] !=
+		    ruv_hash64(x->records + at, l->bytes[5] - at < SUM_BLOCK ? l->bytes[5] - at : SUM_BLOCK, 0))
 			return ruv_fail(err, RUV_ECORRUPT, WHERE, "the checksum of the records from byte %llu on does not fit",
-					(unsigned long long)(l->at[5] + at));
+			                (unsigned long long)(l->at[5] + at));
 	/* First every node's own level, then the lists that rely on it. */
 	for (int pass = 0; pass < 2; pass++)
 		for (uint32_t id = 0; id < h->n_ids; id++) {
@@ -301,10 +304,11 @@ static int check_records(const ruv_hnsw *x, const header *h, const layout *l, co
 			if (atomic_load_explicit(&x->keys[id], memory_order_relaxed) <= 0)
 				continue;
 			if (!pass)
-				fits = tail->level <= HNSW_MAX_LEVEL && atomic_load_explicit(&tail->list[0], memory_order_relaxed) <= (unsigned)x->m0 &&
+				fits = tail->level <= HNSW_MAX_LEVEL &&
+				       atomic_load_explicit(&tail->list[0], memory_order_relaxed) <= (unsigned)x->m0 &&
 				       !atomic_load_explicit(&tail->dead, memory_order_relaxed) &&
 				       (!tail->level || (tail->upper && tail->upper <= h->n_upper_words &&
-							 tail->level * stride <= h->n_upper_words - tail->upper));
+				                         tail->level * stride <= h->n_upper_words - tail->upper));
 			else
 				for (int level = 1; fits && level <= (int)tail->level; level++)
 					fits = upper_list_fits(x, id, level, h->n_ids);
@@ -328,7 +332,7 @@ static int take_free_blocks(ruv_hnsw *x, const header *h, const uint32_t *words,
 			int rc;
 			if (!word || word > h->n_upper_words || block > h->n_upper_words - word)
 				return ruv_fail(err, RUV_ECORRUPT, WHERE, "a free block lies outside of the upper lists");
-			rc = hnsw_ids_push(&x->free_uppers[level], word, err);
+			rc = ruv_hnsw_ids_push(&x->free_uppers[level], word, err);
 			if (rc)
 				return rc;
 		}
@@ -339,13 +343,13 @@ static int take_free_blocks(ruv_hnsw *x, const header *h, const uint32_t *words,
 static int load(ruv_hnsw **out, int fd, const header *h, const layout *l, unsigned how, uint32_t max_nodes, ruv_error *err)
 {
 	ruv_hnsw_params params = {.dimension = (int)h->dimension,
-				  .metric = (ruv_hnsw_metric)h->metric,
-				  .bits = (int)h->bits,
-				  .m = (int)h->m,
-				  .ef_construction = (int)h->ef_construction,
-				  .ef_search = (int)h->ef_search,
-				  .max_nodes = max_nodes,
-				  .seed = h->seed + h->n_ids};
+	                          .metric = (ruv_hnsw_metric)h->metric,
+	                          .bits = (int)h->bits,
+	                          .m = (int)h->m,
+	                          .ef_construction = (int)h->ef_construction,
+	                          .ef_search = (int)h->ef_search,
+	                          .max_nodes = max_nodes,
+	                          .seed = h->seed + h->n_ids};
 	uint32_t *free_words = malloc(l->bytes[3] + 1), entry = (uint32_t)h->entry;
 	uint64_t *sums = malloc(l->bytes[4] + 1), n_live = 0;
 	ruv_hnsw *x = NULL;
@@ -356,7 +360,7 @@ static int load(ruv_hnsw **out, int fd, const header *h, const layout *l, unsign
 		rc = ruv_fail_memory(err, WHERE, l->bytes[3] + l->bytes[4]);
 		goto done;
 	}
-	rc = hnsw_alloc(&x, &params, err);
+	rc = ruv_hnsw_alloc(&x, &params, err);
 	if (rc) {
 		rc = rc == RUV_EINVAL ? RUV_ECORRUPT : rc;
 		goto done;
@@ -364,13 +368,14 @@ static int load(ruv_hnsw **out, int fd, const header *h, const layout *l, unsign
 	x->params.seed = h->seed;
 	if (h->n_ids > x->params.max_nodes || h->record_bytes != x->record_bytes || !h->n_upper_words) {
 		rc = h->n_ids > x->params.max_nodes
-			 ? ruv_fail(err, RUV_ELIMIT, WHERE, "the file holds %u nodes, at most %u are wanted", h->n_ids, x->params.max_nodes)
-			 : ruv_fail(err, RUV_ECORRUPT, WHERE, "the header holds impossible values");
+		         ? ruv_fail(err, RUV_ELIMIT, WHERE, "the file holds %u nodes, at most %u are wanted", h->n_ids,
+		                    x->params.max_nodes)
+		         : ruv_fail(err, RUV_ECORRUPT, WHERE, "the header holds impossible values");
 		goto done;
 	}
-	rc = hnsw_region_use(&x->key_region, l->bytes[1], err);
+	rc = ruv_hnsw_region_use(&x->key_region, l->bytes[1], err);
 	if (!rc)
-		rc = hnsw_region_use(&x->upper_region, l->bytes[2], err);
+		rc = ruv_hnsw_region_use(&x->upper_region, l->bytes[2], err);
 	if (!rc)
 		rc = read_section(fd, h, l, 0, x->format.centre, err);
 	if (!rc)
@@ -392,12 +397,12 @@ static int load(ruv_hnsw **out, int fd, const header *h, const layout *l, unsign
 	for (uint32_t id = h->n_ids; id-- > 0;) {
 		int64_t key = atomic_load_explicit(&x->keys[id], memory_order_relaxed);
 		n_live += key > 0;
-		if (key <= 0 && (rc = hnsw_ids_push(&x->free_ids, id, err)))
+		if (key <= 0 && (rc = ruv_hnsw_ids_push(&x->free_ids, id, err)))
 			goto done;
 	}
 	if (n_live != h->n_live || (n_live == 0) != (h->entry == HNSW_NO_ENTRY) ||
-	    (n_live && (entry >= h->n_ids || atomic_load(&x->keys[entry]) <= 0 ||
-			h->entry >> 32 != hnsw_tail_of(x, entry)->level))) {
+	    (n_live &&
+	     (entry >= h->n_ids || atomic_load(&x->keys[entry]) <= 0 || h->entry >> 32 != hnsw_tail_of(x, entry)->level))) {
 		rc = ruv_fail(err, RUV_ECORRUPT, WHERE, "the number of nodes or the entry point does not fit the keys");
 		goto done;
 	}

@@ -1,15 +1,16 @@
 /* hnsw_impl.h - what hnsw*.c share: the record, the lists, a walk's scratch.
  *
- * A record, record_bytes long and aligned to 64: the code and its header (codes.h), then a `tail`. Records, keys and upper lists lie in
- * address ranges that are reserved whole at the beginning and made usable as the index grows, so that nothing ever moves under a reader.
+ * A record, record_bytes long and aligned to 64: the code and its header (codes.h), then a `tail`. Records, keys and upper lists
+ * lie in address ranges that are reserved whole at the beginning and made usable as the index grows, so that nothing ever moves
+ * under a reader.
  *
- * What a reader may see while the writer works: every word of a list is atomic, and an id that was in a list stays walkable, code and
- * all, until each reader who was there has left (epoch.h). A node's code, level and own lists are written before its id is put (release)
- * into anybody's list. A list may be seen half old, half new: both halves are walkable.
+ * What a reader may see while the writer works: every word of a list is atomic, and an id that was in a list stays walkable, code
+ * and all, until each reader who was there has left (epoch.h). A node's code, level and own lists are written before its id is put
+ * (release) into anybody's list. A list may be seen half old, half new: both halves are walkable.
  *
- * A node's life: free (key 0) -> live (key > 0, dead 0) -> removed (key < 0, at once) or replaced (dead = epoch: readers who came later
- * do not see it) -> taken out of all lists by a repair, retired -> free again two epochs later.
- * Layer: memory, private to hnsw*.c. */
+ * A node's life: free (key 0) -> live (key > 0, dead 0) -> removed (key < 0, at once) or replaced (dead = epoch: readers who came
+ * later do not see it) -> taken out of all lists by a repair, retired -> free again two epochs later. Layer: memory, private to
+ * hnsw*.c. */
 #ifndef RUV_MEMORY_HNSW_IMPL_H
 #define RUV_MEMORY_HNSW_IMPL_H
 
@@ -43,7 +44,7 @@ typedef struct hnsw_region {
 typedef struct hnsw_tail {
 	atomic_uint dead; /* the epoch in which another node took the key over; 0: none has */
 	uint32_t level;
-	uint32_t upper;	    /* word of `uppers` where the lists of levels 1.. begin, 1 + m words each; 0: level 0 only */
+	uint32_t upper;     /* word of `uppers` where the lists of levels 1.. begin, 1 + m words each; 0: level 0 only */
 	atomic_uint list[]; /* the count, then ids: level 0, 1 + 2m words */
 } hnsw_tail;
 
@@ -62,9 +63,9 @@ typedef struct hnsw_scratch {
 	int pool_cap, n_pool;
 	hnsw_candidate *list; /* [list_cap] for selecting links */
 	size_t list_cap;
-	uint32_t *ids;	      /* [n_gather] of one list */
-	float *distances;     /* [n_gather] */
-	uint32_t *near_ids;   /* [m0 + 1], and [m0 + 1] distances: of links being selected */
+	uint32_t *ids;      /* [n_gather] of one list */
+	float *distances;   /* [n_gather] */
+	uint32_t *near_ids; /* [m0 + 1], and [m0 + 1] distances: of links being selected */
 	float *near_distances;
 	ruv_code_query query, other;
 	uint32_t *chosen; /* [HNSW_MAX_LEVEL + 1][1 + m]: a new node's links */
@@ -169,34 +170,34 @@ static inline int64_t hnsw_visible_key(const ruv_hnsw *x, uint32_t id, unsigned 
 }
 
 /* hnsw.c */
-int hnsw_alloc(ruv_hnsw **out, const ruv_hnsw_params *params, ruv_error *err);
-int hnsw_region_reserve(hnsw_region *region, size_t size, ruv_error *err);
-int hnsw_region_use(hnsw_region *region, size_t n_bytes, ruv_error *err);
-hnsw_scratch *hnsw_scratch_take(ruv_hnsw *x, int pool_cap, uint32_t n_ids);
-void hnsw_scratch_give(ruv_hnsw *x, hnsw_scratch *scratch);
-int hnsw_reserve_list(hnsw_scratch *s, size_t n);
-void hnsw_clear_visited(hnsw_scratch *s);
+int ruv_hnsw_alloc(ruv_hnsw **out, const ruv_hnsw_params *params, ruv_error *err);
+int ruv_hnsw_region_reserve(hnsw_region *region, size_t size, ruv_error *err);
+int ruv_hnsw_region_use(hnsw_region *region, size_t n_bytes, ruv_error *err);
+hnsw_scratch *ruv_hnsw_scratch_take(ruv_hnsw *x, int pool_cap, uint32_t n_ids);
+void ruv_hnsw_scratch_give(ruv_hnsw *x, hnsw_scratch *scratch);
+int ruv_hnsw_reserve_list(hnsw_scratch *s, size_t n);
+void ruv_hnsw_clear_visited(hnsw_scratch *s);
 /* The walk at one level with s->pool (n_pool candidates, not yet marked visited) to ef candidates; leaves the visited marks. */
-void hnsw_walk(const ruv_hnsw *x, hnsw_scratch *s, const ruv_code_query *q, int level, int ef, uint32_t n_ids);
-/* The nearest node found going down from the entry point (below n_ids) to `level` + 1, as s->pool's only candidate. False when there
- * is no entry point. */
-bool hnsw_descend(const ruv_hnsw *x, hnsw_scratch *s, const ruv_code_query *q, uint64_t entry, int level, uint32_t n_ids);
-int hnsw_by_distance(const void *a, const void *b);
+void ruv_hnsw_walk(const ruv_hnsw *x, hnsw_scratch *s, const ruv_code_query *q, int level, int ef, uint32_t n_ids);
+/* The nearest node found going down from the entry point (below n_ids) to `level` + 1, as s->pool's only candidate. False when
+ * there is no entry point. */
+bool ruv_hnsw_descend(const ruv_hnsw *x, hnsw_scratch *s, const ruv_code_query *q, uint64_t entry, int level, uint32_t n_ids);
+int ruv_hnsw_by_distance(const void *a, const void *b);
 
 /* hnsw_write.c */
-int hnsw_ids_push(hnsw_ids *ids, uint32_t id, ruv_error *err);
-int hnsw_ids_reserve(hnsw_ids *ids, size_t n_more, ruv_error *err);
-/* Malkov & Yashunin's algorithm 4: of from[0..n), nearest first, those that are nearer to the base than to any chosen before, behind
- * the n_to links that `to` holds already; until there are `max`. Returns how many there are. */
-int hnsw_select(const ruv_hnsw *x, hnsw_scratch *s, const hnsw_candidate *from, int n, int max, uint32_t *to, int n_to);
+int ruv_hnsw_ids_push(hnsw_ids *ids, uint32_t id, ruv_error *err);
+int ruv_hnsw_ids_reserve(hnsw_ids *ids, size_t n_more, ruv_error *err);
+/* Malkov & Yashunin's algorithm 4: of from[0..n), nearest first, those that are nearer to the base than to any chosen before,
+ * behind the n_to links that `to` holds already; until there are `max`. Returns how many there are. */
+int ruv_hnsw_select(const ruv_hnsw *x, hnsw_scratch *s, const hnsw_candidate *from, int n, int max, uint32_t *to, int n_to);
 /* Adds a link to a full or not full list of `id`, choosing again when it is full. The list's lock is held where threads meet. */
-void hnsw_link(const ruv_hnsw *x, hnsw_scratch *s, uint32_t id, int level, uint32_t to);
+void ruv_hnsw_link(const ruv_hnsw *x, hnsw_scratch *s, uint32_t id, int level, uint32_t to);
 /* A block of upper lists for a node of that level, 0 for level 0. */
-int hnsw_upper_take(ruv_hnsw *x, int level, uint32_t *upper, ruv_error *err);
+int ruv_hnsw_upper_take(ruv_hnsw *x, int level, uint32_t *upper, ruv_error *err);
 /* Moves ids that nobody can look at any more to the free ones. */
-void hnsw_reclaim(ruv_hnsw *x);
+void ruv_hnsw_reclaim(ruv_hnsw *x);
 
 /* hnsw_care.c; the writer's lock is held. */
-int hnsw_repair(ruv_hnsw *x, ruv_pool *pool, ruv_error *err);
+int ruv_hnsw_repair_links(ruv_hnsw *x, ruv_pool *pool, ruv_error *err);
 
 #endif

@@ -1,9 +1,9 @@
 /* hnsw_write.c - adding, removing and replacing nodes; see hnsw.h and hnsw_impl.h.
  *
- * Everything that can fail comes before the first node is visible: ids, memory, scratch of every thread. Then all codes are written,
- * then keys, then each node is linked. A node's own lists stand on all its levels before any other node gets a link to it, level 0
- * first, so that whoever comes to it can go on. Threads of one add meet at lists only, under a lock of the list's id; searches take no
- * lock. Layer: memory. */
+ * Everything that can fail comes before the first node is visible: ids, memory, scratch of every thread. Then all codes are
+ * written, then keys, then each node is linked. A node's own lists stand on all its levels before any other node gets a link to it,
+ * level 0 first, so that whoever comes to it can go on. Threads of one add meet at lists only, under a lock of the list's id;
+ * searches take no lock. Layer: memory. */
 #include <math.h>
 #include <sched.h>
 #include <stdlib.h>
@@ -11,19 +11,19 @@
 #include "memory/hnsw_impl.h"
 
 enum {
-	CENTRE_MIN = 256,     /* fewer vectors have no centre worth having */
+	CENTRE_MIN = 256, /* fewer vectors have no centre worth having */
 	CENTRE_SAMPLE = 20000,
-	REPAIR_MIN = 64,      /* removed nodes, and a 64th of all, before a repair comes by itself; so many suffice in any case, */
-	REPAIR_MAX = 4096,    /* lest it takes seconds */
+	REPAIR_MIN = 64,   /* removed nodes, and a 64th of all, before a repair comes by itself; so many suffice in any case, */
+	REPAIR_MAX = 4096, /* lest it takes seconds */
 	REPAIR_SHARE = 64,
-	BLOCK = 32	      /* nodes of one task */
+	BLOCK = 32 /* nodes of one task */
 };
 
 static const char *const WHERE = "vector index";
 
 /* ---- ids ---- */
 
-int hnsw_ids_reserve(hnsw_ids *ids, size_t n_more, ruv_error *err)
+int ruv_hnsw_ids_reserve(hnsw_ids *ids, size_t n_more, ruv_error *err)
 {
 	size_t cap = ids->cap;
 	uint32_t *grown;
@@ -40,16 +40,16 @@ int hnsw_ids_reserve(hnsw_ids *ids, size_t n_more, ruv_error *err)
 	return RUV_OK;
 }
 
-int hnsw_ids_push(hnsw_ids *ids, uint32_t id, ruv_error *err)
+int ruv_hnsw_ids_push(hnsw_ids *ids, uint32_t id, ruv_error *err)
 {
-	int rc = hnsw_ids_reserve(ids, 1, err);
+	int rc = ruv_hnsw_ids_reserve(ids, 1, err);
 
 	if (!rc)
 		ids->at[ids->n++] = id;
 	return rc;
 }
 
-void hnsw_reclaim(ruv_hnsw *x)
+void ruv_hnsw_reclaim(ruv_hnsw *x)
 {
 	unsigned now;
 	size_t kept = 0;
@@ -61,8 +61,8 @@ void hnsw_reclaim(ruv_hnsw *x)
 		uint32_t id = x->retired[i].id;
 		hnsw_tail *tail = hnsw_tail_of(x, id);
 		/* Without memory for the lists of what is free, it stays retired. */
-		if ((int)(now - x->retired[i].epoch) < 2 || hnsw_ids_reserve(&x->free_ids, 1, NULL) ||
-		    (tail->level && hnsw_ids_reserve(&x->free_uppers[tail->level], 1, NULL))) {
+		if ((int)(now - x->retired[i].epoch) < 2 || ruv_hnsw_ids_reserve(&x->free_ids, 1, NULL) ||
+		    (tail->level && ruv_hnsw_ids_reserve(&x->free_uppers[tail->level], 1, NULL))) {
 			x->retired[kept++] = x->retired[i];
 			continue;
 		}
@@ -77,8 +77,8 @@ void hnsw_reclaim(ruv_hnsw *x)
 	x->n_retired = kept;
 }
 
-/* One id whose record is usable and that nobody looks at: free ones first, then new ones. n_new: new ones taken so far by the caller
- * and not yet counted in n_ids. */
+/* One id whose record is usable and that nobody looks at: free ones first, then new ones. n_new: new ones taken so far by the
+ * caller and not yet counted in n_ids. */
 static int take_id(ruv_hnsw *x, uint32_t *n_new, uint32_t *id, ruv_error *err)
 {
 	uint32_t n_ids = atomic_load_explicit(&x->n_ids, memory_order_relaxed) + *n_new;
@@ -90,9 +90,9 @@ static int take_id(ruv_hnsw *x, uint32_t *n_new, uint32_t *id, ruv_error *err)
 	}
 	if (n_ids >= x->params.max_nodes)
 		return ruv_fail(err, RUV_ELIMIT, WHERE, "%u nodes are the most this index holds", x->params.max_nodes);
-	rc = hnsw_region_use(&x->record_region, ((size_t)n_ids + 1) * x->record_bytes, err);
+	rc = ruv_hnsw_region_use(&x->record_region, ((size_t)n_ids + 1) * x->record_bytes, err);
 	if (!rc)
-		rc = hnsw_region_use(&x->key_region, ((size_t)n_ids + 1) * sizeof *x->keys, err);
+		rc = ruv_hnsw_region_use(&x->key_region, ((size_t)n_ids + 1) * sizeof *x->keys, err);
 	if (rc)
 		return rc;
 	*id = n_ids;
@@ -107,9 +107,9 @@ int ruv_hnsw_reserve(ruv_hnsw *x, uint32_t *ids, int n, ruv_error *err)
 	int rc;
 
 	pthread_mutex_lock(&x->writer);
-	hnsw_reclaim(x);
+	ruv_hnsw_reclaim(x);
 	before = x->reserved_ids.n;
-	rc = hnsw_ids_reserve(&x->reserved_ids, (size_t)n, err);
+	rc = ruv_hnsw_ids_reserve(&x->reserved_ids, (size_t)n, err);
 	for (int i = 0; !rc && i < n; i++) {
 		rc = take_id(x, &n_new, &ids[i], err);
 		if (!rc)
@@ -118,14 +118,15 @@ int ruv_hnsw_reserve(ruv_hnsw *x, uint32_t *ids, int n, ruv_error *err)
 	/* New records are all zeros: ids without a node, which n_ids may count from now on. */
 	atomic_fetch_add(&x->n_ids, n_new);
 	if (rc) {
-		while (x->reserved_ids.n > before && !hnsw_ids_push(&x->free_ids, x->reserved_ids.at[x->reserved_ids.n - 1], NULL))
+		while (x->reserved_ids.n > before &&
+		       !ruv_hnsw_ids_push(&x->free_ids, x->reserved_ids.at[x->reserved_ids.n - 1], NULL))
 			x->reserved_ids.n--;
 	}
 	pthread_mutex_unlock(&x->writer);
 	return rc;
 }
 
-int hnsw_upper_take(ruv_hnsw *x, int level, uint32_t *upper, ruv_error *err)
+int ruv_hnsw_upper_take(ruv_hnsw *x, int level, uint32_t *upper, ruv_error *err)
 {
 	uint32_t n_words = (uint32_t)(level * (1 + x->params.m));
 	int rc;
@@ -139,7 +140,7 @@ int hnsw_upper_take(ruv_hnsw *x, int level, uint32_t *upper, ruv_error *err)
 			atomic_store_explicit(&x->uppers[*upper + i], 0, memory_order_relaxed);
 		return RUV_OK;
 	}
-	rc = hnsw_region_use(&x->upper_region, ((size_t)x->n_upper_words + n_words) * sizeof(uint32_t), err);
+	rc = ruv_hnsw_region_use(&x->upper_region, ((size_t)x->n_upper_words + n_words) * sizeof(uint32_t), err);
 	if (rc)
 		return rc;
 	*upper = x->n_upper_words;
@@ -149,7 +150,7 @@ int hnsw_upper_take(ruv_hnsw *x, int level, uint32_t *upper, ruv_error *err)
 
 /* ---- linking ---- */
 
-int hnsw_select(const ruv_hnsw *x, hnsw_scratch *s, const hnsw_candidate *from, int n, int max, uint32_t *to, int n_to)
+int ruv_hnsw_select(const ruv_hnsw *x, hnsw_scratch *s, const hnsw_candidate *from, int n, int max, uint32_t *to, int n_to)
 {
 	enum { AT_ONCE = 8 };
 	float d[AT_ONCE];
@@ -170,7 +171,7 @@ int hnsw_select(const ruv_hnsw *x, hnsw_scratch *s, const hnsw_candidate *from, 
 	return n_to;
 }
 
-void hnsw_link(const ruv_hnsw *x, hnsw_scratch *s, uint32_t id, int level, uint32_t to)
+void ruv_hnsw_link(const ruv_hnsw *x, hnsw_scratch *s, uint32_t id, int level, uint32_t to)
 {
 	atomic_uint *list = hnsw_list(x, id, level);
 	int cap = hnsw_list_cap(x, level), n = hnsw_list_n(list, cap), kept = 0;
@@ -193,8 +194,8 @@ void hnsw_link(const ruv_hnsw *x, hnsw_scratch *s, uint32_t id, int level, uint3
 	for (int i = 0; i <= n; i++)
 		if (i == n || hnsw_is_live(x, s->near_ids[i]))
 			sorted[kept++] = (hnsw_candidate){s->near_distances[i], s->near_ids[i]};
-	qsort(sorted, (size_t)kept, sizeof *sorted, hnsw_by_distance);
-	n = hnsw_select(x, s, sorted, kept, cap, s->near_ids, 0);
+	qsort(sorted, (size_t)kept, sizeof *sorted, ruv_hnsw_by_distance);
+	n = ruv_hnsw_select(x, s, sorted, kept, cap, s->near_ids, 0);
 	hnsw_list_set(list, s->near_ids, n);
 }
 
@@ -219,20 +220,20 @@ static void link_node(ruv_hnsw *x, hnsw_scratch *s, uint32_t id, const float *ve
 		ruv_code_query_of_vector(&x->format, &s->query, vector);
 	else
 		ruv_code_query_of_code(&x->format, &s->query, hnsw_record(x, id));
-	hnsw_descend(x, s, &s->query, entry, top, n_ids);
+	ruv_hnsw_descend(x, s, &s->query, entry, top, n_ids);
 	for (int l = top; l >= 0; l--) {
 		uint32_t *chosen = s->chosen + (size_t)l * (size_t)(1 + x->params.m);
 		int kept = 0;
 		for (int i = 0; i < s->n_pool; i++)
 			s->pool[i].id &= ~HNSW_EXPANDED;
-		hnsw_walk(x, s, &s->query, l, ef, n_ids);
-		hnsw_clear_visited(s);
+		ruv_hnsw_walk(x, s, &s->query, l, ef, n_ids);
+		ruv_hnsw_clear_visited(s);
 		for (int i = 0; i < s->n_pool; i++) {
 			uint32_t other = s->pool[i].id & ~HNSW_EXPANDED;
 			if (other != id && hnsw_is_live(x, other))
 				s->list[kept++] = (hnsw_candidate){s->pool[i].d, other};
 		}
-		chosen[0] = (uint32_t)hnsw_select(x, s, s->list, kept, x->params.m, chosen + 1, 0);
+		chosen[0] = (uint32_t)ruv_hnsw_select(x, s, s->list, kept, x->params.m, chosen + 1, 0);
 		hnsw_list_set(hnsw_list(x, id, l), chosen + 1, (int)chosen[0]);
 	}
 	for (int l = 0; l <= top; l++) {
@@ -240,7 +241,7 @@ static void link_node(ruv_hnsw *x, hnsw_scratch *s, uint32_t id, const float *ve
 		for (uint32_t i = 1; i <= chosen[0]; i++) {
 			pthread_mutex_t *lock = &x->locks[chosen[i] % HNSW_LOCKS];
 			pthread_mutex_lock(lock);
-			hnsw_link(x, s, chosen[i], l, id);
+			ruv_hnsw_link(x, s, chosen[i], l, id);
 			pthread_mutex_unlock(lock);
 		}
 	}
@@ -258,7 +259,7 @@ typedef struct adding {
 	const int64_t *keys;
 	const uint32_t *ids;
 	hnsw_scratch **scratches;
-	int n, first; /* of this pass */
+	int n, first;   /* of this pass */
 	atomic_int bad; /* a row that is not there or not finite, plus one */
 } adding;
 
@@ -364,12 +365,12 @@ static int take_nodes(ruv_hnsw *x, uint32_t *ids, int n, uint32_t *n_new, ruv_er
 		int level = random_level(x);
 		uint32_t upper;
 		hnsw_tail *tail = hnsw_tail_of(x, ids[i]);
-		rc = hnsw_upper_take(x, level, &upper, err);
+		rc = ruv_hnsw_upper_take(x, level, &upper, err);
 		if (rc) { /* what has a block keeps it for the next time */
 			for (int j = 0; j < i; j++) {
 				tail = hnsw_tail_of(x, ids[j]);
 				if (tail->level)
-					(void)hnsw_ids_push(&x->free_uppers[tail->level], tail->upper, NULL);
+					(void)ruv_hnsw_ids_push(&x->free_uppers[tail->level], tail->upper, NULL);
 				tail->level = tail->upper = 0;
 			}
 			break;
@@ -383,7 +384,7 @@ static int take_nodes(ruv_hnsw *x, uint32_t *ids, int n, uint32_t *n_new, ruv_er
 		uint32_t n_ids = atomic_load(&x->n_ids);
 		for (int i = (int)n_reserved; i < taken; i++)
 			if (ids[i] < n_ids)
-				(void)hnsw_ids_push(&x->free_ids, ids[i], NULL);
+				(void)ruv_hnsw_ids_push(&x->free_ids, ids[i], NULL);
 		return rc;
 	}
 	x->reserved_ids.n -= n_reserved;
@@ -408,7 +409,7 @@ static int add(ruv_hnsw *x, const ruv_hnsw_rows *rows, const int64_t *keys, int 
 	run(pool, check_rows, &a, n);
 	if (atomic_load(&a.bad))
 		return ruv_fail(err, RUV_EINVAL, WHERE, "vector %d is missing or not finite", atomic_load(&a.bad) - 1);
-	hnsw_reclaim(x);
+	ruv_hnsw_reclaim(x);
 	if (!atomic_load(&x->begun)) {
 		rc = set_centre(x, rows, n, err);
 		if (rc)
@@ -421,8 +422,8 @@ static int add(ruv_hnsw *x, const ruv_hnsw_rows *rows, const int64_t *keys, int 
 	/* As if every node were new: a few more than needed. */
 	n_ids = atomic_load(&x->n_ids) + (uint32_t)n;
 	for (int i = 0; i < n_threads; i++) {
-		a.scratches[i] = hnsw_scratch_take(x, (int)pool_cap, n_ids);
-		if (!a.scratches[i] || hnsw_reserve_list(a.scratches[i], list_cap)) {
+		a.scratches[i] = ruv_hnsw_scratch_take(x, (int)pool_cap, n_ids);
+		if (!a.scratches[i] || ruv_hnsw_reserve_list(a.scratches[i], list_cap)) {
 			rc = ruv_fail_memory(err, WHERE, list_cap * sizeof(hnsw_candidate));
 			goto done;
 		}
@@ -444,7 +445,7 @@ static int add(ruv_hnsw *x, const ruv_hnsw_rows *rows, const int64_t *keys, int 
 	run(pool, link_rows, &a, n - a.first);
 done:
 	for (int i = 0; i < n_threads; i++)
-		hnsw_scratch_give(x, a.scratches[i]);
+		ruv_hnsw_scratch_give(x, a.scratches[i]);
 	free(a.scratches);
 	return rc;
 }
@@ -457,7 +458,7 @@ static void maybe_repair(ruv_hnsw *x, ruv_pool *pool)
 
 	if (n_removed >= REPAIR_MAX || (n_removed >= REPAIR_MIN && n_removed >= n_live / REPAIR_SHARE) ||
 	    (x->n_added >= REPAIR_MIN && x->n_added >= n_live / 8))
-		(void)hnsw_repair(x, pool, NULL);
+		(void)ruv_hnsw_repair_links(x, pool, NULL);
 }
 
 int ruv_hnsw_add(ruv_hnsw *x, const ruv_hnsw_rows *rows, const int64_t *keys, int n, uint32_t *ids, ruv_pool *pool, ruv_error *err)
@@ -493,7 +494,7 @@ int ruv_hnsw_remove(ruv_hnsw *x, uint32_t id, ruv_error *err)
 	if (id >= atomic_load(&x->n_ids) || !hnsw_is_live(x, id)) {
 		rc = ruv_fail(err, RUV_ENOTFOUND, WHERE, "id %u holds no node", id);
 	} else {
-		rc = hnsw_ids_push(&x->dead_ids, id, err);
+		rc = ruv_hnsw_ids_push(&x->dead_ids, id, err);
 		if (!rc) {
 			atomic_store_explicit(&x->keys[id], -1, memory_order_release);
 			atomic_fetch_add(&x->n_removed, 1);
@@ -518,7 +519,7 @@ int ruv_hnsw_update(ruv_hnsw *x, uint32_t id, const float *vector, uint32_t *new
 		rc = ruv_fail(err, RUV_ENOTFOUND, WHERE, "id %u holds no node", id);
 		goto done;
 	}
-	rc = hnsw_ids_reserve(&x->dead_ids, 1, err);
+	rc = ruv_hnsw_ids_reserve(&x->dead_ids, 1, err);
 	if (rc)
 		goto done;
 	key = atomic_load(&x->keys[id]);
@@ -547,7 +548,7 @@ int ruv_hnsw_repair(ruv_hnsw *x, ruv_pool *pool, ruv_error *err)
 	int rc;
 
 	pthread_mutex_lock(&x->writer);
-	rc = hnsw_repair(x, pool, err);
+	rc = ruv_hnsw_repair_links(x, pool, err);
 	pthread_mutex_unlock(&x->writer);
 	return rc;
 }
