@@ -242,7 +242,10 @@ class Terminal:
 
     def __init__(self, *args):
         self.seen = ""
-        self.pid, self.fd = pty.fork()
+        try:
+            self.pid, self.fd = pty.fork()
+        except OSError as e:  # a bare chroot has no /dev/pts
+            raise unittest.SkipTest(f"no terminal can be made here: {e}") from e
         if self.pid == 0:
             try:
                 os.chdir(work)
