@@ -2,9 +2,10 @@
  *
  * A repair gives every node that has links to removed ones others in their place: of what the removed ones were linked with, the
  * nearest that the selection rule lets beside the links it keeps (Singh et al. 2021, FreshDiskANN, with the kept links fixed, so
- * that a list costs one selection of a few and not of all). Then it walks level 0 from the entry point and links in whatever it did
- * not get to. Only a node's own task writes its lists, and of other lists it reads those of removed nodes, which nobody writes: no
- * locks. Layer: memory. */
+ * that a list costs one selection of a few and not of all). What this cannot keep up, a node gets back by being linked like a new one
+ * whenever it has lost M / 2 links: with that, no recall is lost however often half of the nodes are replaced. Then the repair walks
+ * level 0 from the entry point and links in whatever it did not get to. While lists are mended, only a node's own task writes them, and
+ * of other lists it reads those of removed nodes, which nobody writes: no locks. Layer: memory. */
 #include <stdlib.h>
 
 #include "memory/hnsw_impl.h"
@@ -50,6 +51,8 @@ static void repair_list(const repair *r, hnsw_scratch *s, uint32_t id, int level
 		n_dead += has_bit(r->dead, hnsw_list_at(list, i));
 	if (!n_dead)
 		return;
+	if (!level)
+		hnsw_tail_of(x, id)->lost += (uint32_t)n_dead;
 	n_dead = 0;
 	visit(s, id);
 	for (int i = 0; i < n; i++) {
@@ -99,6 +102,58 @@ static void repair_block(void *arg, int task, int thread)
 		if (hnsw_is_live(r->x, id))
 			for (int l = 0; l <= (int)hnsw_tail_of(r->x, id)->level; l++)
 				repair_list(r, r->scratches[thread], id, l);
+}
+
+/* Links a node on level 0 as if it were new, and keeps of its old links as many as there are places. */
+static void link_again(const repair *r, hnsw_scratch *s, uint32_t id)
+{
+	ruv_hnsw *x = r->x;
+	atomic_uint *list = hnsw_list(x, id, 0);
+	pthread_mutex_t *lock = &x->locks[id % HNSW_LOCKS];
+	uint32_t *chosen = s->chosen;
+	int n = 0, n_chosen, degree;
+
+	ruv_code_query_of_code(&x->format, &s->query, hnsw_record(x, id));
+	if (!ruv_hnsw_descend(x, s, &s->query, atomic_load(&x->entry), 0, r->n_ids))
+		return;
+	ruv_hnsw_walk(x, s, &s->query, 0, x->params.ef_construction, r->n_ids);
+	ruv_hnsw_clear_visited(s);
+	for (int i = 0; i < s->n_pool; i++) {
+		hnsw_candidate c = {s->pool[i].d, s->pool[i].id & ~HNSW_EXPANDED};
+		if (c.id != id && hnsw_is_live(x, c.id))
+			s->list[n++] = c;
+	}
+	n_chosen = ruv_hnsw_select(x, s, s->list, n, x->params.m, chosen, 0);
+	pthread_mutex_lock(lock);
+	n = hnsw_list_n(list, x->m0);
+	degree = n_chosen;
+	memcpy(s->near_ids, chosen, (size_t)n_chosen * sizeof *chosen);
+	for (int i = 0; i < n && degree < n; i++) {
+		uint32_t other = hnsw_list_at(list, i);
+		bool has = false;
+		for (int j = 0; j < n_chosen && !has; j++)
+			has = chosen[j] == other;
+		if (!has)
+			s->near_ids[degree++] = other;
+	}
+	hnsw_list_set(list, s->near_ids, degree);
+	pthread_mutex_unlock(lock);
+	for (int i = 0; i < n_chosen; i++) {
+		lock = &x->locks[chosen[i] % HNSW_LOCKS];
+		pthread_mutex_lock(lock);
+		ruv_hnsw_link(x, s, chosen[i], 0, id);
+		pthread_mutex_unlock(lock);
+	}
+	hnsw_tail_of(x, id)->lost = 0;
+}
+
+static void link_block(void *arg, int task, int thread)
+{
+	const repair *r = arg;
+
+	for (uint32_t id = (uint32_t)task * BLOCK; id < r->n_ids && id < ((uint32_t)task + 1) * BLOCK; id++)
+		if (hnsw_is_live(r->x, id) && hnsw_tail_of(r->x, id)->lost >= (uint32_t)r->x->params.m / 2)
+			link_again(r, r->scratches[thread], id);
 }
 
 /* The live node with the most levels becomes the entry point when the present one is removed. */
@@ -186,6 +241,17 @@ static void reach(const repair *r, hnsw_scratch *s, const uint64_t *reached, uin
 	}
 }
 
+static void run(ruv_pool *pool, ruv_pool_fn *fn, repair *r)
+{
+	int n_tasks = (int)((r->n_ids + BLOCK - 1) / BLOCK);
+
+	if (pool)
+		ruv_pool_run(pool, fn, r, n_tasks);
+	else
+		for (int i = 0; i < n_tasks; i++)
+			fn(r, i, 0);
+}
+
 int ruv_hnsw_repair_links(ruv_hnsw *x, ruv_pool *pool, ruv_error *err)
 {
 	int n_threads = pool ? ruv_pool_n_threads(pool) : 1, rc = RUV_OK;
@@ -193,6 +259,7 @@ int ruv_hnsw_repair_links(ruv_hnsw *x, ruv_pool *pool, ruv_error *err)
 	size_t words = ((size_t)r.n_ids + 63) / 64 + 1, n_dead = x->dead_ids.n;
 	uint64_t *reached = calloc(words, sizeof *reached);
 	uint32_t *queue = malloc(((size_t)r.n_ids + 1) * sizeof *queue);
+	size_t list_cap = (size_t)(x->n_gather > x->params.ef_construction ? x->n_gather : x->params.ef_construction) + 1;
 	unsigned epoch;
 
 	r.dead = calloc(words, sizeof *r.dead);
@@ -203,8 +270,8 @@ int ruv_hnsw_repair_links(ruv_hnsw *x, ruv_pool *pool, ruv_error *err)
 	}
 	for (int i = 0; i < n_threads; i++) {
 		r.scratches[i] = ruv_hnsw_scratch_take(x, x->params.ef_construction, r.n_ids);
-		if (!r.scratches[i] || ruv_hnsw_reserve_list(r.scratches[i], (size_t)x->n_gather + 1)) {
-			rc = ruv_fail_memory(err, WHERE, (size_t)x->n_gather * sizeof(hnsw_candidate));
+		if (!r.scratches[i] || ruv_hnsw_reserve_list(r.scratches[i], list_cap)) {
+			rc = ruv_fail_memory(err, WHERE, list_cap * sizeof(hnsw_candidate));
 			goto done;
 		}
 	}
@@ -222,13 +289,9 @@ int ruv_hnsw_repair_links(ruv_hnsw *x, ruv_pool *pool, ruv_error *err)
 	for (size_t i = 0; i < n_dead; i++)
 		r.dead[x->dead_ids.at[i] / 64] |= 1ull << x->dead_ids.at[i] % 64;
 	if (n_dead) {
-		int n_tasks = (int)((r.n_ids + BLOCK - 1) / BLOCK);
-		if (pool)
-			ruv_pool_run(pool, repair_block, &r, n_tasks);
-		else
-			for (int i = 0; i < n_tasks; i++)
-				repair_block(&r, i, 0);
+		run(pool, repair_block, &r);
 		choose_entry(&r);
+		run(pool, link_block, &r);
 	}
 	if (atomic_load(&x->entry) != HNSW_NO_ENTRY) {
 		uint32_t entry = (uint32_t)atomic_load(&x->entry);

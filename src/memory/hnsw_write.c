@@ -377,6 +377,7 @@ static int take_nodes(ruv_hnsw *x, uint32_t *ids, int n, uint32_t *n_new, ruv_er
 		}
 		tail->level = (uint32_t)level;
 		tail->upper = upper;
+		tail->lost = 0;
 		atomic_store_explicit(&tail->list[0], 0, memory_order_relaxed);
 		atomic_store_explicit(&tail->dead, 0, memory_order_relaxed);
 	}
