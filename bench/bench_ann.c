@@ -4,8 +4,8 @@
  *             [--write F] [--save F]
  *
  * F: raw little-endian float32, D a vector; they are normalised. The last Q vectors of the file are the queries. Without a file, N
- * vectors are made up: clusters within clusters in 64 dimensions of falling variance, mixed into 384, around a common mean; about as
- * hard for an index as sentence embeddings. Truth is an exact scan. Queries run on one thread and are timed by its CPU clock. */
+ * vectors are made up: clusters within clusters in 64 dimensions of falling variance, mixed into 384, around a common mean; about
+ * as hard for an index as sentence embeddings. Truth is an exact scan. Queries run on one thread and are timed by its CPU clock. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -227,7 +227,8 @@ static void filters(bench *b, ruv_hnsw *index)
 				int nearer = 0;
 				for (int i = 0; i < b->n; i++)
 					if (bits[i / 64] >> i % 64 & 1)
-						nearer += kernels->dot(vector, b->vectors + (size_t)i * (size_t)b->dim, b->dim) > hits[n - 1].score;
+						nearer += kernels->dot(vector, b->vectors + (size_t)i * (size_t)b->dim, b->dim) >
+						          hits[n - 1].score;
 				found -= nearer > n - 1 ? nearer - (n - 1) : 0;
 			}
 		}

@@ -1,8 +1,8 @@
 /* codes.c - see codes.h.
  *
  * Four vectors at a time: their sums are reduced together and their headers transposed, so that what surrounds the multiplications
- * is shared. Cache lines of vectors PREFETCH places ahead are asked for meanwhile; a walk through a graph misses the caches on nearly
- * every one. Instruction sets stand on their functions (attribute `target`); ruv_cpu_get() decides once. Layer: memory. */
+ * is shared. Cache lines of vectors PREFETCH places ahead are asked for meanwhile; a walk through a graph misses the caches on
+ * nearly every one. Instruction sets stand on their functions (attribute `target`); ruv_cpu_get() decides once. Layer: memory. */
 #include "memory/codes.h"
 
 #include <math.h>
@@ -169,25 +169,25 @@ static int dot4_scalar(const unsigned char *c, const int8_t *q, int n)
 }
 
 /* A kernel that takes one vector after the other. */
-#define ONE_BY_ONE(dot_one)                                                                                                    \
-	int lines = f->n_bytes + (int)sizeof(ruv_code_header);                                                                 \
-	for (int i = 0; i < n && i < PREFETCH; i++)                                                                            \
-		prefetch(codes + ids[i] * stride, lines);                                                                      \
-	for (int i = 0; i < n; i++) {                                                                                          \
-		const unsigned char *code = codes + ids[i] * stride;                                                           \
-		if (i + PREFETCH < n)                                                                                          \
-			prefetch(codes + ids[i + PREFETCH] * stride, lines);                                                   \
-		distances[i] = finish(f, q, code, dot_one(code, q->codes, f->n_bytes));                                        \
+#define ONE_BY_ONE(dot_one)                                                                                                        \
+	int lines = f->n_bytes + (int)sizeof(ruv_code_header);                                                                     \
+	for (int i = 0; i < n && i < PREFETCH; i++)                                                                                \
+		prefetch(codes + ids[i] * stride, lines);                                                                          \
+	for (int i = 0; i < n; i++) {                                                                                              \
+		const unsigned char *code = codes + ids[i] * stride;                                                               \
+		if (i + PREFETCH < n)                                                                                              \
+			prefetch(codes + ids[i + PREFETCH] * stride, lines);                                                       \
+		distances[i] = finish(f, q, code, dot_one(code, q->codes, f->n_bytes));                                            \
 	}
 
 static void distances8_scalar(float *distances, const ruv_code_format *f, const ruv_code_query *q, const unsigned char *codes,
-			      size_t stride, const uint32_t *ids, int n)
+                              size_t stride, const uint32_t *ids, int n)
 {
 	ONE_BY_ONE(dot8_scalar)
 }
 
 static void distances4_scalar(float *distances, const ruv_code_format *f, const ruv_code_query *q, const unsigned char *codes,
-			      size_t stride, const uint32_t *ids, int n)
+                              size_t stride, const uint32_t *ids, int n)
 {
 	ONE_BY_ONE(dot4_scalar)
 }
@@ -195,21 +195,21 @@ static void distances4_scalar(float *distances, const ruv_code_format *f, const 
 typedef float v16 __attribute__((vector_size(64), aligned(4), may_alias));
 
 /* term: what the sums take of two v16 or two floats x and y */
-#define ROWS_BODY(term)                                                                                                        \
-	v16 s0 = {0}, s1 = {0};                                                                                                \
-	float sum = 0;                                                                                                         \
-	int i = 0;                                                                                                             \
-	for (; i + 32 <= n; i += 32) {                                                                                         \
-		v16 x0 = *(const v16 *)(a + i), y0 = *(const v16 *)(b + i);                                                    \
-		v16 x1 = *(const v16 *)(a + i + 16), y1 = *(const v16 *)(b + i + 16);                                          \
-		s0 += term(x0, y0);                                                                                            \
-		s1 += term(x1, y1);                                                                                            \
-	}                                                                                                                      \
-	s0 += s1;                                                                                                              \
-	for (int j = 0; j < 16; j++)                                                                                           \
-		sum += s0[j];                                                                                                  \
-	for (; i < n; i++)                                                                                                     \
-		sum += term(a[i], b[i]);                                                                                       \
+#define ROWS_BODY(term)                                                                                                            \
+	v16 s0 = {0}, s1 = {0};                                                                                                    \
+	float sum = 0;                                                                                                             \
+	int i = 0;                                                                                                                 \
+	for (; i + 32 <= n; i += 32) {                                                                                             \
+		v16 x0 = *(const v16 *)(a + i), y0 = *(const v16 *)(b + i);                                                        \
+		v16 x1 = *(const v16 *)(a + i + 16), y1 = *(const v16 *)(b + i + 16);                                              \
+		s0 += term(x0, y0);                                                                                                \
+		s1 += term(x1, y1);                                                                                                \
+	}                                                                                                                          \
+	s0 += s1;                                                                                                                  \
+	for (int j = 0; j < 16; j++)                                                                                               \
+		sum += s0[j];                                                                                                      \
+	for (; i < n; i++)                                                                                                         \
+		sum += term(a[i], b[i]);                                                                                           \
 	return sum;
 #define PRODUCT(x, y) ((x) * (y))
 #define SQUARE(x, y) (((x) - (y)) * ((x) - (y)))
@@ -231,25 +231,13 @@ static const ruv_code_kernels scalar = {"scalar", distances8_scalar, distances4_
 #define AVX2 __attribute__((target("avx2,fma")))
 #define AVX512 __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma")))
 
-AVX2 static float dot_avx2(const float *a, const float *b, int n)
-{
-	ROWS_BODY(PRODUCT)
-}
+AVX2 static float dot_avx2(const float *a, const float *b, int n){ROWS_BODY(PRODUCT)}
 
-AVX2 static float squared_avx2(const float *a, const float *b, int n)
-{
-	ROWS_BODY(SQUARE)
-}
+AVX2 static float squared_avx2(const float *a, const float *b, int n){ROWS_BODY(SQUARE)}
 
-AVX512 static float dot_avx512(const float *a, const float *b, int n)
-{
-	ROWS_BODY(PRODUCT)
-}
+AVX512 static float dot_avx512(const float *a, const float *b, int n){ROWS_BODY(PRODUCT)}
 
-AVX512 static float squared_avx512(const float *a, const float *b, int n)
-{
-	ROWS_BODY(SQUARE)
-}
+AVX512 static float squared_avx512(const float *a, const float *b, int n){ROWS_BODY(SQUARE)}
 
 AVX2 static inline int sum_avx2(__m256i s)
 {
@@ -295,16 +283,10 @@ AVX2 static inline int dot4_avx2(const unsigned char *c, const int8_t *q, int n)
 }
 
 AVX2 static void distances8_avx2(float *distances, const ruv_code_format *f, const ruv_code_query *q, const unsigned char *codes,
-				 size_t stride, const uint32_t *ids, int n)
-{
-	ONE_BY_ONE(dot8_avx2)
-}
+                                 size_t stride, const uint32_t *ids, int n){ONE_BY_ONE(dot8_avx2)}
 
 AVX2 static void distances4_avx2(float *distances, const ruv_code_format *f, const ruv_code_query *q, const unsigned char *codes,
-				 size_t stride, const uint32_t *ids, int n)
-{
-	ONE_BY_ONE(dot4_avx2)
-}
+                                 size_t stride, const uint32_t *ids, int n){ONE_BY_ONE(dot4_avx2)}
 
 /* The sums of four vectors of sixteen, as one vector of four. */
 AVX512 static inline __m128i sums_of_four(__m512i a0, __m512i a1, __m512i a2, __m512i a3)
@@ -322,7 +304,8 @@ struct four {
 	const unsigned char *c[4];
 };
 
-AVX512 static inline void finish_four(float *to, const ruv_code_format *f, const ruv_code_query *q, const struct four *v, __m128i dots)
+AVX512 static inline void finish_four(float *to, const ruv_code_format *f, const ruv_code_query *q, const struct four *v,
+                                      __m128i dots)
 {
 	__m128 scale = _mm_load_ps((const float *)(const void *)(v->c[0] + f->n_bytes));
 	__m128 bias = _mm_load_ps((const float *)(const void *)(v->c[1] + f->n_bytes));
@@ -371,33 +354,30 @@ AVX512 static inline __m128i dots4(const ruv_code_format *f, const ruv_code_quer
 }
 
 /* The last one to three vectors are done as four, with the last of them several times. */
-#define FOUR_BY_FOUR(dots)                                                                                                     \
-	int lines = f->n_bytes + (int)sizeof(ruv_code_header);                                                                 \
-	for (int i = 0; i < n && i < PREFETCH; i++)                                                                            \
-		prefetch(codes + ids[i] * stride, lines);                                                                      \
-	for (int i = 0; i < n; i += 4) {                                                                                       \
-		struct four v;                                                                                                 \
-		for (int j = 0; j < 4; j++)                                                                                    \
-			v.c[j] = codes + ids[i + j < n ? i + j : n - 1] * stride;                                              \
-		for (int j = i + PREFETCH; j < i + PREFETCH + 4 && j < n; j++)                                                 \
-			prefetch(codes + ids[j] * stride, lines);                                                              \
-		if (i + 4 <= n) {                                                                                              \
-			finish_four(distances + i, f, q, &v, dots(f, q, &v));                                                  \
-		} else {                                                                                                       \
-			float last[4];                                                                                         \
-			finish_four(last, f, q, &v, dots(f, q, &v));                                                           \
-			memcpy(distances + i, last, (size_t)(n - i) * sizeof *last);                                           \
-		}                                                                                                              \
+#define FOUR_BY_FOUR(dots)                                                                                                         \
+	int lines = f->n_bytes + (int)sizeof(ruv_code_header);                                                                     \
+	for (int i = 0; i < n && i < PREFETCH; i++)                                                                                \
+		prefetch(codes + ids[i] * stride, lines);                                                                          \
+	for (int i = 0; i < n; i += 4) {                                                                                           \
+		struct four v;                                                                                                     \
+		for (int j = 0; j < 4; j++)                                                                                        \
+			v.c[j] = codes + ids[i + j < n ? i + j : n - 1] * stride;                                                  \
+		for (int j = i + PREFETCH; j < i + PREFETCH + 4 && j < n; j++)                                                     \
+			prefetch(codes + ids[j] * stride, lines);                                                                  \
+		if (i + 4 <= n) {                                                                                                  \
+			finish_four(distances + i, f, q, &v, dots(f, q, &v));                                                      \
+		} else {                                                                                                           \
+			float last[4];                                                                                             \
+			finish_four(last, f, q, &v, dots(f, q, &v));                                                               \
+			memcpy(distances + i, last, (size_t)(n - i) * sizeof *last);                                               \
+		}                                                                                                                  \
 	}
 
-AVX512 static void distances8_avx512(float *distances, const ruv_code_format *f, const ruv_code_query *q, const unsigned char *codes,
-				     size_t stride, const uint32_t *ids, int n)
-{
-	FOUR_BY_FOUR(dots8)
-}
+AVX512 static void distances8_avx512(float *distances, const ruv_code_format *f, const ruv_code_query *q,
+                                     const unsigned char *codes, size_t stride, const uint32_t *ids, int n){FOUR_BY_FOUR(dots8)}
 
-AVX512 static void distances4_avx512(float *distances, const ruv_code_format *f, const ruv_code_query *q, const unsigned char *codes,
-				     size_t stride, const uint32_t *ids, int n)
+AVX512 static void distances4_avx512(float *distances, const ruv_code_format *f, const ruv_code_query *q,
+                                     const unsigned char *codes, size_t stride, const uint32_t *ids, int n)
 {
 	FOUR_BY_FOUR(dots4)
 }

@@ -1,10 +1,10 @@
 /* codes.h - vectors in 8 or 4 bits a component, and inner products with them.
  *
- * Locally adaptive quantization (LVQ, Aguerrebere et al. 2023): a vector minus the centre of all, x - m, becomes bias + scale * c with
- * scale and bias of its own and c in 0..2^bits - 1. A query is q - m in signed bytes with one scale, or another vector's code. What a
- * kernel returns is a distance that sorts as the metric does, smaller is nearer:
- *     inner product:  -(q . x)          Euclidean:  |q - x|^2 / 2
- * up to quantization. Everything but (q - m) . (x - m) is a constant of the query or of the vector, which its header keeps.
+ * Locally adaptive quantization (LVQ, Aguerrebere et al. 2023): a vector minus the centre of all, x - m, becomes bias + scale * c
+ * with scale and bias of its own and c in 0..2^bits - 1. A query is q - m in signed bytes with one scale, or another vector's code.
+ * What a kernel returns is a distance that sorts as the metric does, smaller is nearer: inner product:  -(q . x) Euclidean:  |q -
+ * x|^2 / 2 up to quantization. Everything but (q - m) . (x - m) is a constant of the query or of the vector, which its header
+ * keeps.
  *
  * A coded vector: the codes, n_bytes of them, then a ruv_code_header.
  *   8 bits: byte i is component i.   4 bits: byte 64 b + j is component 128 b + j (low half) and 128 b + 64 + j (high half).
@@ -17,7 +17,7 @@
 
 typedef struct ruv_code_format {
 	int dimension, bits; /* 8 or 4 */
-	int n_bytes;	     /* of a vector's codes: a multiple of 64 */
+	int n_bytes;         /* of a vector's codes: a multiple of 64 */
 	int n_components;    /* the dimension rounded up: a multiple of 64, of 128 with 4 bits */
 	bool euclidean;
 	float centre_norm2;
@@ -46,10 +46,10 @@ void ruv_code_encode(const ruv_code_format *format, unsigned char *to, const flo
 void ruv_code_query_of_vector(const ruv_code_format *format, ruv_code_query *query, const float *vector);
 void ruv_code_query_of_code(const ruv_code_format *format, ruv_code_query *query, const unsigned char *code);
 
-/* distances[i] of the coded vector at codes + ids[i] * stride, for i < n; reads ahead of itself. stride in bytes, `codes` and stride
- * multiples of 16. `query` is const all over. */
+/* distances[i] of the coded vector at codes + ids[i] * stride, for i < n; reads ahead of itself. stride in bytes, `codes` and
+ * stride multiples of 16. `query` is const all over. */
 typedef void ruv_code_distances_fn(float *distances, const ruv_code_format *format, const ruv_code_query *query,
-				   const unsigned char *codes, size_t stride, const uint32_t *ids, int n);
+                                   const unsigned char *codes, size_t stride, const uint32_t *ids, int n);
 /* The inner product, or the squared distance, of any two rows. */
 typedef float ruv_rows_fn(const float *a, const float *b, int n);
 

@@ -2,10 +2,10 @@
  *
  * A repair gives every node that has links to removed ones others in their place: of what the removed ones were linked with, the
  * nearest that the selection rule lets beside the links it keeps (Singh et al. 2021, FreshDiskANN, with the kept links fixed, so
- * that a list costs one selection of a few and not of all). What this cannot keep up, a node gets back by being linked like a new one
- * whenever it has lost M / 2 links: with that, no recall is lost however often half of the nodes are replaced. Then the repair walks
- * level 0 from the entry point and links in whatever it did not get to. While lists are mended, only a node's own task writes them, and
- * of other lists it reads those of removed nodes, which nobody writes: no locks. Layer: memory. */
+ * that a list costs one selection of a few and not of all). What this cannot keep up, a node gets back by being linked like a new
+ * one whenever it has lost M / 2 links: with that, no recall is lost however often half of the nodes are replaced. Then the repair
+ * walks level 0 from the entry point and links in whatever it did not get to. While lists are mended, only a node's own task writes
+ * them, and of other lists it reads those of removed nodes, which nobody writes: no locks. Layer: memory. */
 #include <stdlib.h>
 
 #include "memory/hnsw_impl.h"

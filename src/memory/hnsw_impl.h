@@ -45,7 +45,7 @@ typedef struct hnsw_tail {
 	atomic_uint dead; /* the epoch in which another node took the key over; 0: none has */
 	uint32_t level;
 	uint32_t upper;     /* word of `uppers` where the lists of levels 1.. begin, 1 + m words each; 0: level 0 only */
-	uint32_t lost;	    /* the writer's: links of level 0 that went with removed nodes since the node was linked */
+	uint32_t lost;      /* the writer's: links of level 0 that went with removed nodes since the node was linked */
 	atomic_uint list[]; /* the count, then ids: level 0, 1 + 2m words */
 } hnsw_tail;
 

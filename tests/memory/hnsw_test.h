@@ -53,9 +53,10 @@ static inline int greater_first(const void *a, const void *b)
 	return x > y ? -1 : x < y;
 }
 
-/* What a hit must score at least to be one of the k nearest among the n vectors that `in` (NULL: all) lets in; how many these are goes
- * to *n_in. */
-static inline double kth_score(ruv_hnsw_metric metric, const float *vectors, const bool *in, int n, int dim, const float *query, int k, int *n_in)
+/* What a hit must score at least to be one of the k nearest among the n vectors that `in` (NULL: all) lets in; how many these are
+ * goes to *n_in. */
+static inline double kth_score(ruv_hnsw_metric metric, const float *vectors, const bool *in, int n, int dim, const float *query,
+                               int k, int *n_in)
 {
 	double *scores = malloc(sizeof *scores * (size_t)n + 1), kth;
 

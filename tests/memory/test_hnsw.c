@@ -20,7 +20,8 @@ typedef struct fixture {
 
 static void open_fixture(fixture *f, int dim, int cap, ruv_hnsw_metric metric, int bits, int m, int efc)
 {
-	ruv_hnsw_params p = {.dimension = dim, .metric = metric, .bits = bits, .m = m, .ef_construction = efc, .max_nodes = (uint32_t)cap};
+	ruv_hnsw_params p = {
+	    .dimension = dim, .metric = metric, .bits = bits, .m = m, .ef_construction = efc, .max_nodes = (uint32_t)cap};
 
 	*f = (fixture){.metric = metric, .dim = dim, .cap = cap};
 	f->rows = calloc((size_t)cap * (size_t)dim, sizeof *f->rows);
@@ -76,8 +77,8 @@ static void check_graph(fixture *f, int64_t n_nodes)
 	assert_int_equal(report.n_isolated, 0);
 }
 
-/* Share of the true k nearest that were found. Every search must return min(k, passing) different nodes that pass, in order, with true
- * scores; under RUV_HNSW_GRAPH it may return fewer. */
+/* Share of the true k nearest that were found. Every search must return min(k, passing) different nodes that pass, in order, with
+ * true scores; under RUV_HNSW_GRAPH it may return fewer. */
 static double recall(fixture *f, const float *queries, int n_queries, const ruv_hnsw_query *how, const bool *pass)
 {
 	ruv_hnsw_rows rows = {.base = f->rows, .stride = (size_t)f->dim};
@@ -133,7 +134,8 @@ static void test_codes_keep_distances(void **state)
 			int dim = dims[d], bits = variant & 1 ? 8 : 4;
 			bool euclidean = variant & 2;
 			ruv_hnsw_metric metric = euclidean ? RUV_HNSW_L2 : RUV_HNSW_IP;
-			float *v = make_vectors(N + 1, dim, 11 + d), *centre = calloc((size_t)dim, sizeof *centre), *q = v + N * dim;
+			float *v = make_vectors(N + 1, dim, 11 + d), *centre = calloc((size_t)dim, sizeof *centre),
+			      *q = v + N * dim;
 			ruv_code_format f;
 			ruv_code_query query, node;
 			unsigned char *codes;
@@ -168,13 +170,15 @@ static void test_codes_keep_distances(void **state)
 				fn(got, &f, &query, codes, stride, ids, N);
 				for (int i = 0; i < N; i++) {
 					const float *x = v + (size_t)ids[i] * (size_t)dim;
-					double want = -true_score(metric, x, q, dim) / (euclidean ? 2 : 1), off = fabs(got[i] - want);
+					double want = -true_score(metric, x, q, dim) / (euclidean ? 2 : 1),
+					       off = fabs(got[i] - want);
 					worst = off > worst ? off : worst;
 					if (!k)
 						first[i] = got[i];
 					assert_true(fabsf(got[i] - first[i]) < 1e-5f);
 					assert_true(fabs(kernels[k]->dot(x, q, dim) - true_score(RUV_HNSW_IP, x, q, dim)) < 1e-5);
-					assert_true(fabs(kernels[k]->squared(x, q, dim) + true_score(RUV_HNSW_L2, x, q, dim)) < 1e-5);
+					assert_true(fabs(kernels[k]->squared(x, q, dim) + true_score(RUV_HNSW_L2, x, q, dim)) <
+					            1e-5);
 				}
 				/* Any count of vectors gives the same as all of them. */
 				for (int n = 0; n < 9; n++) {
@@ -227,7 +231,8 @@ static void test_recall(void **state)
 	(void)state;
 	assert_ok(ruv_pool_create(&pool, 2, &err), err);
 	for (size_t c = 0; c < sizeof cases / sizeof *cases; c++) {
-		float *v = make_vectors(cases[c].n + N_QUERIES, cases[c].dim, 3 + c), *queries = v + (size_t)cases[c].n * (size_t)cases[c].dim;
+		float *v = make_vectors(cases[c].n + N_QUERIES, cases[c].dim, 3 + c),
+		      *queries = v + (size_t)cases[c].n * (size_t)cases[c].dim;
 		ruv_hnsw_query graph = {.k = 10, .how = RUV_HNSW_GRAPH}, exact = {.k = 10, .how = RUV_HNSW_SCAN}, wide = {.k = 64};
 		fixture f;
 		double by_graph, by_scan, by_wide;
@@ -237,8 +242,8 @@ static void test_recall(void **state)
 		by_graph = recall(&f, queries, N_QUERIES, &graph, NULL);
 		by_scan = recall(&f, queries, N_QUERIES, &exact, NULL);
 		by_wide = recall(&f, queries, N_QUERIES, &wide, NULL);
-		print_message("%d x %d, %d bits: recall@10 %.4f by the graph, %.4f by scanning; recall@64 %.4f\n", cases[c].n, cases[c].dim,
-			      cases[c].bits, by_graph, by_scan, by_wide);
+		print_message("%d x %d, %d bits: recall@10 %.4f by the graph, %.4f by scanning; recall@64 %.4f\n", cases[c].n,
+		              cases[c].dim, cases[c].bits, by_graph, by_scan, by_wide);
 		assert_true(by_graph >= cases[c].floor);
 		assert_true(by_scan >= 0.99);
 		assert_true(by_wide >= cases[c].floor);
@@ -348,10 +353,10 @@ static void test_parameters(void **state)
 		assert_ok(ruv_hnsw_create(&x, &good, &err), err);
 		ruv_hnsw_free(x);
 	}
-#define REFUSED(field, value)                                                                                                  \
-	p = good;                                                                                                              \
-	p.field = value;                                                                                                       \
-	assert_int_equal(ruv_hnsw_create(&x, &p, &err), RUV_EINVAL);                                                           \
+#define REFUSED(field, value)                                                                                                      \
+	p = good;                                                                                                                  \
+	p.field = value;                                                                                                           \
+	assert_int_equal(ruv_hnsw_create(&x, &p, &err), RUV_EINVAL);                                                               \
 	assert_null(x)
 	REFUSED(dimension, 0);
 	REFUSED(dimension, RUV_HNSW_MAX_DIMENSION + 1);
@@ -465,7 +470,7 @@ static void test_churn(void **state)
 	check_graph(&f, N);
 	after = recall(&f, queries, Q, &how, NULL);
 	print_message("recall@10 fresh %.4f, after removing and adding a half twice %.4f; %u ids for %d nodes\n", fresh, after,
-		      ruv_hnsw_n_ids(f.index), N);
+	              ruv_hnsw_n_ids(f.index), N);
 	assert_true(after >= fresh - 0.005);
 	ruv_hnsw_get_stats(f.index, &stats);
 	assert_int_equal(stats.n_removed, 0);
@@ -600,9 +605,8 @@ static void test_save_and_open(void **state)
 		assert_ok(ruv_hnsw_remove(f.index, id, &err), err);
 		f.in[id] = false;
 	}
-	assert_int_equal(ruv_hnsw_save(f.index, path,
-				       "0123456789012345678901234567890123456789012345678901234567890123", &err),
-			 RUV_EINVAL);
+	assert_int_equal(ruv_hnsw_save(f.index, path, "0123456789012345678901234567890123456789012345678901234567890123", &err),
+	                 RUV_EINVAL);
 	assert_true(ruv_hnsw_save(f.index, "/nonexistent/index", "", &err) < 0);
 	assert_ok(ruv_hnsw_save(f.index, path, "embedder 7, version 12", &err), err);
 	for (unsigned open_how = 0; open_how < 4; open_how++) {
@@ -624,7 +628,9 @@ static void test_save_and_open(void **state)
 	for (int round = 0; round < 3; round++) {
 		int64_t n = 0;
 		ruv_hnsw_free(f.index);
-		assert_ok(ruv_hnsw_open_file(&f.index, path, round == 1 ? RUV_HNSW_READ : RUV_HNSW_MAP, (uint32_t)f.cap, NULL, &err), err);
+		assert_ok(
+		    ruv_hnsw_open_file(&f.index, path, round == 1 ? RUV_HNSW_READ : RUV_HNSW_MAP, (uint32_t)f.cap, NULL, &err),
+		    err);
 		for (int i = 0; i < 150; i++)
 			put(&f, v + (N + round * 150 + i) * DIM, 1, 10000 + round * 1000 + i, NULL);
 		for (uint32_t id = 1000 + (uint32_t)round; id < 1400; id += 5) {
@@ -706,10 +712,18 @@ static void test_damaged_files(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    cmocka_unit_test(test_codes_keep_distances), cmocka_unit_test(test_parameters),	 cmocka_unit_test(test_small_and_odd),
-	    cmocka_unit_test(test_recall),		 cmocka_unit_test(test_batch_is_the_same), cmocka_unit_test(test_filters),
-	    cmocka_unit_test(test_churn),		 cmocka_unit_test(test_remove_nearly_all), cmocka_unit_test(test_update),
-	    cmocka_unit_test(test_reserved_ids),	 cmocka_unit_test(test_save_and_open),	 cmocka_unit_test(test_damaged_files),
+	    cmocka_unit_test(test_codes_keep_distances),
+	    cmocka_unit_test(test_parameters),
+	    cmocka_unit_test(test_small_and_odd),
+	    cmocka_unit_test(test_recall),
+	    cmocka_unit_test(test_batch_is_the_same),
+	    cmocka_unit_test(test_filters),
+	    cmocka_unit_test(test_churn),
+	    cmocka_unit_test(test_remove_nearly_all),
+	    cmocka_unit_test(test_update),
+	    cmocka_unit_test(test_reserved_ids),
+	    cmocka_unit_test(test_save_and_open),
+	    cmocka_unit_test(test_damaged_files),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

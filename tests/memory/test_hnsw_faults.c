@@ -67,7 +67,8 @@ static int live(story *s)
 {
 	ruv_hnsw_params p = {.dimension = DIM, .metric = RUV_HNSW_IP, .bits = 8, .m = 4, .ef_construction = 20, .max_nodes = 2 * N};
 	ruv_hnsw_rows rows = {.base = s->vectors, .stride = DIM}, later = {.base = s->vectors + N * DIM, .stride = DIM};
-	ruv_hnsw_query by_graph = {.k = 5, .how = RUV_HNSW_GRAPH, .rows = &rows}, by_scan = {.k = 9, .how = RUV_HNSW_SCAN, .rows = &rows};
+	ruv_hnsw_query by_graph = {.k = 5, .how = RUV_HNSW_GRAPH, .rows = &rows},
+		       by_scan = {.k = 9, .how = RUV_HNSW_SCAN, .rows = &rows};
 	ruv_hnsw_hit hits[9];
 	int64_t keys[N + MORE];
 	uint32_t id = 0;

@@ -1,5 +1,5 @@
-/* test_hnsw_threads.c - one writer at full speed with readers beside it: nothing is lost, half seen or handed out after it was removed.
- * Made to be run under ThreadSanitizer, too. */
+/* test_hnsw_threads.c - one writer at full speed with readers beside it: nothing is lost, half seen or handed out after it was
+ * removed. Made to be run under ThreadSanitizer, too. */
 #include "hnsw_test.h"
 
 #include <pthread.h>
@@ -7,11 +7,11 @@
 
 enum { DIM = 20, STEADY = 600, MOVING = 300, CAP = 4000, ROUNDS = 1500, READERS = 3 };
 
-/* Key k + 1 of the steady part has vector k for ever. The writer adds, removes and updates the keys behind them; their vectors are all
- * different, and versions[key] says which one a reader may find. */
+/* Key k + 1 of the steady part has vector k for ever. The writer adds, removes and updates the keys behind them; their vectors are
+ * all different, and versions[key] says which one a reader may find. */
 typedef struct shared {
 	ruv_hnsw *index;
-	float *vectors;			 /* [n_vectors, DIM] */
+	float *vectors;                   /* [n_vectors, DIM] */
 	_Atomic(const float *) rows[CAP]; /* by id: put there before the id is linked, never taken away while a reader may look */
 	atomic_int gone[STEADY + MOVING + ROUNDS + 1]; /* by key: removed for good */
 	atomic_bool stop;
@@ -127,7 +127,8 @@ static void test_readers_beside_a_writer(void **state)
 		pthread_join(threads[i], NULL);
 	if (atomic_load(&s->failures))
 		fail_msg("%d failures, the first: %s", atomic_load(&s->failures), s->what);
-	print_message("%d walks beside the writer, %d missed the node itself\n", atomic_load(&s->n_walks), atomic_load(&s->n_missed));
+	print_message("%d walks beside the writer, %d missed the node itself\n", atomic_load(&s->n_walks),
+	              atomic_load(&s->n_missed));
 	assert_true(atomic_load(&s->n_missed) <= atomic_load(&s->n_walks) / 100);
 	assert_ok(ruv_hnsw_repair(s->index, NULL, &err), err);
 	assert_ok(ruv_hnsw_check(s->index, &report, &err), err);
@@ -161,7 +162,9 @@ static void test_parallel_build(void **state)
 		keys[i] = i + 1;
 	assert_ok(ruv_hnsw_create(&s->index, &p, &err), err);
 	for (int at = 0; at < N; at += 500)
-		assert_ok(ruv_hnsw_add(s->index, &(ruv_hnsw_rows){.base = s->vectors + at * DIM, .stride = DIM}, keys + at, 500, NULL, pool, &err), err);
+		assert_ok(ruv_hnsw_add(s->index, &(ruv_hnsw_rows){.base = s->vectors + at * DIM, .stride = DIM}, keys + at, 500,
+		                       NULL, pool, &err),
+		          err);
 	assert_ok(ruv_hnsw_repair(s->index, pool, &err), err);
 	assert_ok(ruv_hnsw_check(s->index, &report, &err), err);
 	assert_int_equal(report.n_nodes, N);
