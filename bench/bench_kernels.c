@@ -48,8 +48,8 @@ static void gemm_task(void *arg, int task, int thread)
 	ruv_panel panel;
 	ruv_panel_place(&panel, job->scratch + (size_t)thread * job->thread_bytes, job->k->panel_rows, job->n_in);
 	job->k->unpack[job->dtype](&panel, job->w + (size_t)r * job->row_bytes, job->row_bytes, n, job->n_in);
-	(ruv_dtype_wants_q8(job->dtype) ? job->k->gemm_q8 : job->k->gemm_f32)(job->y + r, job->n_out, &panel, &job->x, 0, job->n_tokens,
-									      NULL, false);
+	(ruv_dtype_wants_q8(job->dtype) ? job->k->gemm_q8 : job->k->gemm_f32)(job->y + r, job->n_out, &panel, &job->x, 0,
+	                                                                      job->n_tokens, NULL, false);
 }
 
 static void unpack_task(void *arg, int task, int thread)
@@ -89,7 +89,8 @@ static void *must(void *p)
 
 static void bench_type(ruv_pool *pool, const ruv_kernels *k, ruv_dtype dtype, int64_t n_in, int n_tokens, const machine_rate *limit)
 {
-	struct job job = {.k = k, .dtype = dtype, .n_in = n_in, .row_bytes = ruv_dtype_row_bytes(dtype, n_in), .n_tokens = n_tokens};
+	struct job job = {
+	    .k = k, .dtype = dtype, .n_in = n_in, .row_bytes = ruv_dtype_row_bytes(dtype, n_in), .n_tokens = n_tokens};
 	int64_t sample = 64, max_rows = MATRIX_BYTES / (int64_t)job.row_bytes;
 	float *values = must(malloc((size_t)(sample * n_in) * sizeof *values));
 	uint8_t *w = must(aligned_alloc(4096, ((size_t)max_rows * job.row_bytes + 8191) & ~(size_t)4095));
@@ -125,10 +126,11 @@ static void bench_type(ruv_pool *pool, const ruv_kernels *k, ruv_dtype dtype, in
 	double unpack = median_seconds(pool, unpack_task, &job, n_panels);
 	double ops = 2.0 * (double)job.n_out * (double)n_in * n_tokens / gemm;
 	double peak = ruv_dtype_wants_q8(dtype) ? limit->int8_ops : limit->f32_ops;
-	printf("%-12s %-5s  gemv %7.2f GB/s (%3.0f %%)  %6.1f Gweights/s   gemm %8.1f Gop/s (%3.0f %%)   unpack %6.1f Gweights/s (%2.0f %% of gemm)\n",
+	printf("%-12s %-5s  gemv %7.2f GB/s (%3.0f %%)  %6.1f Gweights/s   gemm %8.1f Gop/s (%3.0f %%)   unpack %6.1f Gweights/s "
+	       "(%2.0f %% of gemm)\n",
 	       k->name, ruv_dtype_name((int)dtype), gemv_rate / 1e9, 100 * gemv_rate / limit->read_bytes,
-	       (double)max_rows * (double)n_in / gemv / 1e9, ops / 1e9, 100 * ops / peak, (double)job.n_out * (double)n_in / unpack / 1e9,
-	       100 * unpack / gemm);
+	       (double)max_rows * (double)n_in / gemv / 1e9, ops / 1e9, 100 * ops / peak,
+	       (double)job.n_out * (double)n_in / unpack / 1e9, 100 * unpack / gemm);
 	fflush(stdout);
 	free(job.y), free(job.x.f), free(job.scratch), free(values), free(w), free(act);
 }
@@ -136,7 +138,7 @@ static void bench_type(ruv_pool *pool, const ruv_kernels *k, ruv_dtype dtype, in
 int main(int argc, char **argv)
 {
 	static const ruv_dtype types[] = {RUV_Q4_K, RUV_Q5_K, RUV_Q6_K, RUV_Q8_0, RUV_Q4_0, RUV_Q4_1,
-					  RUV_Q5_0, RUV_Q5_1, RUV_F16,	RUV_BF16, RUV_F32};
+	                                  RUV_Q5_0, RUV_Q5_1, RUV_F16,  RUV_BF16, RUV_F32};
 	int n_threads = 0, k = 1024, n_tokens = 510;
 	const char *isa = NULL, *only = NULL;
 	const ruv_kernels *tables[8];

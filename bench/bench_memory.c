@@ -1,8 +1,8 @@
 /* bench_memory.c - what the memory's store costs: adding (every batch flushed to the disk), loading, exact and word search.
  *
  * Vectors are random (exact search costs the same for any), texts are 40 words drawn with a skew from 20,000, about as often as in
- * English; questions are three of them. Beside the exact search stands its bound: the bytes of the vectors over the machine's read bandwidth.
- * Usage: bench_memory DIR [N [BATCH [DIMENSION]]]   (DIR must not hold a memory yet) */
+ * English; questions are three of them. Beside the exact search stands its bound: the bytes of the vectors over the machine's read
+ * bandwidth. Usage: bench_memory DIR [N [BATCH [DIMENSION]]]   (DIR must not hold a memory yet) */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -49,7 +49,8 @@ static int fill(ruv_memory *m, int n, int batch, int dim, ruv_rng *rng, ruv_erro
 				length += (size_t)snprintf(text[i] + length, sizeof text[i] - length, "%s ", draw_word(rng));
 			for (int d = 0; d < dim; d++)
 				v[(size_t)i * (size_t)dim + (size_t)d] = (float)ruv_rng_normal(rng);
-			nodes[i] = (ruv_memory_node){.type = RUV_NODE_DOCUMENT, .text = text[i], .vector = v + (size_t)i * (size_t)dim};
+			nodes[i] =
+			    (ruv_memory_node){.type = RUV_NODE_DOCUMENT, .text = text[i], .vector = v + (size_t)i * (size_t)dim};
 		}
 		start = ruv_clock_now_ns();
 		rc = ruv_memory_add(m, nodes, here, err);
@@ -153,7 +154,8 @@ int main(int argc, char **argv)
 	if (!rc)
 		rc = ruv_memory_get_stats(m, &stats, &err);
 	if (!rc)
-		printf("size       %.1f MB on disk, %.1f MB in memory\n", (double)stats.database_bytes / 1e6, (double)stats.index_bytes / 1e6);
+		printf("size       %.1f MB on disk, %.1f MB in memory\n", (double)stats.database_bytes / 1e6,
+		       (double)stats.index_bytes / 1e6);
 	if (rc)
 		fprintf(stderr, "bench_memory: %s\n", err.message);
 	ruv_memory_free(m);

@@ -16,7 +16,8 @@
 #include "format/gguf.h"
 #include "tensor/quant.h"
 
-typedef size_t ggml_quantize_fn(int type, const float *src, void *dst, int64_t start, int64_t n_rows, int64_t n_in, const float *imatrix);
+typedef size_t ggml_quantize_fn(int type, const float *src, void *dst, int64_t start, int64_t n_rows, int64_t n_in,
+                                const float *imatrix);
 
 struct sums {
 	double error, seconds;
@@ -25,8 +26,8 @@ struct sums {
 static ggml_quantize_fn *ggml_quantize;
 
 /* Adds the weighted squared error of x after quantization by us or by ggml. */
-static void add_error(struct sums *sums, bool ggml, ruv_dtype dtype, const float *x, int64_t n_rows, int64_t n_in, const float *importance,
-		      void *blocks, float *row)
+static void add_error(struct sums *sums, bool ggml, ruv_dtype dtype, const float *x, int64_t n_rows, int64_t n_in,
+                      const float *importance, void *blocks, float *row)
 {
 	size_t row_bytes = ruv_dtype_row_bytes(dtype, n_in);
 	int64_t t0 = ruv_clock_now_ns();
@@ -102,7 +103,8 @@ int main(int argc, char **argv)
 		for (int64_t i = 0; i < n_in; i++)
 			importance[i] = (float)exp(ruv_rng_normal(&rng));
 		for (int64_t r = 0; r < n_rows; r++)
-			ruv_dequantize_row(x + r * n_in, (ruv_dtype)tensor->dtype, (const uint8_t *)tensor->data + (size_t)r * row_bytes, n_in);
+			ruv_dequantize_row(x + r * n_in, (ruv_dtype)tensor->dtype,
+			                   (const uint8_t *)tensor->data + (size_t)r * row_bytes, n_in);
 		for (int64_t i = 0; i < n_rows * n_in; i++) {
 			square[0] += (double)x[i] * (double)x[i];
 			square[1] += (double)x[i] * (double)x[i] * (double)importance[i % n_in];
@@ -112,7 +114,8 @@ int main(int argc, char **argv)
 			for (int with = 0; with < 2; with++) {
 				add_error(&ours[i][with], false, types[i], x, n_rows, n_in, with ? importance : NULL, blocks, row);
 				if (library)
-					add_error(&theirs[i][with], true, types[i], x, n_rows, n_in, with ? importance : NULL, blocks, row);
+					add_error(&theirs[i][with], true, types[i], x, n_rows, n_in, with ? importance : NULL,
+					          blocks, row);
 			}
 		free(x), free(row), free(importance), free(blocks);
 	}

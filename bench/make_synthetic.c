@@ -168,7 +168,8 @@ static void add(model *m, const char *name, int n_dims, int64_t ne0, int64_t ne1
 	planned *t = &m->tensors[m->n++];
 	*t = (planned){.n_dims = n_dims, .ne = {ne0, ne1}, .centre = centre, .spread = spread};
 	snprintf(t->name, sizeof t->name, "%s", name);
-	t->dtype = ruv_recipe_dtype(m->recipe, &m->recipe_model, name, n_dims, (int64_t[]){ne0, ne1, 1, 1}, m->i_attention, false, NULL);
+	t->dtype =
+	    ruv_recipe_dtype(m->recipe, &m->recipe_model, name, n_dims, (int64_t[]){ne0, ne1, 1, 1}, m->i_attention, false, NULL);
 	ruv_gguf_add_tensor(m->writer, t->name, t->dtype, n_dims, t->ne);
 }
 
@@ -253,10 +254,20 @@ static int byte_letter(int byte, char *text)
 
 static void set_tokens(model *m)
 {
-	static const char *const lfm2_specials[] = {
-	    "<|pad|>",	       "<|startoftext|>",   "<|endoftext|>",	 "<|fim_pre|>",	    "<|fim_mid|>",	     "<|fim_suf|>",	    "<|im_start|>",
-	    "<|im_end|>",      "<|tool_list_start|>", "<|tool_list_end|>", "<|tool_call_start|>", "<|tool_call_end|>", "<|tool_response_start|>",
-	    "<|tool_response_end|>"};
+	static const char *const lfm2_specials[] = {"<|pad|>",
+	                                            "<|startoftext|>",
+	                                            "<|endoftext|>",
+	                                            "<|fim_pre|>",
+	                                            "<|fim_mid|>",
+	                                            "<|fim_suf|>",
+	                                            "<|im_start|>",
+	                                            "<|im_end|>",
+	                                            "<|tool_list_start|>",
+	                                            "<|tool_list_end|>",
+	                                            "<|tool_call_start|>",
+	                                            "<|tool_call_end|>",
+	                                            "<|tool_response_start|>",
+	                                            "<|tool_response_end|>"};
 	static const char *const qwen_specials[] = {"<|endoftext|>", "<|im_start|>", "<|im_end|>"};
 	static const char *const merges[] = {"a b", "c d"};
 	const shape *s = m->s;
@@ -270,8 +281,8 @@ static void set_tokens(model *m)
 		abort();
 	for (int i = 0; i < n; i++) {
 		const char *special = i >= first_special && i < first_special + n_special
-					  ? (lfm2 ? lfm2_specials : qwen_specials)[i - first_special]
-					  : NULL;
+		                          ? (lfm2 ? lfm2_specials : qwen_specials)[i - first_special]
+		                          : NULL;
 		types[i] = special ? 3 : 1;
 		if (special)
 			snprintf(text[i], sizeof text[i], "%s", special);

@@ -15,11 +15,11 @@
 #include "ruvllm/types.h"
 
 /* Fails with the error's own message. */
-#define assert_ok(call, err)                                                                                                   \
-	do {                                                                                                                   \
-		int rc_ = (call);                                                                                              \
-		if (rc_)                                                                                                       \
-			fail_msg("%s: %s (%s)", #call, (err).message, ruv_status_name(rc_));                                    \
+#define assert_ok(call, err)                                                                                                       \
+	do {                                                                                                                       \
+		int rc_ = (call);                                                                                                  \
+		if (rc_)                                                                                                           \
+			fail_msg("%s: %s (%s)", #call, (err).message, ruv_status_name(rc_));                                       \
 	} while (0)
 
 #endif

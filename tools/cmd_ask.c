@@ -36,9 +36,9 @@ int cmd_ask(int argc, char **argv)
 	    .name = "ask",
 	    .usage = "[OPTIONS] QUESTION...|-",
 	    .summary = "Answer a question from what is remembered. The answer streams; then come the sources with their scores, "
-	               "the speed, and the time "
+		       "the speed, and the time "
 		       "of each stage. * marks a cited source, whose place is the line of the quoted sentence; [-] one that was "
-	               "found but not given "
+		       "found but not given "
 		       "to the model.",
 	    .options = options,
 	    .examples =

@@ -1,9 +1,9 @@
 /* cmd_bench.c - `ruvllm bench [MODEL]`: how fast a model reads and writes here, beside what the machine could do at most.
  *
- * Prefill (pp): so many tokens appended at once behind a context of some depth. Decode (tg): so many tokens one by one there. The bound
- * of decode is the measured memory bandwidth over the bytes that a token needs (weights, and keys and values of the context); that of
- * prefill the measured peak of the multiply instructions over the operations of the matrices. Medians of a few repetitions, with the
- * slowest and fastest, because other programs share the machine. */
+ * Prefill (pp): so many tokens appended at once behind a context of some depth. Decode (tg): so many tokens one by one there. The
+ * bound of decode is the measured memory bandwidth over the bytes that a token needs (weights, and keys and values of the context);
+ * that of prefill the measured peak of the multiply instructions over the operations of the matrices. Medians of a few repetitions,
+ * with the slowest and fastest, because other programs share the machine. */
 #include "cli_runtime.h"
 #include "commands.h"
 #include "machine.h"
@@ -42,14 +42,15 @@ static const cli_option options[] = {
     {"repeat", 'r', CLI_INT, &n_repeat, "N", "repetitions of each test (default 5)"},
     {0}};
 
-static const cli_spec spec = {.name = "bench",
-			      .usage = "[OPTIONS] [MODEL]",
-			      .summary = "Measures prefill and decode speed beside what this machine could do at most. MODEL is a GGUF file or a tier "
-					 "(s, m, l; default l).",
-			      .options = options,
-			      .examples = "ruvllm bench model.gguf\nruvllm bench --depths 0,2048,8192 --json l",
-			      .min_args = 0,
-			      .max_args = 1};
+static const cli_spec spec = {
+    .name = "bench",
+    .usage = "[OPTIONS] [MODEL]",
+    .summary = "Measures prefill and decode speed beside what this machine could do at most. MODEL is a GGUF file or a tier "
+	       "(s, m, l; default l).",
+    .options = options,
+    .examples = "ruvllm bench model.gguf\nruvllm bench --depths 0,2048,8192 --json l",
+    .min_args = 0,
+    .max_args = 1};
 
 static int by_value(const void *a, const void *b)
 {
@@ -96,7 +97,7 @@ static int measure(ruv_session *session, const ruv_token *tokens, result *out, r
 			rc = ruv_session_prefill(session, tokens + out->depth, out->n, &cli_cancel, err);
 		for (int t = 0; !out->prefill && t < out->n && !rc; t++)
 			rc = cli_interrupted ? ruv_fail(err, RUV_ECANCELLED, "bench", "stopped")
-					     : ruv_session_decode(session, tokens[out->depth + t], err);
+			                     : ruv_session_decode(session, tokens[out->depth + t], err);
 		if (rc)
 			return rc;
 		if (i >= 0)
@@ -121,7 +122,8 @@ static double bound_of(const result *r, const ruv_model_info *info, const machin
 
 static json_t *rate_json(const machine_rate *r)
 {
-	return json_pack("{s:f, s:f, s:f}", "read_bytes_per_s", r->read_bytes, "f32_ops_per_s", r->f32_ops, "int8_ops_per_s", r->int8_ops);
+	return json_pack("{s:f, s:f, s:f}", "read_bytes_per_s", r->read_bytes, "f32_ops_per_s", r->f32_ops, "int8_ops_per_s",
+	                 r->int8_ops);
 }
 
 static void print_results(const result *results, int n, const ruv_model_info *info, const machine *m)
@@ -131,18 +133,19 @@ static void print_results(const result *results, int n, const ruv_model_info *in
 		json_t *list = json_array();
 		for (int i = 0; i < n; i++) {
 			const result *r = &results[i];
-			json_array_append_new(list, json_pack("{s:s, s:i, s:i, s:f, s:f, s:f, s:f, s:f}", "test", r->prefill ? "prefill" : "decode",
-							      "tokens", r->n, "depth", r->depth, "tokens_per_s", r->rate.median, "min",
-							      r->rate.min, "max", r->rate.max, "bound", r->bound, "of_bound",
-							      r->rate.median / r->bound));
+			json_array_append_new(
+			    list, json_pack("{s:s, s:i, s:i, s:f, s:f, s:f, s:f, s:f}", "test", r->prefill ? "prefill" : "decode",
+			                    "tokens", r->n, "depth", r->depth, "tokens_per_s", r->rate.median, "min", r->rate.min,
+			                    "max", r->rate.max, "bound", r->bound, "of_bound", r->rate.median / r->bound));
 		}
 		cli_json_print(json_pack("{s:o, s:o, s:o}", "model",
-					 json_pack("{s:s, s:s, s:s, s:I, s:I}", "path", info->path, "architecture", info->architecture, "type",
-						   info->file_type, "parameters", (json_int_t)info->n_params, "bytes", (json_int_t)info->n_bytes),
-					 "machine",
-					 json_pack("{s:s, s:i, s:o, s:o}", "isa", m->isa, "threads", m->n_threads, "one_thread",
-						   rate_json(&m->one), "all_threads", rate_json(&m->all)),
-					 "results", list));
+		                         json_pack("{s:s, s:s, s:s, s:I, s:I}", "path", info->path, "architecture",
+		                                   info->architecture, "type", info->file_type, "parameters",
+		                                   (json_int_t)info->n_params, "bytes", (json_int_t)info->n_bytes),
+		                         "machine",
+		                         json_pack("{s:s, s:i, s:o, s:o}", "isa", m->isa, "threads", m->n_threads, "one_thread",
+		                                   rate_json(&m->one), "all_threads", rate_json(&m->all)),
+		                         "results", list));
 		return;
 	}
 	printf("%s: %s, %s, %s parameters, %s\n", info->path, info->architecture, info->file_type,
@@ -186,7 +189,8 @@ int cmd_bench(int argc, char **argv)
 	if (n_depths < 0)
 		return cli_usage("--depths '%s' is not a list of up to %d token counts", depths_text, MAX_DEPTHS);
 	if (n_prompt < 0 || n_generate < 0 || n_prompt + n_generate == 0 || n_repeat < 1 || n_repeat > MAX_REPEAT || n_batch < 0)
-		return cli_usage("--prompt and --generate must not be negative nor both 0, --repeat 1 to %d, --batch not negative", MAX_REPEAT);
+		return cli_usage("--prompt and --generate must not be negative nor both 0, --repeat 1 to %d, --batch not negative",
+		                 MAX_REPEAT);
 	if (args.n == 1 && strlen(args.items[0]) > 1) {
 		snprintf(path, sizeof path, "%s", args.items[0]);
 	} else {

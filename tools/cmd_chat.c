@@ -498,9 +498,9 @@ int cmd_chat(int argc, char **argv)
 	    .name = "chat",
 	    .usage = "[OPTIONS]",
 	    .summary = "Talk with the model; what memory holds is looked up for every message, and the answer says where it "
-	               "stands. /help inside lists the "
+		       "stands. /help inside lists the "
 		       "commands. Without a terminal, every line of standard input is a message; with --json every answer is one "
-	               "line of JSON.",
+		       "line of JSON.",
 	    .options = options,
 	    .examples = "ruvllm chat\nprintf 'When does the backup start?\\nAnd how long is it kept?\\n' | ruvllm chat",
 	    CLI_CONFIG_OPTIONS,

@@ -11,11 +11,11 @@ int cmd_config(int argc, char **argv)
 	    .name = "config",
 	    .usage = "[OPTIONS] [KEY...]",
 	    .summary = "Print the configuration: every key with its value and where the value comes from. A flag beats the "
-	               "environment, that beats "
+		       "environment, that beats "
 		       "the file, that beats the preset, that beats the default.",
 	    .options = options,
 	    .notes = "The file is ~/.config/ruvllm/config.ini (or $XDG_CONFIG_HOME/ruvllm/config.ini, or RUVLLM_CONFIG, or "
-	             "--config FILE): lines "
+		     "--config FILE): lines "
 		     "'key = value', comments begin with # or ;.",
 	    .examples = "ruvllm config\nruvllm config --preset edge --changed\nruvllm config model context --json",
 	    .max_args = -1,

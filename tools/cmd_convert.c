@@ -16,12 +16,14 @@ int cmd_convert(int argc, char **argv)
 	    {"name", 0, CLI_STRING, &name, "NAME", "the model's name in the file (default: the directory's)"},
 	    {"threads", 'j', CLI_INT, &threads, "N", "threads (default: one per core)"},
 	    {"force", 'f', CLI_FLAG, &force, NULL, "replace the output if it is there"},
-	    {"no-tokenizer", 0, CLI_FLAG, &no_tokenizer, NULL, "accept a directory without tokenizer; the model then takes token ids only"},
+	    {"no-tokenizer", 0, CLI_FLAG, &no_tokenizer, NULL,
+	     "accept a directory without tokenizer; the model then takes token ids only"},
 	    {0}};
 	static const cli_spec spec = {
 	    .name = "convert",
 	    .usage = "[OPTIONS] DIR|MODEL",
-	    .summary = "Converts a Hugging Face model (config.json, safetensors, tokenizer) of the LFM2, Qwen2, Qwen3 or Llama family to GGUF. "
+	    .summary = "Converts a Hugging Face model (config.json, safetensors, tokenizer) of the LFM2, Qwen2, Qwen3 or Llama "
+	               "family to GGUF. "
 		       "MODEL is a directory, or ORG/NAME in the local Hugging Face cache; nothing is downloaded.",
 	    .options = options,
 	    .examples = "ruvllm convert ./LFM2-350M -o LFM2-350M-F16.gguf\nruvllm convert LiquidAI/LFM2-1.2B --type Q4_K_M",
@@ -42,7 +44,8 @@ int cmd_convert(int argc, char **argv)
 	if (rc)
 		return cli_fail(&err, "give a directory that holds config.json and model.safetensors");
 	if (stat(dir, &sb) || !S_ISDIR(sb.st_mode)) {
-		code = cli_failf(RUV_EINVAL, "'%s' is a file; convert takes a Hugging Face directory, quantize takes a GGUF file", dir);
+		code = cli_failf(RUV_EINVAL, "'%s' is a file; convert takes a Hugging Face directory, quantize takes a GGUF file",
+		                 dir);
 		free(dir);
 		return code;
 	}

@@ -203,7 +203,7 @@ int cmd_doctor(int argc, char **argv)
 	    .options = options,
 	    .usage = "[OPTIONS]",
 	    .summary = "Look at this installation: the processor and what is used of it, memory, the configuration, every model "
-	               "with its checksum, the store "
+		       "with its checksum, the store "
 		       "and the disk. Ends with 1 when something will not work, and says what to do.",
 	    .notes = "`ruvllm bench` measures the machine and the models.",
 	    CLI_CONFIG_OPTIONS,

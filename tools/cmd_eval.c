@@ -1,4 +1,5 @@
-/* cmd_eval.c - `ruvllm eval SUITE`: what a model is worth, measured. One row of the table below per suite, one file cmd_eval_*.c. */
+/* cmd_eval.c - `ruvllm eval SUITE`: what a model is worth, measured. One row of the table below per suite, one file cmd_eval_*.c.
+ */
 #include "cmd_eval.h"
 
 #include <string.h>

@@ -8,9 +8,9 @@
 #include "cli_runtime.h"
 #include "runtime/eval.h"
 
-static const char data_notes[] =
-    "FILE holds JSON Lines, plain or packed by zstd: {\"question\", \"context\", \"title\", \"answers\": [...], \"answerable\"}. The sets that this "
-    "project reports on are in bench/data/.";
+static const char data_notes[] = "FILE holds JSON Lines, plain or packed by zstd: {\"question\", \"context\", \"title\", "
+                                 "\"answers\": [...], \"answerable\"}. The sets that this "
+				 "project reports on are in bench/data/.";
 
 bool cmd_eval_progress(void *user, int n_done, int n_total)
 {
@@ -84,10 +84,11 @@ static void qa_row(void *user, const ruv_eval_qa_row *row)
 		json_t *answers = json_array(), *object;
 		for (int i = 0; i < row->row->n_answers; i++)
 			json_array_append_new(answers, cli_json_text(row->row->answers[i]));
-		object = json_pack("{s:o, s:o, s:o, s:o, s:o, s:b, s:b, s:f, s:b, s:b, s:b}", "id", cli_json_text(row->row->id), "question",
-				   cli_json_text(row->row->question), "right", answers, "text", cli_json_text(row->text), "answer",
-				   cli_json_text(row->answer), "answerable", row->answerable, "refused", row->refused, "f1", row->f1, "exact",
-				   row->exact, "sentence", row->sentence, "verbatim", row->verbatim);
+		object =
+		    json_pack("{s:o, s:o, s:o, s:o, s:o, s:b, s:b, s:f, s:b, s:b, s:b}", "id", cli_json_text(row->row->id),
+		              "question", cli_json_text(row->row->question), "right", answers, "text", cli_json_text(row->text),
+		              "answer", cli_json_text(row->answer), "answerable", row->answerable, "refused", row->refused, "f1",
+		              row->f1, "exact", row->exact, "sentence", row->sentence, "verbatim", row->verbatim);
 		json_dumpf(object, out->details.stream, JSON_COMPACT);
 		fputc('\n', out->details.stream);
 		json_decref(object);
@@ -101,8 +102,9 @@ static void qa_print(const ruv_eval_qa_result *r, const ruv_model_info *info)
 {
 	printf("%s, %s\n", model_name(info), info->file_type);
 	if (r->n_answerable) {
-		printf("answerable     %5d   F1 %5.1f   exact %5.1f   right sentence %5.1f %%   answered %5.1f %% (F1 of those %.1f)\n", r->n_answerable,
-		       100 * r->f1, 100 * r->exact, 100 * r->sentence, 100 * r->answered, 100 * r->f1_answered);
+		printf("answerable     %5d   F1 %5.1f   exact %5.1f   right sentence %5.1f %%   answered %5.1f %% (F1 of those "
+		       "%.1f)\n",
+		       r->n_answerable, 100 * r->f1, 100 * r->exact, 100 * r->sentence, 100 * r->answered, 100 * r->f1_answered);
 	}
 	if (r->n_unanswerable)
 		printf("unanswerable   %5d   says so %5.1f %%\n", r->n_unanswerable, 100 * r->refused);
@@ -118,10 +120,11 @@ static void qa_print(const ruv_eval_qa_result *r, const ruv_model_info *info)
 static int qa_json(const ruv_eval_qa_result *r, const ruv_model_info *info, const ruv_eval_qa_params *params)
 {
 	return cli_json_print(json_pack(
-	    "{s:o, s:s, s:i, s:b, s:I, s:i, s:i, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:i, s:I, s:I, s:f}", "model", cli_json_text(model_name(info)),
-	    "file_type", info->file_type, "passages", params->n_passages, "random_passage", params->random_passage, "seed", (json_int_t)params->seed,
-	    "answerable", r->n_answerable, "unanswerable", r->n_unanswerable, "f1", r->f1, "exact", r->exact, "sentence", r->sentence, "answered",
-	    r->answered, "f1_answered", r->f1_answered, "refused", r->refused, "verbatim", r->verbatim, "too_long", r->n_too_long, "prompt_tokens",
+	    "{s:o, s:s, s:i, s:b, s:I, s:i, s:i, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:i, s:I, s:I, s:f}", "model",
+	    cli_json_text(model_name(info)), "file_type", info->file_type, "passages", params->n_passages, "random_passage",
+	    params->random_passage, "seed", (json_int_t)params->seed, "answerable", r->n_answerable, "unanswerable",
+	    r->n_unanswerable, "f1", r->f1, "exact", r->exact, "sentence", r->sentence, "answered", r->answered, "f1_answered",
+	    r->f1_answered, "refused", r->refused, "verbatim", r->verbatim, "too_long", r->n_too_long, "prompt_tokens",
 	    (json_int_t)r->n_prompt_tokens, "answer_tokens", (json_int_t)r->n_answer_tokens, "seconds", r->seconds));
 }
 
@@ -134,7 +137,8 @@ int cmd_eval_qa(int argc, char **argv)
 	static const cli_option options[] = {
 	    {"passages", 'p', CLI_INT, &passages, "N", "passages in the prompt, the right one among them (default 3)"},
 	    {"limit", 'n', CLI_INT, &limit, "N", "only a seeded sample of N questions (default: all)"},
-	    {"random-passage", 0, CLI_FLAG, &random_passage, NULL, "leave the right passage out: the right answer is then \"I don't know\""},
+	    {"random-passage", 0, CLI_FLAG, &random_passage, NULL,
+	     "leave the right passage out: the right answer is then \"I don't know\""},
 	    {"sample-seed", 0, CLI_INT64, &seed, "N", "seed of the sample and of the other passages (default 1)"},
 	    {"show", 0, CLI_INT, &show, "N", "print the first N answers"},
 	    {"details", 'o', CLI_STRING, &details, "FILE", "write every answer as JSON Lines"},
@@ -142,11 +146,13 @@ int cmd_eval_qa(int argc, char **argv)
 	static const cli_spec spec = {
 	    .name = "eval qa",
 	    .usage = "[OPTIONS] FILE",
-	    .summary = "Answer questions from given passages, greedily: F1 and exact match of the short answer (SQuAD's), whether the quoted sentence "
+	    .summary = "Answer questions from given passages, greedily: F1 and exact match of the short answer (SQuAD's), whether "
+	               "the quoted sentence "
 		       "is one that holds the answer, and how often the model says that it does not know, rightly and wrongly.",
 	    .options = options,
 	    .notes = data_notes,
-	    .examples = "ruvllm eval qa bench/data/squad_eval.jsonl.zst -n 500\nruvllm eval qa bench/data/nq_last300.jsonl.zst -p 1 --model s",
+	    .examples = "ruvllm eval qa bench/data/squad_eval.jsonl.zst -n 500\nruvllm eval qa bench/data/nq_last300.jsonl.zst -p "
+	                "1 --model s",
 	    .min_args = 1,
 	    .max_args = 1,
 	    CLI_CONFIG_OPTIONS,
@@ -169,13 +175,13 @@ int cmd_eval_qa(int argc, char **argv)
 	}
 	output.show = cli.json ? 0 : show;
 	params = (ruv_eval_qa_params){.n_passages = passages,
-				      .limit = limit,
-				      .random_passage = random_passage,
-				      .seed = (uint64_t)seed,
-				      .cancel = &cli_cancel,
-				      .progress = qa_progress,
-				      .on_row = qa_row,
-				      .user = &output};
+	                              .limit = limit,
+	                              .random_passage = random_passage,
+	                              .seed = (uint64_t)seed,
+	                              .cancel = &cli_cancel,
+	                              .progress = qa_progress,
+	                              .on_row = qa_row,
+	                              .user = &output};
 	code = ruv_eval_qa(&result, subject.model, &subject.set, &params, &err) ? cli_fail(&err, NULL) : 0;
 	cli_progress_end(&output.progress, false);
 	if (!code && details && ruv_outfile_commit(&output.details, &err))
@@ -196,13 +202,15 @@ int cmd_eval_judge(int argc, char **argv)
 {
 	static int limit;
 	static int64_t seed = 1;
-	static const cli_option options[] = {{"limit", 'n', CLI_INT, &limit, "N", "only a seeded sample of N questions (default: all)"},
-					     {"sample-seed", 0, CLI_INT64, &seed, "N", "seed of the sample and of the wrong answers (default 1)"},
-					     {0}};
+	static const cli_option options[] = {
+	    {"limit", 'n', CLI_INT, &limit, "N", "only a seeded sample of N questions (default: all)"},
+	    {"sample-seed", 0, CLI_INT64, &seed, "N", "seed of the sample and of the wrong answers (default 1)"},
+	    {0}};
 	static const cli_spec spec = {
 	    .name = "eval judge",
 	    .usage = "[OPTIONS] FILE",
-	    .summary = "Let the model rate right answers and wrong ones (the answer to another question about the same passage) from 1 to 5, and measure "
+	    .summary = "Let the model rate right answers and wrong ones (the answer to another question about the same passage) "
+	               "from 1 to 5, and measure "
 		       "how well its expected rating tells them apart (area under the ROC curve).",
 	    .options = options,
 	    .notes = data_notes,
@@ -231,17 +239,18 @@ int cmd_eval_judge(int argc, char **argv)
 		goto done;
 	if (cli.json) {
 		code = cli_json_print(json_pack("{s:o, s:i, s:f, s:f, s:f, s:[i,i,i,i,i], s:[i,i,i,i,i], s:f}", "model",
-						cli_json_text(model_name(&subject.info)), "pairs", r.n_pairs, "auc", r.auc, "mean_right", r.mean_right,
-						"mean_wrong", r.mean_wrong, "right", r.right[0], r.right[1], r.right[2], r.right[3], r.right[4], "wrong",
-						r.wrong[0], r.wrong[1], r.wrong[2], r.wrong[3], r.wrong[4], "seconds", r.seconds));
+		                                cli_json_text(model_name(&subject.info)), "pairs", r.n_pairs, "auc", r.auc,
+		                                "mean_right", r.mean_right, "mean_wrong", r.mean_wrong, "right", r.right[0],
+		                                r.right[1], r.right[2], r.right[3], r.right[4], "wrong", r.wrong[0], r.wrong[1],
+		                                r.wrong[2], r.wrong[3], r.wrong[4], "seconds", r.seconds));
 		goto done;
 	}
 	printf("%s, %d right and %d wrong answers: AUC %.3f\n", model_name(&subject.info), r.n_pairs, r.n_pairs, r.auc);
 	printf("rating          1      2      3      4      5   mean\n");
 	for (int wrong = 0; wrong < 2; wrong++) {
 		const int *counts = wrong ? r.wrong : r.right;
-		printf("%s  %6d %6d %6d %6d %6d   %.2f\n", wrong ? "wrong answers" : "right answers", counts[0], counts[1], counts[2], counts[3], counts[4],
-		       wrong ? r.mean_wrong : r.mean_right);
+		printf("%s  %6d %6d %6d %6d %6d   %.2f\n", wrong ? "wrong answers" : "right answers", counts[0], counts[1],
+		       counts[2], counts[3], counts[4], wrong ? r.mean_wrong : r.mean_right);
 	}
 done:
 	subject_close(&subject);
@@ -264,7 +273,8 @@ int cmd_eval_draft(int argc, char **argv)
 	static const cli_spec spec = {
 	    .name = "eval draft",
 	    .usage = "[OPTIONS] FILE",
-	    .summary = "How often a small model, reading what the generator has written so far, proposes its next token: the acceptance that greedy "
+	    .summary = "How often a small model, reading what the generator has written so far, proposes its next token: the "
+	               "acceptance that greedy "
 		       "speculative decoding would see on answers.",
 	    .options = options,
 	    .notes = data_notes,
@@ -293,20 +303,21 @@ int cmd_eval_draft(int argc, char **argv)
 	}
 	ruv_model_get_info(draft_model, &info);
 	params = (ruv_eval_qa_params){.n_passages = passages,
-				      .limit = limit,
-				      .seed = (uint64_t)seed,
-				      .cancel = &cli_cancel,
-				      .progress = cmd_eval_progress,
-				      .user = &progress};
+	                              .limit = limit,
+	                              .seed = (uint64_t)seed,
+	                              .cancel = &cli_cancel,
+	                              .progress = cmd_eval_progress,
+	                              .user = &progress};
 	code = ruv_eval_draft(&r, subject.model, draft_model, &subject.set, &params, &err) ? cli_fail(&err, NULL) : 0;
 	cli_progress_end(&progress, false);
 	if (!code && cli.json)
-		code = cli_json_print(json_pack("{s:o, s:o, s:i, s:I, s:I, s:f}", "target", cli_json_text(model_name(&subject.info)), "draft",
-						cli_json_text(model_name(&info)), "answers", r.n_answers, "tokens", (json_int_t)r.n_tokens, "accepted",
-						(json_int_t)r.n_accepted, "acceptance", r.acceptance));
+		code = cli_json_print(json_pack("{s:o, s:o, s:i, s:I, s:I, s:f}", "target",
+		                                cli_json_text(model_name(&subject.info)), "draft", cli_json_text(model_name(&info)),
+		                                "answers", r.n_answers, "tokens", (json_int_t)r.n_tokens, "accepted",
+		                                (json_int_t)r.n_accepted, "acceptance", r.acceptance));
 	else if (!code)
-		printf("%s drafting for %s: %lld of %lld tokens of %d answers accepted, %.3f\n", model_name(&info), model_name(&subject.info),
-		       (long long)r.n_accepted, (long long)r.n_tokens, r.n_answers, r.acceptance);
+		printf("%s drafting for %s: %lld of %lld tokens of %d answers accepted, %.3f\n", model_name(&info),
+		       model_name(&subject.info), (long long)r.n_accepted, (long long)r.n_tokens, r.n_answers, r.acceptance);
 done:
 	subject_close(&subject);
 	return code;

@@ -16,8 +16,8 @@
 #include "runtime/eval_data.h"
 
 struct score {
-	double nll, nll2;     /* sums of -ln p and of its square */
-	int64_t n, n_bytes;   /* tokens scored, and the bytes of them */
+	double nll, nll2;   /* sums of -ln p and of its square */
+	int64_t n, n_bytes; /* tokens scored, and the bytes of them */
 	int n_windows, n_ctx;
 	double seconds;
 };
@@ -56,7 +56,8 @@ static double perplexity_error(const struct score *s)
 	return s->n > 1 && variance > 0 ? sqrt(variance / (n - 1)) * exp(mean) : 0;
 }
 
-static int run_perplexity(struct score *score, ruv_model *model, const char *path, int max_windows, ruv_kv_type kv_type, ruv_error *err)
+static int run_perplexity(struct score *score, ruv_model *model, const char *path, int max_windows, ruv_kv_type kv_type,
+                          ruv_error *err)
 {
 	char *text = NULL;
 	size_t n_bytes = 0;
@@ -72,8 +73,9 @@ static int run_perplexity(struct score *score, ruv_model *model, const char *pat
 	const bool bos = list.n > 0 && list.ids[0] == ruv_model_token_bos(model);
 	int n_windows = list.n / score->n_ctx;
 	if (n_windows == 0) {
-		rc = ruv_fail(err, RUV_EINVAL, "eval", "%s has %d tokens, one window needs %d; give a longer text or a smaller --ctx", path, list.n,
-				   score->n_ctx);
+		rc = ruv_fail(err, RUV_EINVAL, "eval",
+		              "%s has %d tokens, one window needs %d; give a longer text or a smaller --ctx", path, list.n,
+		              score->n_ctx);
 		goto done;
 	}
 	if (max_windows > 0 && max_windows < n_windows)
@@ -127,10 +129,12 @@ int cmd_eval_perplexity(int argc, char **argv)
 	static const cli_spec spec = {
 	    .name = "eval perplexity",
 	    .usage = "[OPTIONS] MODEL.gguf TEXT...",
-	    .summary = "Measures how well a model predicts texts: perplexity per token (lower is better) and bits per byte, which also "
-		       "compares models of different tokenizers. Counted as llama.cpp's llama-perplexity does.",
+	    .summary =
+		"Measures how well a model predicts texts: perplexity per token (lower is better) and bits per byte, which also "
+		"compares models of different tokenizers. Counted as llama.cpp's llama-perplexity does.",
 	    .options = options,
-	    .examples = "ruvllm eval perplexity model-Q4_K_M.gguf held-out.txt\nruvllm eval perplexity model.gguf wiki.txt --windows 20 --json",
+	    .examples = "ruvllm eval perplexity model-Q4_K_M.gguf held-out.txt\nruvllm eval perplexity model.gguf wiki.txt "
+	                "--windows 20 --json",
 	    .min_args = 2,
 	    .max_args = -1};
 	cli_args args;
@@ -167,10 +171,11 @@ int cmd_eval_perplexity(int argc, char **argv)
 	const double bits_per_byte = all.n_bytes ? all.nll / log(2) / (double)all.n_bytes : 0;
 	const double rate = (double)all.n_windows * ctx / all.seconds;
 	if (cli.json) {
-		code = cli_json_print(json_pack("{s:o, s:f, s:f, s:f, s:I, s:I, s:i, s:i, s:f, s:f}", "model", cli_json_text(args.items[0]),
-						"perplexity", perplexity(&all), "standard_error", perplexity_error(&all), "bits_per_byte",
-						bits_per_byte, "tokens_scored", (json_int_t)all.n, "bytes_scored", (json_int_t)all.n_bytes,
-						"windows", all.n_windows, "ctx", ctx, "seconds", all.seconds, "tokens_per_second", rate));
+		code = cli_json_print(json_pack("{s:o, s:f, s:f, s:f, s:I, s:I, s:i, s:i, s:f, s:f}", "model",
+		                                cli_json_text(args.items[0]), "perplexity", perplexity(&all), "standard_error",
+		                                perplexity_error(&all), "bits_per_byte", bits_per_byte, "tokens_scored",
+		                                (json_int_t)all.n, "bytes_scored", (json_int_t)all.n_bytes, "windows",
+		                                all.n_windows, "ctx", ctx, "seconds", all.seconds, "tokens_per_second", rate));
 	} else {
 		printf("perplexity %.4f +/- %.4f, %.4f bits per byte\n", perplexity(&all), perplexity_error(&all), bits_per_byte);
 		printf("%lld tokens scored in %d windows of %d, %.1f tokens/s\n", (long long)all.n, all.n_windows, ctx, rate);

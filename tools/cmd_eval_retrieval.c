@@ -19,21 +19,28 @@ static void write_histogram(FILE *out, const ruv_eval_retrieval_result *r)
 	for (int i = 0; i < RUV_EVAL_COSINE_BINS; i++)
 		for (int s = 0; s < 2; s++)
 			top = series[s][i] > top ? series[s][i] : top;
-	fprintf(out, "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 %d %d\" font-family=\"sans-serif\" font-size=\"12\">\n", WIDTH, HEIGHT);
+	fprintf(out,
+	        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 %d %d\" font-family=\"sans-serif\" font-size=\"12\">\n",
+	        WIDTH, HEIGHT);
 	fprintf(out, "<rect width=\"100%%\" height=\"100%%\" fill=\"white\"/>\n");
 	for (int s = 0; s < 2; s++)
 		for (int i = 0; i < RUV_EVAL_COSINE_BINS; i++) {
 			double h = (double)series[s][i] / top * (HEIGHT - BOTTOM - TOP);
 			if (series[s][i])
-				fprintf(out, "<rect x=\"%.1f\" y=\"%.1f\" width=\"%.1f\" height=\"%.1f\" fill=\"%s\" fill-opacity=\"0.6\"/>\n",
-					LEFT + i * step, HEIGHT - BOTTOM - h, step - 1, h, colours[s]);
+				fprintf(out,
+				        "<rect x=\"%.1f\" y=\"%.1f\" width=\"%.1f\" height=\"%.1f\" fill=\"%s\" "
+				        "fill-opacity=\"0.6\"/>\n",
+				        LEFT + i * step, HEIGHT - BOTTOM - h, step - 1, h, colours[s]);
 		}
 	for (int i = 0; i <= 4; i++)
-		fprintf(out, "<text x=\"%.1f\" y=\"%d\" text-anchor=\"middle\">%.1f</text>\n", LEFT + i * (WIDTH - 2 * LEFT) / 4.0, HEIGHT - 20,
-			-1 + i * 0.5);
-	fprintf(out, "<text x=\"%d\" y=\"20\" fill=\"%s\">unrelated passages, mean %.2f</text>\n", LEFT, colours[0], r->unrelated_mean);
-	fprintf(out, "<text x=\"%d\" y=\"20\" fill=\"%s\">the passage with the answer, mean %.2f</text>\n", WIDTH / 2, colours[1], r->related_mean);
-	fprintf(out, "<text x=\"%d\" y=\"%d\" text-anchor=\"middle\">cosine of question and passage</text>\n</svg>\n", WIDTH / 2, HEIGHT - 4);
+		fprintf(out, "<text x=\"%.1f\" y=\"%d\" text-anchor=\"middle\">%.1f</text>\n", LEFT + i * (WIDTH - 2 * LEFT) / 4.0,
+		        HEIGHT - 20, -1 + i * 0.5);
+	fprintf(out, "<text x=\"%d\" y=\"20\" fill=\"%s\">unrelated passages, mean %.2f</text>\n", LEFT, colours[0],
+	        r->unrelated_mean);
+	fprintf(out, "<text x=\"%d\" y=\"20\" fill=\"%s\">the passage with the answer, mean %.2f</text>\n", WIDTH / 2, colours[1],
+	        r->related_mean);
+	fprintf(out, "<text x=\"%d\" y=\"%d\" text-anchor=\"middle\">cosine of question and passage</text>\n</svg>\n", WIDTH / 2,
+	        HEIGHT - 4);
 }
 
 static int print_json(const ruv_eval_retrieval_result *r, const ruv_model_info *info)
@@ -43,12 +50,13 @@ static int print_json(const ruv_eval_retrieval_result *r, const ruv_model_info *
 	for (int i = 0; i < RUV_EVAL_N_METHODS; i++) {
 		const ruv_eval_ranking *m = &r->methods[i];
 		json_object_set_new(methods, ruv_eval_method_name(i),
-				    json_pack("{s:f, s:f, s:f, s:f, s:f}", "r1", m->recall_1, "r5", m->recall_5, "r10", m->recall_10, "mrr", m->mrr,
-					      "ndcg10", m->ndcg_10));
+		                    json_pack("{s:f, s:f, s:f, s:f, s:f}", "r1", m->recall_1, "r5", m->recall_5, "r10",
+		                              m->recall_10, "mrr", m->mrr, "ndcg10", m->ndcg_10));
 	}
-	return cli_json_print(json_pack("{s:o, s:i, s:i, s:o, s:f, s:f, s:f, s:f}", "encoder", cli_json_text(info->name), "questions", r->n_questions,
-					"passages", r->n_passages, "methods", methods, "related_cosine", r->related_mean, "unrelated_cosine",
-					r->unrelated_mean, "embed_seconds", r->embed_seconds, "search_seconds", r->search_seconds));
+	return cli_json_print(json_pack("{s:o, s:i, s:i, s:o, s:f, s:f, s:f, s:f}", "encoder", cli_json_text(info->name),
+	                                "questions", r->n_questions, "passages", r->n_passages, "methods", methods,
+	                                "related_cosine", r->related_mean, "unrelated_cosine", r->unrelated_mean, "embed_seconds",
+	                                r->embed_seconds, "search_seconds", r->search_seconds));
 }
 
 static void print_table(const ruv_eval_retrieval_result *r, const ruv_model_info *info)
@@ -67,8 +75,8 @@ static void print_table(const ruv_eval_retrieval_result *r, const ruv_model_info
 	}
 	if (table)
 		cli_table_print(table, stdout);
-	printf("cosine of a question to its passage %.3f, to another %.3f; %.1f texts/s embedded\n", r->related_mean, r->unrelated_mean,
-	       (r->n_questions + r->n_passages) / (r->embed_seconds > 0 ? r->embed_seconds : 1));
+	printf("cosine of a question to its passage %.3f, to another %.3f; %.1f texts/s embedded\n", r->related_mean,
+	       r->unrelated_mean, (r->n_questions + r->n_passages) / (r->embed_seconds > 0 ? r->embed_seconds : 1));
 }
 
 int cmd_eval_retrieval(int argc, char **argv)
@@ -84,8 +92,10 @@ int cmd_eval_retrieval(int argc, char **argv)
 	static const cli_spec spec = {
 	    .name = "eval retrieval",
 	    .usage = "[OPTIONS] FILE...",
-	    .summary = "Store all passages of the files in a memory of their own and look for each question's passage by words (BM25), by meaning (vectors), "
-		       "and by both, fused by reciprocal rank and by standardised scores. Files of passages without questions make it harder.",
+	    .summary = "Store all passages of the files in a memory of their own and look for each question's passage by words "
+	               "(BM25), by meaning (vectors), "
+		       "and by both, fused by reciprocal rank and by standardised scores. Files of passages without questions make "
+	               "it harder.",
 	    .options = options,
 	    .examples = "ruvllm eval retrieval bench/data/xquad_en.jsonl.zst bench/data/distractors.jsonl.zst",
 	    .min_args = 1,

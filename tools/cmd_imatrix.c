@@ -170,7 +170,7 @@ int cmd_imatrix(int argc, char **argv)
 	    .name = "imatrix",
 	    .usage = "[OPTIONS] MODEL.gguf TEXT",
 	    .summary = "Measures on a text which inputs of each matrix matter, so that `ruvllm quantize --imatrix` can spend its "
-	               "bits there. "
+		       "bits there. "
 		       "The model should be F16, BF16 or Q8_0; some 50,000 tokens of text like what it will meet are enough.",
 	    .options = options,
 	    .examples = "ruvllm imatrix model-F16.gguf sample.txt -o model.imatrix.gguf\n"

@@ -133,9 +133,9 @@ static json_t *sums_json(const sums *s)
 {
 	json_t *list = json_array();
 	for (int i = 0; i < s->n; i++)
-		json_array_append_new(list, json_pack("{s:s, s:I, s:I, s:I}", "type", s->items[i].name, "tensors",
-						      (json_int_t)s->items[i].n_tensors, "elements", (json_int_t)s->items[i].n_elements,
-						      "bytes", (json_int_t)s->items[i].n_bytes));
+		json_array_append_new(
+		    list, json_pack("{s:s, s:I, s:I, s:I}", "type", s->items[i].name, "tensors", (json_int_t)s->items[i].n_tensors,
+		                    "elements", (json_int_t)s->items[i].n_elements, "bytes", (json_int_t)s->items[i].n_bytes));
 	return list;
 }
 
@@ -174,7 +174,8 @@ static void find_refusal(const ruv_gguf *gguf, const char *path, char *text, siz
 	ruv_model *model = NULL;
 	if (ruv_model_open(&model, path, &options, &err)) {
 		size_t n = strlen(path); /* the path stands beside the verdict already */
-		snprintf(text, cap, "%s", !strncmp(err.message, path, n) && !strncmp(err.message + n, ": ", 2) ? err.message + n + 2 : err.message);
+		snprintf(text, cap, "%s",
+		         !strncmp(err.message, path, n) && !strncmp(err.message + n, ": ", 2) ? err.message + n + 2 : err.message);
 	}
 	ruv_model_free(model);
 }
@@ -205,8 +206,9 @@ static int inspect_gguf_json(const ruv_gguf *gguf, const sums *s, const char *re
 		char *name = strndup(key->name.data, key->name.len);
 		/* Vocabularies are long: without --keys an array over 64 elements is given by its length. */
 		json_t *value = key->type == RUV_GGUF_ARRAY && key->array.n > 64 && !show_keys
-				    ? json_pack("{s:s, s:I}", "array_of", ruv_gguf_type_name(key->array.type), "length", (json_int_t)key->array.n)
-				    : key_json(key, UINT64_MAX);
+		                    ? json_pack("{s:s, s:I}", "array_of", ruv_gguf_type_name(key->array.type), "length",
+		                                (json_int_t)key->array.n)
+		                    : key_json(key, UINT64_MAX);
 		if (name && !json_is_null(value)) {
 			json_t *clean = cli_json_text(name);
 			json_object_set(keys, json_string_value(clean), value);
@@ -220,13 +222,15 @@ static int inspect_gguf_json(const ruv_gguf *gguf, const sums *s, const char *re
 		json_t *shape = json_array();
 		for (int d = 0; d < t->n_dims; d++)
 			json_array_append_new(shape, json_integer(t->ne[d]));
-		json_array_append_new(tensors, json_pack("{s:o, s:s, s:o, s:I, s:i}", "name", cli_json_text(t->name), "type", ruv_dtype_name(t->dtype),
-							 "shape", shape, "bytes", (json_int_t)t->n_bytes, "part", t->part));
+		json_array_append_new(tensors, json_pack("{s:o, s:s, s:o, s:I, s:i}", "name", cli_json_text(t->name), "type",
+		                                         ruv_dtype_name(t->dtype), "shape", shape, "bytes", (json_int_t)t->n_bytes,
+		                                         "part", t->part));
 	}
-	json_t *j = json_pack("{s:s, s:i, s:i, s:I, s:s, s:I, s:I, s:b, s:s, s:o, s:o, s:o}", "format", "GGUF", "version",
-			      ruv_gguf_version(gguf), "parts", ruv_gguf_n_parts(gguf), "file_bytes", (json_int_t)ruv_gguf_file_bytes(gguf), "type",
-			      type, "parameters", (json_int_t)s->n_elements, "tensor_bytes", (json_int_t)s->n_bytes, "runs", !*refusal,
-			      "refusal", refusal, "types", sums_json(s), "keys", keys, "tensors", tensors);
+	json_t *j =
+	    json_pack("{s:s, s:i, s:i, s:I, s:s, s:I, s:I, s:b, s:s, s:o, s:o, s:o}", "format", "GGUF", "version",
+	              ruv_gguf_version(gguf), "parts", ruv_gguf_n_parts(gguf), "file_bytes", (json_int_t)ruv_gguf_file_bytes(gguf),
+	              "type", type, "parameters", (json_int_t)s->n_elements, "tensor_bytes", (json_int_t)s->n_bytes, "runs",
+	              !*refusal, "refusal", refusal, "types", sums_json(s), "keys", keys, "tensors", tensors);
 	return cli_json_print(j);
 }
 
@@ -242,7 +246,8 @@ static int inspect_gguf(const char *path)
 		return cli_fail(&err, NULL);
 	for (size_t i = 0; i < ruv_gguf_n_tensors(gguf); i++) {
 		const ruv_gguf_tensor *t = ruv_gguf_tensor_at(gguf, i);
-		add_tensor(&s, t->dtype, ruv_dtype_name(t->dtype), (uint64_t)(t->ne[0] * t->ne[1] * t->ne[2] * t->ne[3]), t->n_bytes);
+		add_tensor(&s, t->dtype, ruv_dtype_name(t->dtype), (uint64_t)(t->ne[0] * t->ne[1] * t->ne[2] * t->ne[3]),
+		           t->n_bytes);
 	}
 	find_refusal(gguf, path, refusal, sizeof refusal);
 	if (cli.json) {
@@ -250,14 +255,15 @@ static int inspect_gguf(const char *path)
 		ruv_gguf_free(gguf);
 		return code;
 	}
-	printf("%s: GGUF version %d, %s", path, ruv_gguf_version(gguf), cli_human_bytes(bytes, sizeof bytes, ruv_gguf_file_bytes(gguf)));
+	printf("%s: GGUF version %d, %s", path, ruv_gguf_version(gguf),
+	       cli_human_bytes(bytes, sizeof bytes, ruv_gguf_file_bytes(gguf)));
 	if (ruv_gguf_n_parts(gguf) > 1)
 		printf(" in %d parts", ruv_gguf_n_parts(gguf));
 	type_words(gguf, text, sizeof text);
 	printf("\n%s parameters in %zu tensor%s, type %s\n", cli_human_count(count, sizeof count, (double)s.n_elements),
 	       ruv_gguf_n_tensors(gguf), ruv_gguf_n_tensors(gguf) == 1 ? "" : "s", text);
-	printf("%s%s%s\n\n", *refusal ? cli_sgr(stdout, CLI_RED) : cli_sgr(stdout, CLI_GREEN), *refusal ? "cannot run here: " : "runs here",
-	       refusal);
+	printf("%s%s%s\n\n", *refusal ? cli_sgr(stdout, CLI_RED) : cli_sgr(stdout, CLI_GREEN),
+	       *refusal ? "cannot run here: " : "runs here", refusal);
 	printf("%s", cli_sgr(stdout, CLI_PLAIN));
 	print_sums(&s);
 
@@ -320,13 +326,13 @@ static int inspect_safetensors(const char *path)
 		json_t *shape = json_array();
 		for (int d = 0; d < t->n_dims; d++)
 			json_array_append_new(shape, json_integer(t->shape[d]));
-		json_array_append_new(list, json_pack("{s:s, s:s, s:o, s:I}", "name", t->name, "type", t->type_name, "shape", shape, "bytes",
-						      (json_int_t)t->n_bytes));
+		json_array_append_new(list, json_pack("{s:s, s:s, s:o, s:I}", "name", t->name, "type", t->type_name, "shape", shape,
+		                                      "bytes", (json_int_t)t->n_bytes));
 	}
 	if (cli.json) {
 		code = cli_json_print(json_pack("{s:s, s:I, s:I, s:b, s:s, s:o, s:O}", "format", "safetensors", "parameters",
-						(json_int_t)s.n_elements, "tensor_bytes", (json_int_t)s.n_bytes, "runs", 0, "refusal",
-						"convert it first", "types", sums_json(&s), "tensors", list));
+		                                (json_int_t)s.n_elements, "tensor_bytes", (json_int_t)s.n_bytes, "runs", 0,
+		                                "refusal", "convert it first", "types", sums_json(&s), "tensors", list));
 	} else {
 		printf("%s: safetensors, %s parameters in %zu tensors, %s\nruvllm convert makes a model of its directory\n\n", path,
 		       cli_human_count(count, sizeof count, (double)s.n_elements), ruv_safetensors_n_tensors(st),
@@ -337,7 +343,8 @@ static int inspect_safetensors(const char *path)
 			json_t *e;
 			printf("\n");
 			cli_table *t = cli_table_create("tensor|type|shape|>bytes");
-			json_array_foreach(list, i, e) {
+			json_array_foreach(list, i, e)
+			{
 				char *shape = json_dumps(json_object_get(e, "shape"), 0);
 				if (!t || !shape)
 					break;
@@ -365,7 +372,8 @@ int cmd_inspect(int argc, char **argv)
 	static const cli_spec spec = {
 	    .name = "inspect",
 	    .usage = "[OPTIONS] FILE|DIR|MODEL",
-	    .summary = "Says what a model file is: architecture, size by tensor type, keys, and whether this build can run it or why not.",
+	    .summary =
+		"Says what a model file is: architecture, size by tensor type, keys, and whether this build can run it or why not.",
 	    .options = options,
 	    .examples = "ruvllm inspect model.gguf\nruvllm inspect model.gguf --json --keys",
 	    .min_args = 1,

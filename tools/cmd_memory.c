@@ -23,11 +23,13 @@ bool memory_open(memory_action *a, bool with_encoder)
 	a->runtime = cli_runtime(&a->code);
 	if (!a->runtime)
 		return false;
-	rc = with_encoder ? ruv_runtime_memory(a->runtime, &a->memory, &err) : ruv_runtime_memory_if_any(a->runtime, &a->memory, &err);
+	rc = with_encoder ? ruv_runtime_memory(a->runtime, &a->memory, &err)
+	                  : ruv_runtime_memory_if_any(a->runtime, &a->memory, &err);
 	if (!rc)
 		return true;
-	a->code = rc == RUV_ENOTFOUND && !with_encoder ? cli_fail(&err, "nothing has been remembered there; ruvllm remember FILE|DIR makes one")
-						       : cli_runtime_fail(&err);
+	a->code = rc == RUV_ENOTFOUND && !with_encoder
+	              ? cli_fail(&err, "nothing has been remembered there; ruvllm remember FILE|DIR makes one")
+	              : cli_runtime_fail(&err);
 	ruv_runtime_free(a->runtime);
 	a->runtime = NULL;
 	return false;
@@ -69,7 +71,8 @@ int memory_embed(memory_action *a, float **vector, const char *title, const char
 		ruv_context_squash(&buf, title);
 		ruv_buf_putc(&buf, '\n');
 		ruv_context_squash(&buf, text);
-		if (ruv_embedder_count(embedder, ruv_buf_cstr(&buf), buf.len, RUV_EMBED_PASSAGE, err) > ruv_embedder_n_ctx(embedder))
+		if (ruv_embedder_count(embedder, ruv_buf_cstr(&buf), buf.len, RUV_EMBED_PASSAGE, err) >
+		    ruv_embedder_n_ctx(embedder))
 			ruv_buf_clear(&buf);
 	}
 	if (!buf.len)
@@ -77,7 +80,7 @@ int memory_embed(memory_action *a, float **vector, const char *title, const char
 	*vector = malloc(sizeof **vector * (size_t)ruv_embedder_dim(embedder));
 	texts[0] = ruv_buf_cstr(&buf);
 	rc = buf.failed || !*vector ? ruv_fail_memory(err, "memory", strlen(text))
-				    : ruv_embedder_embed(embedder, texts, 1, RUV_EMBED_PASSAGE, *vector, &cli_cancel, err);
+	                            : ruv_embedder_embed(embedder, texts, 1, RUV_EMBED_PASSAGE, *vector, &cli_cancel, err);
 	if (rc) {
 		free(*vector);
 		*vector = NULL;
@@ -94,14 +97,15 @@ static struct {
 	bool all_scopes;
 } wanted;
 
-#define FILTER_OPTIONS                                                                                                                     \
-	{"type", 't', CLI_STRING, &wanted.type, "TYPE", "only Query, Document, AgentStep, Fact, QAPair or Concept; several with commas"},  \
-	    {"tag", 0, CLI_LIST, &wanted.tags, "TAG", "only what has this tag (repeated: all of them)"},                                   \
-	    {"domain", 0, CLI_STRING, &wanted.domain, "NAME", "only this domain"},                                                         \
-	    {"source", 0, CLI_STRING, &wanted.source, "NAME", "only this source (the path as `memory sources` shows it)"},                 \
-	    {"min-confidence", 0, CLI_DOUBLE, &wanted.min_confidence, "P", "only with at least this confidence"},                          \
-	{                                                                                                                                  \
-		"all-scopes", 0, CLI_FLAG, &wanted.all_scopes, NULL, "everybody's, not only --user's, --agent's and --session's"           \
+#define FILTER_OPTIONS                                                                                                             \
+	{"type",       't',    CLI_STRING,                                                                                         \
+	 &wanted.type, "TYPE", "only Query, Document, AgentStep, Fact, QAPair or Concept; several with commas"},                   \
+	    {"tag", 0, CLI_LIST, &wanted.tags, "TAG", "only what has this tag (repeated: all of them)"},                           \
+	    {"domain", 0, CLI_STRING, &wanted.domain, "NAME", "only this domain"},                                                 \
+	    {"source", 0, CLI_STRING, &wanted.source, "NAME", "only this source (the path as `memory sources` shows it)"},         \
+	    {"min-confidence", 0, CLI_DOUBLE, &wanted.min_confidence, "P", "only with at least this confidence"},                  \
+	{                                                                                                                          \
+		"all-scopes", 0, CLI_FLAG, &wanted.all_scopes, NULL, "everybody's, not only --user's, --agent's and --session's"   \
 	}
 
 static int make_filter(memory_action *a, ruv_memory_filter *filter, ruv_error *err)
@@ -135,13 +139,14 @@ static json_t *node_json(const ruv_memory_node *node)
 
 	for (int i = 0; i < node->n_tags; i++)
 		json_array_append_new(tags, cli_json_text(node->tags[i]));
-	json = json_pack("{s:s, s:s, s:o, s:o, s:o, s:i, s:i, s:o, s:o, s:o, s:o, s:o, s:f, s:i, s:I, s:I, s:I}", "id", node->id, "type",
-			 ruv_node_type_name(node->type), "text", cli_json_text(node->text), "title", cli_json_text(node->title), "source",
-			 cli_json_text(node->source), "first_line", node->first_line, "last_line", node->last_line, "tags", tags, "domain",
-			 cli_json_text(node->domain), "user", cli_json_text(node->scope.user), "agent", cli_json_text(node->scope.agent),
-			 "session", cli_json_text(node->scope.session), "confidence", (double)node->confidence, "version", node->version,
-			 "created_ms", (json_int_t)node->created_ms, "updated_ms", (json_int_t)node->updated_ms, "expires_ms",
-			 (json_int_t)node->expires_ms);
+	json = json_pack("{s:s, s:s, s:o, s:o, s:o, s:i, s:i, s:o, s:o, s:o, s:o, s:o, s:f, s:i, s:I, s:I, s:I}", "id", node->id,
+	                 "type", ruv_node_type_name(node->type), "text", cli_json_text(node->text), "title",
+	                 cli_json_text(node->title), "source", cli_json_text(node->source), "first_line", node->first_line,
+	                 "last_line", node->last_line, "tags", tags, "domain", cli_json_text(node->domain), "user",
+	                 cli_json_text(node->scope.user), "agent", cli_json_text(node->scope.agent), "session",
+	                 cli_json_text(node->scope.session), "confidence", (double)node->confidence, "version", node->version,
+	                 "created_ms", (json_int_t)node->created_ms, "updated_ms", (json_int_t)node->updated_ms, "expires_ms",
+	                 (json_int_t)node->expires_ms);
 	if (json && node->meta && *node->meta)
 		json_object_set_new(json, "meta", json_loads(node->meta, 0, NULL));
 	return json;
@@ -210,7 +215,11 @@ static int64_t parse_duration(const char *text)
 {
 	char *end;
 	double n = strtod(text, &end);
-	int64_t unit = !strcmp(end, "s") ? 1000 : !strcmp(end, "m") ? 60000 : !strcmp(end, "h") ? 3600000 : !strcmp(end, "d") ? 86400000 : 0;
+	int64_t unit = !strcmp(end, "s")   ? 1000
+	               : !strcmp(end, "m") ? 60000
+	               : !strcmp(end, "h") ? 3600000
+	               : !strcmp(end, "d") ? 86400000
+	                                   : 0;
 
 	return n > 0 && n < 1e6 && unit ? (int64_t)(n * (double)unit) : 0;
 }
@@ -232,8 +241,9 @@ static char *text_of(const char *argument, ruv_error *err)
 		ruv_buf_truncate(&buf, buf.len - 1);
 	text = ruv_buf_take(&buf);
 	if (!text)
-		ruv_fail(err, RUV_ELIMIT, "memory", "standard input holds more than %d bytes, the most of one text; ruvllm remember cuts longer ones",
-			 RUV_MEMORY_MAX_TEXT);
+		ruv_fail(err, RUV_ELIMIT, "memory",
+		         "standard input holds more than %d bytes, the most of one text; ruvllm remember cuts longer ones",
+		         RUV_MEMORY_MAX_TEXT);
 	return text;
 }
 
@@ -271,22 +281,23 @@ static int apply_given(ruv_memory_node *node, ruv_error *err)
 	if (given.ttl) {
 		int64_t ms = parse_duration(given.ttl);
 		if (strcmp(given.ttl, "never") && !ms)
-			return ruv_fail(err, RUV_EINVAL, "memory", "'%s' is no time to live: 90s, 15m, 36h, 30d or never", given.ttl);
+			return ruv_fail(err, RUV_EINVAL, "memory", "'%s' is no time to live: 90s, 15m, 36h, 30d or never",
+			                given.ttl);
 		node->expires_ms = ms ? ruv_clock_wall_ms() + ms : 0;
 	}
 	return RUV_OK;
 }
 
-#define GIVEN_OPTIONS                                                                                                                      \
-	{"type", 't', CLI_STRING, &given.type, "TYPE", "Query, Document, AgentStep, Fact, QAPair or Concept (add: default Fact)"},         \
-	    {"title", 0, CLI_STRING, &given.title, "TEXT", "a title; its words weigh more in searches"},                                   \
-	    {"tag", 0, CLI_LIST, &given.tags, "TAG", "a tag (may be repeated)"},                                                           \
-	    {"domain", 0, CLI_STRING, &given.domain, "NAME", "the domain"},                                                                \
-	    {"source", 0, CLI_STRING, &given.source, "NAME", "where it comes from"},                                                       \
-	    {"confidence", 0, CLI_DOUBLE, &given.confidence, "P", "how sure it is, above 0 and up to 1 (add: default 1)"},                 \
-	    {"ttl", 0, CLI_STRING, &given.ttl, "TIME", "forget it after this time: 90s, 15m, 36h, 30d, never"},                            \
-	{                                                                                                                                  \
-		"meta", 0, CLI_STRING, &given.meta, "JSON", "a JSON object to keep with it"                                                \
+#define GIVEN_OPTIONS                                                                                                              \
+	{"type", 't', CLI_STRING, &given.type, "TYPE", "Query, Document, AgentStep, Fact, QAPair or Concept (add: default Fact)"}, \
+	    {"title", 0, CLI_STRING, &given.title, "TEXT", "a title; its words weigh more in searches"},                           \
+	    {"tag", 0, CLI_LIST, &given.tags, "TAG", "a tag (may be repeated)"},                                                   \
+	    {"domain", 0, CLI_STRING, &given.domain, "NAME", "the domain"},                                                        \
+	    {"source", 0, CLI_STRING, &given.source, "NAME", "where it comes from"},                                               \
+	    {"confidence", 0, CLI_DOUBLE, &given.confidence, "P", "how sure it is, above 0 and up to 1 (add: default 1)"},         \
+	    {"ttl", 0, CLI_STRING, &given.ttl, "TIME", "forget it after this time: 90s, 15m, 36h, 30d, never"},                    \
+	{                                                                                                                          \
+		"meta", 0, CLI_STRING, &given.meta, "JSON", "a JSON object to keep with it"                                        \
 	}
 
 static int action_add(int argc, char **argv)
@@ -351,7 +362,8 @@ static int action_edit(int argc, char **argv)
 	static const cli_spec spec = {
 	    .name = "memory edit",
 	    .usage = "[OPTIONS] ID",
-	    .summary = "Changes what the options name of one entry; the rest stays, and the log keeps what was. ID may be the beginning or the end of an id.",
+	    .summary = "Changes what the options name of one entry; the rest stays, and the log keeps what was. ID may be the "
+	               "beginning or the end of an id.",
 	    .options = options,
 	    .examples = "ruvllm memory edit 4f1c90a2 --text \"The backup starts at 03:00.\"",
 	    .min_args = 1,
@@ -412,7 +424,8 @@ static int action_search(int argc, char **argv)
 	static const char *mode = "hybrid", *fusion = NULL;
 	static const cli_option options[] = {
 	    {"top", 'k', CLI_INT, &k, "N", "how many (default 10)"},
-	    {"mode", 'm', CLI_CHOICE, &mode, "hybrid|vector|lexical", "by meaning and words, by meaning, or by words (default hybrid)"},
+	    {"mode", 'm', CLI_CHOICE, &mode, "hybrid|vector|lexical",
+	     "by meaning and words, by meaning, or by words (default hybrid)"},
 	    {"fuse", 0, CLI_CHOICE, &fusion, "rrf|zscore", "how the two lists become one (default: as the configuration says)"},
 	    FILTER_OPTIONS,
 	    {0},
@@ -420,9 +433,11 @@ static int action_search(int argc, char **argv)
 	static const cli_spec spec = {
 	    .name = "memory search",
 	    .usage = "[OPTIONS] QUESTION",
-	    .summary = "Finds what memory has on a question, best first, with its scores. No model but the encoder is used, and none with --mode lexical.",
+	    .summary = "Finds what memory has on a question, best first, with its scores. No model but the encoder is used, and "
+	               "none with --mode lexical.",
 	    .options = options,
-	    .examples = "ruvllm memory search \"when does the backup run\"\nruvllm memory search --mode lexical --type Fact,Concept backup",
+	    .examples =
+		"ruvllm memory search \"when does the backup run\"\nruvllm memory search --mode lexical --type Fact,Concept backup",
 	    .min_args = 1,
 	    .max_args = 1,
 	    CLI_CONFIG_OPTIONS,
@@ -486,8 +501,9 @@ static int action_search(int argc, char **argv)
 			json_object_set_new(node, "lexical_rank", json_integer(h->lexical_rank));
 			json_array_append_new(list, node);
 		}
-		code = cli_json_print(json_pack("{s:o, s:f, s:f, s:f}", "hits", list, "vector_ms", (double)hits.vector_ns / 1e6, "lexical_ms",
-						(double)hits.lexical_ns / 1e6, "total_ms", (double)hits.total_ns / 1e6));
+		code =
+		    cli_json_print(json_pack("{s:o, s:f, s:f, s:f}", "hits", list, "vector_ms", (double)hits.vector_ns / 1e6,
+		                             "lexical_ms", (double)hits.lexical_ns / 1e6, "total_ms", (double)hits.total_ns / 1e6));
 	} else {
 		cli_table *table = cli_table_create("id|>score|>cosine|>bm25|where|text");
 		for (int i = 0; table && i < hits.n; i++) {
@@ -497,9 +513,13 @@ static int action_search(int argc, char **argv)
 			cli_table_cell(table, "%.4f", h->score);
 			cli_table_cell(table, "%.3f", (double)h->cosine);
 			cli_table_cell(table, "%.2f", (double)h->bm25);
-			cli_table_cell(table, "%s", *h->node.source ? cli_place(h->node.source, h->node.first_line, h->node.last_line, place, sizeof place)
-								    : ruv_node_type_name(h->node.type));
-			cli_table_cell(table, "%s", one_line(line, sizeof line, h->node.text, cli_term_width(stdout) > 110 ? cli_term_width(stdout) - 70 : 40));
+			cli_table_cell(table, "%s",
+			               *h->node.source
+			                   ? cli_place(h->node.source, h->node.first_line, h->node.last_line, place, sizeof place)
+			                   : ruv_node_type_name(h->node.type));
+			cli_table_cell(table, "%s",
+			               one_line(line, sizeof line, h->node.text,
+			                        cli_term_width(stdout) > 110 ? cli_term_width(stdout) - 70 : 40));
 		}
 		if (table)
 			cli_table_print(table, stdout);
@@ -561,8 +581,12 @@ static int action_list(int argc, char **argv)
 			cli_table_cell(table, "%s", node->id + 24);
 			cli_table_cell(table, "%s", ruv_node_type_name(node->type));
 			cli_table_cell(table, "%s", memory_time(when, sizeof when, node->created_ms));
-			cli_table_cell(table, "%s", *node->source ? cli_place(node->source, node->first_line, node->last_line, place, sizeof place) : "");
-			cli_table_cell(table, "%s", one_line(line, sizeof line, node->text, cli_term_width(stdout) > 116 ? cli_term_width(stdout) - 76 : 40));
+			cli_table_cell(
+			    table, "%s",
+			    *node->source ? cli_place(node->source, node->first_line, node->last_line, place, sizeof place) : "");
+			cli_table_cell(table, "%s",
+			               one_line(line, sizeof line, node->text,
+			                        cli_term_width(stdout) > 116 ? cli_term_width(stdout) - 76 : 40));
 		}
 		if (table)
 			cli_table_print(table, stdout);
@@ -609,21 +633,22 @@ static int action_show(int argc, char **argv)
 			for (int e = 0; e < graph.n_edges; e++)
 				if (!strcmp(graph.edges[e].src, id) || !strcmp(graph.edges[e].dst, id))
 					printf("%s%s %s %s%s  weight %.3g  edge %s\n", cli_sgr(stdout, CLI_DIM),
-					       !strcmp(graph.edges[e].src, id) ? "->" : "<-", ruv_edge_type_name(graph.edges[e].type),
-					       !strcmp(graph.edges[e].src, id) ? graph.edges[e].dst : graph.edges[e].src, cli_sgr(stdout, CLI_PLAIN),
-					       (double)graph.edges[e].weight, graph.edges[e].id);
+					       !strcmp(graph.edges[e].src, id) ? "->" : "<-",
+					       ruv_edge_type_name(graph.edges[e].type),
+					       !strcmp(graph.edges[e].src, id) ? graph.edges[e].dst : graph.edges[e].src,
+					       cli_sgr(stdout, CLI_PLAIN), (double)graph.edges[e].weight, graph.edges[e].id);
 			if (i + 1 < args.n)
 				printf("\n");
 		} else {
 			node = node_json(&graph.nodes.items[0]);
 			edges = json_array();
 			for (int e = 0; e < graph.n_edges; e++)
-				json_array_append_new(edges, json_pack("{s:s, s:s, s:s, s:s, s:f, s:f, s:o}", "id", graph.edges[e].id, "src",
-								       graph.edges[e].src, "dst", graph.edges[e].dst, "type",
-								       ruv_edge_type_name(graph.edges[e].type), "weight",
-								       (double)graph.edges[e].weight, "confidence",
-								       (double)graph.edges[e].confidence, "created_by",
-								       cli_json_text(graph.edges[e].created_by)));
+				json_array_append_new(
+				    edges, json_pack("{s:s, s:s, s:s, s:s, s:f, s:f, s:o}", "id", graph.edges[e].id, "src",
+				                     graph.edges[e].src, "dst", graph.edges[e].dst, "type",
+				                     ruv_edge_type_name(graph.edges[e].type), "weight",
+				                     (double)graph.edges[e].weight, "confidence", (double)graph.edges[e].confidence,
+				                     "created_by", cli_json_text(graph.edges[e].created_by)));
 			json_object_set_new(node, "edges", edges);
 			json_array_append_new(list, node);
 		}
@@ -654,7 +679,8 @@ static int action_forget(int argc, char **argv)
 	static const cli_spec spec = {
 	    .name = "memory forget",
 	    .usage = "ID... | --source NAME",
-	    .summary = "Deletes entries: text, vector, words, edges, and what the log kept of them. All of the ids or, when one is wrong, none.",
+	    .summary = "Deletes entries: text, vector, words, edges, and what the log kept of them. All of the ids or, when one is "
+	               "wrong, none.",
 	    .options = options,
 	    .min_args = 0,
 	    .max_args = -1,
@@ -706,7 +732,8 @@ static int action_link(int argc, char **argv)
 	static const char *type = "SameTopic", *remove;
 	static double weight = 1, confidence = 1;
 	static const cli_option options[] = {
-	    {"type", 't', CLI_STRING, &type, "TYPE", "Cites, Follows, SameTopic, AgentStep, Derived or Contains (default SameTopic)"},
+	    {"type", 't', CLI_STRING, &type, "TYPE",
+	     "Cites, Follows, SameTopic, AgentStep, Derived or Contains (default SameTopic)"},
 	    {"weight", 'w', CLI_DOUBLE, &weight, "W", "how strong (default 1)"},
 	    {"confidence", 0, CLI_DOUBLE, &confidence, "P", "how sure (default 1)"},
 	    {"remove", 0, CLI_STRING, &remove, "EDGE", "remove the edge with this id instead"},
@@ -807,5 +834,5 @@ int cmd_memory(int argc, char **argv)
 	near = cli_nearest(argv[1], names, n);
 	cli.command = "memory";
 	return near ? cli_usage("no action '%s'; did you mean '%s'?", argv[1], near)
-		    : cli_usage("no action '%s'; ruvllm memory --help lists them", argv[1]);
+	            : cli_usage("no action '%s'; ruvllm memory --help lists them", argv[1]);
 }

@@ -21,7 +21,8 @@ int memory_export(int argc, char **argv)
 	static const cli_spec spec = {
 	    .name = "memory export",
 	    .usage = "[OPTIONS] [FILE]",
-	    .summary = "Writes the whole memory, everybody's, as JSON lines: to FILE, which appears complete or not at all, or to standard output. "
+	    .summary = "Writes the whole memory, everybody's, as JSON lines: to FILE, which appears complete or not at all, or to "
+	               "standard output. "
 		       "Import gives the same memory back.",
 	    .options = options,
 	    .max_args = 1,
@@ -53,7 +54,7 @@ int memory_export(int argc, char **argv)
 	code = rc ? cli_runtime_fail(&err) : CLI_EXIT_OK;
 	if (!rc)
 		cli_note("%lld entries, %lld edges, %lld sources written", (long long)done.n_nodes, (long long)done.n_edges,
-			 (long long)done.n_sources);
+		         (long long)done.n_sources);
 	memory_close(&a);
 	return code;
 }
@@ -68,7 +69,8 @@ int memory_import(int argc, char **argv)
 	static const cli_spec spec = {
 	    .name = "memory import",
 	    .usage = "[OPTIONS] FILE|-",
-	    .summary = "Reads an export into memory. What is there already, by its id, stays as it is, so that an interrupted import can be repeated.",
+	    .summary = "Reads an export into memory. What is there already, by its id, stays as it is, so that an interrupted "
+	               "import can be repeated.",
 	    .options = options,
 	    .min_args = 1,
 	    .max_args = 1,
@@ -92,7 +94,8 @@ int memory_import(int argc, char **argv)
 	is_stdin = !strcmp(args.items[0], "-");
 	in = is_stdin ? stdin : fopen(args.items[0], "r");
 	if (!in)
-		rc = ruv_fail_errno(&err, errno == ENOENT ? RUV_ENOTFOUND : RUV_EIO, errno, "memory", "cannot open '%s'", args.items[0]);
+		rc = ruv_fail_errno(&err, errno == ENOENT ? RUV_ENOTFOUND : RUV_EIO, errno, "memory", "cannot open '%s'",
+		                    args.items[0]);
 	/* Without the encoder: a new memory takes on the export's. */
 	if (!rc)
 		rc = ruv_memory_open(&memory, ruv_runtime_data_dir(runtime), &create, &err);
@@ -101,11 +104,12 @@ int memory_import(int argc, char **argv)
 	if (rc)
 		code = cli_runtime_fail(&err);
 	else if (cli.json)
-		code = cli_json_print(json_pack("{s:I, s:I, s:I, s:I}", "nodes", (json_int_t)done.n_nodes, "edges", (json_int_t)done.n_edges,
-						"sources", (json_int_t)done.n_sources, "skipped", (json_int_t)done.n_skipped));
+		code = cli_json_print(json_pack("{s:I, s:I, s:I, s:I}", "nodes", (json_int_t)done.n_nodes, "edges",
+		                                (json_int_t)done.n_edges, "sources", (json_int_t)done.n_sources, "skipped",
+		                                (json_int_t)done.n_skipped));
 	else
 		code = printf("%lld entries, %lld edges, %lld sources read; %lld were there already\n", (long long)done.n_nodes,
-			      (long long)done.n_edges, (long long)done.n_sources, (long long)done.n_skipped) < 0;
+		              (long long)done.n_edges, (long long)done.n_sources, (long long)done.n_skipped) < 0;
 	if (in && !is_stdin)
 		fclose(in);
 	ruv_memory_free(memory);
@@ -118,7 +122,8 @@ int memory_backup(int argc, char **argv)
 	static const cli_spec spec = {
 	    .name = "memory backup",
 	    .usage = "FILE",
-	    .summary = "Copies the store as one file while it is in use. To restore it, put it as memory.db into an empty data directory.",
+	    .summary =
+		"Copies the store as one file while it is in use. To restore it, put it as memory.db into an empty data directory.",
 	    .min_args = 1,
 	    .max_args = 1,
 	    CLI_CONFIG_OPTIONS,
@@ -163,7 +168,8 @@ int memory_verify(int argc, char **argv)
 {
 	static bool repair;
 	static const cli_option options[] = {
-	    {"repair", 0, CLI_FLAG, &repair, NULL, "make anew what can be made from the store, drop edges and vectors that are damaged"},
+	    {"repair", 0, CLI_FLAG, &repair, NULL,
+	     "make anew what can be made from the store, drop edges and vectors that are damaged"},
 	    {0},
 	};
 	static const cli_spec spec = {
@@ -193,11 +199,12 @@ int memory_verify(int argc, char **argv)
 		bool left = report.n_problems > report.n_repaired;
 		if (cli.json)
 			cli_json_print(json_pack("{s:I, s:I, s:I, s:i, s:i, s:O}", "nodes", (json_int_t)report.n_nodes, "vectors",
-						 (json_int_t)report.n_vectors, "edges", (json_int_t)report.n_edges, "problems", report.n_problems,
-						 "repaired", report.n_repaired, "details", found.list));
+			                         (json_int_t)report.n_vectors, "edges", (json_int_t)report.n_edges, "problems",
+			                         report.n_problems, "repaired", report.n_repaired, "details", found.list));
 		else
 			printf("%lld texts, %lld vectors, %lld edges checked: %d problems%s", (long long)report.n_nodes,
-			       (long long)report.n_vectors, (long long)report.n_edges, report.n_problems, report.n_repaired ? "" : "\n");
+			       (long long)report.n_vectors, (long long)report.n_edges, report.n_problems,
+			       report.n_repaired ? "" : "\n");
 		if (!cli.json && report.n_repaired)
 			printf(", %d repaired\n", report.n_repaired);
 		if (left && !repair)
@@ -214,7 +221,8 @@ int memory_compact(int argc, char **argv)
 	static const cli_spec spec = {
 	    .name = "memory compact",
 	    .usage = "",
-	    .summary = "Gives the space of what was forgotten back to the file system and merges the word index. Writers wait meanwhile.",
+	    .summary =
+		"Gives the space of what was forgotten back to the file system and merges the word index. Writers wait meanwhile.",
 	    .max_args = 0,
 	    CLI_CONFIG_OPTIONS,
 	};
@@ -238,10 +246,10 @@ int memory_compact(int argc, char **argv)
 		code = cli_runtime_fail(&err);
 	else if (cli.json)
 		code = cli_json_print(json_pack("{s:I, s:I}", "bytes_before", (json_int_t)before.database_bytes, "bytes_after",
-						(json_int_t)after.database_bytes));
+		                                (json_int_t)after.database_bytes));
 	else
 		code = printf("%s -> %s\n", cli_human_bytes(from, sizeof from, (uint64_t)before.database_bytes),
-			      cli_human_bytes(to, sizeof to, (uint64_t)after.database_bytes)) < 0;
+		              cli_human_bytes(to, sizeof to, (uint64_t)after.database_bytes)) < 0;
 	memory_close(&a);
 	return code;
 }
@@ -258,7 +266,8 @@ int memory_reembed(int argc, char **argv)
 	static const cli_spec spec = {
 	    .name = "memory reembed",
 	    .usage = "[OPTIONS]",
-	    .summary = "Computes the vectors of entries that have none, with the configured encoder. Interrupted, it goes on where it stopped.",
+	    .summary = "Computes the vectors of entries that have none, with the configured encoder. Interrupted, it goes on where "
+	               "it stopped.",
 	    .options = options,
 	    .max_args = 0,
 	    CLI_CONFIG_OPTIONS,
@@ -284,7 +293,8 @@ int memory_reembed(int argc, char **argv)
 		rc = ruv_runtime_embedder(a.runtime, &embedder, &err);
 		if (!rc) {
 			ruv_model_get_info(a.runtime->encoder, &info);
-			rc = ruv_memory_change_embedder(a.memory, info.name, a.runtime->encoder_version, ruv_embedder_dim(embedder), &err);
+			rc = ruv_memory_change_embedder(a.memory, info.name, a.runtime->encoder_version, ruv_embedder_dim(embedder),
+			                                &err);
 		}
 	}
 	if (!rc)
@@ -358,11 +368,12 @@ int memory_sources(int argc, char **argv)
 	} else if (cli.json) {
 		json_t *list = json_array();
 		for (int i = 0; i < sources.n; i++)
-			json_array_append_new(list, json_pack("{s:o, s:s, s:i, s:I, s:I, s:o}", "name", cli_json_text(sources.items[i].name), "hash",
-							      sources.items[i].hash, "passages", sources.items[i].n_nodes, "bytes",
-							      (json_int_t)sources.items[i].size_bytes, "remembered_ms",
-							      (json_int_t)sources.items[i].remembered_ms, "user",
-							      cli_json_text(sources.items[i].scope.user)));
+			json_array_append_new(list, json_pack("{s:o, s:s, s:i, s:I, s:I, s:o}", "name",
+			                                      cli_json_text(sources.items[i].name), "hash", sources.items[i].hash,
+			                                      "passages", sources.items[i].n_nodes, "bytes",
+			                                      (json_int_t)sources.items[i].size_bytes, "remembered_ms",
+			                                      (json_int_t)sources.items[i].remembered_ms, "user",
+			                                      cli_json_text(sources.items[i].scope.user)));
 		code = cli_json_print(list);
 	} else {
 		cli_table *table = cli_table_create("source|>passages|>size|remembered");
@@ -422,9 +433,10 @@ int memory_history(int argc, char **argv)
 		json_t *list = json_array();
 		for (int i = 0; i < events.n; i++) {
 			json_t *detail = *events.items[i].detail ? json_loads(events.items[i].detail, 0, NULL) : NULL;
-			json_array_append_new(list, json_pack("{s:I, s:I, s:s, s:s, s:o}", "seq", (json_int_t)events.items[i].seq, "time_ms",
-							      (json_int_t)events.items[i].time_ms, "what", events.items[i].what, "id",
-							      events.items[i].id, "detail", detail ? detail : json_null()));
+			json_array_append_new(list, json_pack("{s:I, s:I, s:s, s:s, s:o}", "seq", (json_int_t)events.items[i].seq,
+			                                      "time_ms", (json_int_t)events.items[i].time_ms, "what",
+			                                      events.items[i].what, "id", events.items[i].id, "detail",
+			                                      detail ? detail : json_null()));
 		}
 		code = cli_json_print(list);
 	} else {
@@ -476,12 +488,12 @@ int memory_stats(int argc, char **argv)
 			json_object_set_new(types, ruv_node_type_name(i), json_integer((json_int_t)s.n_by_type[i]));
 		for (int i = 0; i < RUV_N_EDGE_TYPES; i++)
 			json_object_set_new(edges, ruv_edge_type_name(i), json_integer((json_int_t)s.n_by_edge_type[i]));
-		code = cli_json_print(json_pack("{s:I, s:o, s:I, s:o, s:I, s:I, s:I, s:I, s:I, s:s, s:s, s:i, s:s, s:i}", "nodes",
-						(json_int_t)s.n_nodes, "by_type", types, "edges", (json_int_t)s.n_edges, "by_edge_type", edges,
-						"vectors", (json_int_t)s.n_vectors, "sources", (json_int_t)s.n_sources, "events",
-						(json_int_t)s.n_events, "text_bytes", (json_int_t)s.text_bytes, "database_bytes",
-						(json_int_t)s.database_bytes, "encoder", id, "encoder_version", version, "dimension", dimension,
-						"store_id", s.store_id, "schema", s.schema_version));
+		code = cli_json_print(json_pack(
+		    "{s:I, s:o, s:I, s:o, s:I, s:I, s:I, s:I, s:I, s:s, s:s, s:i, s:s, s:i}", "nodes", (json_int_t)s.n_nodes,
+		    "by_type", types, "edges", (json_int_t)s.n_edges, "by_edge_type", edges, "vectors", (json_int_t)s.n_vectors,
+		    "sources", (json_int_t)s.n_sources, "events", (json_int_t)s.n_events, "text_bytes", (json_int_t)s.text_bytes,
+		    "database_bytes", (json_int_t)s.database_bytes, "encoder", id, "encoder_version", version, "dimension",
+		    dimension, "store_id", s.store_id, "schema", s.schema_version));
 	} else {
 		printf("%lld entries (%s of text), %lld vectors, %lld edges, %lld sources, %lld events\n", (long long)s.n_nodes,
 		       cli_human_bytes(text, sizeof text, (uint64_t)s.text_bytes), (long long)s.n_vectors, (long long)s.n_edges,

@@ -38,7 +38,7 @@ static void name_output(char *path, size_t cap, const char *from, ruv_recipe rec
 }
 
 int cli_write_model(const char *from, const char *output, const ruv_write_options *options, int n_threads, bool force,
-		    const char *imatrix_path)
+                    const char *imatrix_path)
 {
 	ruv_write_options write = *options;
 	ruv_write_report report;
@@ -79,16 +79,19 @@ int cli_write_model(const char *from, const char *output, const ruv_write_option
 	double seconds = (double)(ruv_clock_now_ns() - start) / 1e9;
 	if (cli.json) {
 		json_t *j = json_pack("{s:o, s:s, s:I, s:I, s:I, s:I, s:I, s:f}", "file", cli_json_text(path), "type",
-				      ruv_recipe_name(write.recipe), "tensors", (json_int_t)report.n_tensors, "bytes_in",
-				      (json_int_t)report.bytes_in, "bytes_out", (json_int_t)report.bytes_out, "fallback_tensors",
-				      (json_int_t)report.n_fallback, "importance_tensors", (json_int_t)report.n_importance, "seconds", seconds);
+		                      ruv_recipe_name(write.recipe), "tensors", (json_int_t)report.n_tensors, "bytes_in",
+		                      (json_int_t)report.bytes_in, "bytes_out", (json_int_t)report.bytes_out, "fallback_tensors",
+		                      (json_int_t)report.n_fallback, "importance_tensors", (json_int_t)report.n_importance,
+		                      "seconds", seconds);
 		return cli_json_print(j);
 	}
-	printf("%s: %zu tensors, %s to %s (%.2f x) in %s\n", path, report.n_tensors,
-	       cli_human_bytes(size_in, sizeof size_in, report.bytes_in), cli_human_bytes(size_out, sizeof size_out, report.bytes_out),
-	       report.bytes_out ? (double)report.bytes_in / (double)report.bytes_out : 0, cli_human_time(time, sizeof time, seconds));
+	printf(
+	    "%s: %zu tensors, %s to %s (%.2f x) in %s\n", path, report.n_tensors,
+	    cli_human_bytes(size_in, sizeof size_in, report.bytes_in), cli_human_bytes(size_out, sizeof size_out, report.bytes_out),
+	    report.bytes_out ? (double)report.bytes_in / (double)report.bytes_out : 0, cli_human_time(time, sizeof time, seconds));
 	if (report.n_fallback)
-		printf("%zu tensors have rows that are no multiple of 256 and got a type of 32-element blocks\n", report.n_fallback);
+		printf("%zu tensors have rows that are no multiple of 256 and got a type of 32-element blocks\n",
+		       report.n_fallback);
 	if (report.n_importance)
 		printf("%zu tensors used the importance matrix\n", report.n_importance);
 	return CLI_EXIT_OK;
@@ -102,17 +105,20 @@ int cmd_quantize(int argc, char **argv)
 	static const cli_option options[] = {
 	    {"type", 't', CLI_STRING, &type, "TYPE", "Q4_K_M (default), Q5_K_M, Q6_K, Q8_0, Q4_0, F16, BF16, F32 or MIXED"},
 	    {"output", 'o', CLI_STRING, &output, "FILE", "where to write (default NAME-TYPE.gguf in this directory)"},
-	    {"embedding", 0, CLI_STRING, &head, "TYPE", "another type for the token embedding or head, a large part of a small model"},
+	    {"embedding", 0, CLI_STRING, &head, "TYPE",
+	     "another type for the token embedding or head, a large part of a small model"},
 	    {"imatrix", 'i', CLI_STRING, &imatrix, "FILE", "importance matrix made by `ruvllm imatrix`"},
 	    {"threads", 'j', CLI_INT, &threads, "N", "threads (default: one per core)"},
-	    {"allow-requantize", 0, CLI_FLAG, &allow_requantize, NULL, "accept a model that is quantized already (it loses quality)"},
+	    {"allow-requantize", 0, CLI_FLAG, &allow_requantize, NULL,
+	     "accept a model that is quantized already (it loses quality)"},
 	    {"no-tokenizer", 0, CLI_FLAG, &no_tokenizer, NULL, "accept a directory without tokenizer"},
 	    {"force", 'f', CLI_FLAG, &force, NULL, "replace the output if it is there"},
 	    {0}};
 	static const cli_spec spec = {
 	    .name = "quantize",
 	    .usage = "[OPTIONS] MODEL",
-	    .summary = "Writes a model with smaller weights. MODEL is a GGUF file, a Hugging Face directory, or ORG/NAME in the local Hugging "
+	    .summary = "Writes a model with smaller weights. MODEL is a GGUF file, a Hugging Face directory, or ORG/NAME in the "
+	               "local Hugging "
 		       "Face cache.",
 	    .options = options,
 	    .examples = "ruvllm quantize LFM2-350M-F16.gguf\nruvllm quantize ./LFM2-350M --type Q5_K_M -o small.gguf\n"
@@ -138,8 +144,10 @@ int cmd_quantize(int argc, char **argv)
 	rc = ruv_model_find(&from, args.items[0], &err);
 	if (rc)
 		return cli_fail(&err, NULL);
-	const ruv_write_options write = {
-	    .recipe = (ruv_recipe)recipe, .head = head ? &head_recipe : NULL, .allow_requantize = allow_requantize, .no_tokenizer = no_tokenizer};
+	const ruv_write_options write = {.recipe = (ruv_recipe)recipe,
+	                                 .head = head ? &head_recipe : NULL,
+	                                 .allow_requantize = allow_requantize,
+	                                 .no_tokenizer = no_tokenizer};
 	code = cli_write_model(from, output, &write, threads, force, imatrix);
 	free(from);
 	return code;

@@ -108,15 +108,15 @@ int cmd_remember(int argc, char **argv)
 	    .name = "remember",
 	    .usage = "[OPTIONS] FILE|DIR|-...",
 	    .summary = "Read text, Markdown and HTML into memory: cut into passages that know their file and lines, embedded, and "
-	               "stored. A file that has "
+		       "stored. A file that has "
 		       "not changed is skipped; of a changed one only the changed passages are read again. Every file is stored as "
-	               "a whole: "
+		       "a whole: "
 		       "interrupted, what is finished is kept, and the same command goes on from there.",
 	    .options = options,
 	    .notes = "Directories are read recursively; hidden entries, symbolic links and binary files are left out. - is "
-	             "standard input.",
+		     "standard input.",
 	    .examples = "ruvllm remember docs/\nruvllm remember --tag ops runbook.md notes.html\necho \"The backup starts at "
-	                "02:00.\" | ruvllm remember --name backup-note -",
+			"02:00.\" | ruvllm remember --name backup-note -",
 	    .min_args = 1,
 	    .max_args = -1,
 	    CLI_CONFIG_OPTIONS,

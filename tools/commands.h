@@ -14,19 +14,19 @@
 
 /* name, group, one line of help. */
 #define CLI_COMMAND_LIST(X)                                                                                                        \
-	X(ask, GROUP_USE, "Answer a question from memory, with its sources")                                                   \
-	X(chat, GROUP_USE, "Talk, with memory behind it")                                                                      \
-	X(remember, GROUP_USE, "Read files, directories or standard input into memory")                                        \
-	X(memory, GROUP_USE, "Look into memory and change it: search, list, edit, forget, export, ...")                        \
+	X(ask, GROUP_USE, "Answer a question from memory, with its sources")                                                       \
+	X(chat, GROUP_USE, "Talk, with memory behind it")                                                                          \
+	X(remember, GROUP_USE, "Read files, directories or standard input into memory")                                            \
+	X(memory, GROUP_USE, "Look into memory and change it: search, list, edit, forget, export, ...")                            \
 	X(convert, GROUP_MODELS, "Turn a Hugging Face model into a GGUF file")                                                     \
 	X(quantize, GROUP_MODELS, "Make a model smaller")                                                                          \
 	X(imatrix, GROUP_MODELS, "Measure which weights matter, for quantize")                                                     \
 	X(inspect, GROUP_MODELS, "Say what a model file is and whether it runs here")                                              \
-	X(tokenize, GROUP_MODELS, "Show how a model cuts a text into tokens")                                                  \
-	X(bench, GROUP_MEASURE, "Measure speed beside what this machine could do at most")                                             \
-	X(eval, GROUP_MEASURE, "Measure a model: answers, retrieval, judging, perplexity")                                                        \
-	X(config, GROUP_SYSTEM, "Show every setting and where it comes from")                                                  \
-	X(doctor, GROUP_SYSTEM, "Check the processor, the models, memory and the disk")                                        \
+	X(tokenize, GROUP_MODELS, "Show how a model cuts a text into tokens")                                                      \
+	X(bench, GROUP_MEASURE, "Measure speed beside what this machine could do at most")                                         \
+	X(eval, GROUP_MEASURE, "Measure a model: answers, retrieval, judging, perplexity")                                         \
+	X(config, GROUP_SYSTEM, "Show every setting and where it comes from")                                                      \
+	X(doctor, GROUP_SYSTEM, "Check the processor, the models, memory and the disk")                                            \
 	X(version, GROUP_SYSTEM, "Print the version and how it was built")
 
 #define X(name, group, help) int cmd_##name(int argc, char **argv);

@@ -6,17 +6,16 @@
  *
  * Durability   A call that writes and returns RUV_OK has flushed its transaction to the disk: it survives kill -9 and power loss.
  *              A call that fails has changed nothing. Several nodes given to one call are one transaction.
- * Scopes       A node belongs to a user, an agent and a session; "" in one of them means "anybody's". A reader with a scope sees a node
- *              when each of the node's three is "" or equals the reader's. A reader without a user therefore sees no user's
- *              nodes: forgetting to set a scope hides, it never leaks. `every_scope` is for the store's owner (export, audit).
- * Expiry       A node whose time is over is not seen by any call, and is deleted by the next write.
- * Forgetting   Deletes: row, words, vector, edges, and what the event log kept of its text. Freed pages are overwritten.
- * Ids          UUID version 7 in text (36 characters); they sort by the time they were made.
- * Threads      Any number of threads on one ruv_memory. Writes queue behind each other; searches run beside them without waiting.
- * Processes    Several may open one directory and write; each write waits its turn (lock_wait_ms), then RUV_EBUSY. Each sees
- *              the others' finished writes at its next call. Not on network file systems.
- * Errors       RUV_ENOTFOUND no store there; RUV_EMISMATCH another embedder's store; RUV_EUNSUPPORTED a newer version's store;
- *              RUV_ECORRUPT damaged; RUV_EBUSY; RUV_EIO. The message names the file and what to do. */
+ * Scopes       A node belongs to a user, an agent and a session; "" in one of them means "anybody's". A reader with a scope sees a
+ * node when each of the node's three is "" or equals the reader's. A reader without a user therefore sees no user's nodes:
+ * forgetting to set a scope hides, it never leaks. `every_scope` is for the store's owner (export, audit). Expiry       A node
+ * whose time is over is not seen by any call, and is deleted by the next write. Forgetting   Deletes: row, words, vector, edges,
+ * and what the event log kept of its text. Freed pages are overwritten. Ids          UUID version 7 in text (36 characters); they
+ * sort by the time they were made. Threads      Any number of threads on one ruv_memory. Writes queue behind each other; searches
+ * run beside them without waiting. Processes    Several may open one directory and write; each write waits its turn (lock_wait_ms),
+ * then RUV_EBUSY. Each sees the others' finished writes at its next call. Not on network file systems. Errors       RUV_ENOTFOUND
+ * no store there; RUV_EMISMATCH another embedder's store; RUV_EUNSUPPORTED a newer version's store; RUV_ECORRUPT damaged;
+ * RUV_EBUSY; RUV_EIO. The message names the file and what to do. */
 #ifndef RUVLLM_MEMORY_H
 #define RUVLLM_MEMORY_H
 
@@ -31,21 +30,21 @@ extern "C" {
 typedef struct ruv_memory ruv_memory;
 
 enum {
-	RUV_ID_SIZE = 37,		       /* bytes of an id in text, with its NUL */
-	RUV_MEMORY_MAX_TEXT = 1 << 20,	       /* bytes of a node's text */
-	RUV_MEMORY_MAX_LABEL = 4096,	       /* bytes of a title, source, tag, domain, user, agent, session, created_by */
-	RUV_MEMORY_MAX_TAGS = 64,	       /* of one node */
-	RUV_MEMORY_MAX_DIMENSION = 8192,       /* of a vector */
-	RUV_MEMORY_MAX_BATCH = 100000,	       /* nodes of one call */
-	RUV_MEMORY_MAX_K = 10000	       /* hits of one search */
+	RUV_ID_SIZE = 37,                /* bytes of an id in text, with its NUL */
+	RUV_MEMORY_MAX_TEXT = 1 << 20,   /* bytes of a node's text */
+	RUV_MEMORY_MAX_LABEL = 4096,     /* bytes of a title, source, tag, domain, user, agent, session, created_by */
+	RUV_MEMORY_MAX_TAGS = 64,        /* of one node */
+	RUV_MEMORY_MAX_DIMENSION = 8192, /* of a vector */
+	RUV_MEMORY_MAX_BATCH = 100000,   /* nodes of one call */
+	RUV_MEMORY_MAX_K = 10000         /* hits of one search */
 };
 
-#define RUV_NODE_TYPE_LIST(X)                                                                                                  \
-	X(RUV_NODE_QUERY, 0, "Query")                                                                                          \
-	X(RUV_NODE_DOCUMENT, 1, "Document")                                                                                    \
-	X(RUV_NODE_AGENT_STEP, 2, "AgentStep")                                                                                 \
-	X(RUV_NODE_FACT, 3, "Fact")                                                                                            \
-	X(RUV_NODE_QA_PAIR, 4, "QAPair")                                                                                       \
+#define RUV_NODE_TYPE_LIST(X)                                                                                                      \
+	X(RUV_NODE_QUERY, 0, "Query")                                                                                              \
+	X(RUV_NODE_DOCUMENT, 1, "Document")                                                                                        \
+	X(RUV_NODE_AGENT_STEP, 2, "AgentStep")                                                                                     \
+	X(RUV_NODE_FACT, 3, "Fact")                                                                                                \
+	X(RUV_NODE_QA_PAIR, 4, "QAPair")                                                                                           \
 	X(RUV_NODE_CONCEPT, 5, "Concept")
 
 typedef enum ruv_node_type {
@@ -55,12 +54,12 @@ typedef enum ruv_node_type {
 	    RUV_N_NODE_TYPES = 6
 } ruv_node_type;
 
-#define RUV_EDGE_TYPE_LIST(X)                                                                                                  \
-	X(RUV_EDGE_CITES, 0, "Cites")                                                                                          \
-	X(RUV_EDGE_FOLLOWS, 1, "Follows")                                                                                      \
-	X(RUV_EDGE_SAME_TOPIC, 2, "SameTopic")                                                                                 \
-	X(RUV_EDGE_AGENT_STEP, 3, "AgentStep")                                                                                 \
-	X(RUV_EDGE_DERIVED, 4, "Derived")                                                                                      \
+#define RUV_EDGE_TYPE_LIST(X)                                                                                                      \
+	X(RUV_EDGE_CITES, 0, "Cites")                                                                                              \
+	X(RUV_EDGE_FOLLOWS, 1, "Follows")                                                                                          \
+	X(RUV_EDGE_SAME_TOPIC, 2, "SameTopic")                                                                                     \
+	X(RUV_EDGE_AGENT_STEP, 3, "AgentStep")                                                                                     \
+	X(RUV_EDGE_DERIVED, 4, "Derived")                                                                                          \
 	X(RUV_EDGE_CONTAINS, 5, "Contains")
 
 typedef enum ruv_edge_type {
@@ -83,8 +82,8 @@ RUV_API int ruv_edge_type_parse(ruv_edge_type *type, const char *name, ruv_error
 typedef struct ruv_memory_options {
 	const char *embedder_id;      /* the model's name; NULL: do not check (vector search then trusts the dimension) */
 	const char *embedder_version; /* a digest or revision of it; NULL is "" */
-	int dimension;		      /* of its vectors, 1..RUV_MEMORY_MAX_DIMENSION; 0 with embedder_id NULL */
-	bool create;		      /* make the directory and the store when there is none */
+	int dimension;                /* of its vectors, 1..RUV_MEMORY_MAX_DIMENSION; 0 with embedder_id NULL */
+	bool create;                  /* make the directory and the store when there is none */
 	bool read_only;
 	int lock_wait_ms; /* how long a write waits for another process's; 0: 10000 */
 } ruv_memory_options;
@@ -110,20 +109,20 @@ typedef struct ruv_memory_scope {
 typedef struct ruv_memory_node {
 	char id[RUV_ID_SIZE]; /* [a new one] */
 	ruv_node_type type;
-	const char *text;    /* verbatim, UTF-8, 1..RUV_MEMORY_MAX_TEXT bytes */
-	const char *title;   /* a heading or name; weighs more in word search */
-	const float *vector; /* [dimension], any length but zero, all finite; NULL: found by words only */
-	const char *source;  /* file path, URL, ... */
+	const char *text;          /* verbatim, UTF-8, 1..RUV_MEMORY_MAX_TEXT bytes */
+	const char *title;         /* a heading or name; weighs more in word search */
+	const float *vector;       /* [dimension], any length but zero, all finite; NULL: found by words only */
+	const char *source;        /* file path, URL, ... */
 	int first_line, last_line; /* of the text in its source, from 1; 0: not known */
 	const char *const *tags;   /* [n_tags], a set: stored sorted, without doubles */
 	int n_tags;
 	const char *domain;
 	ruv_memory_scope scope;
-	float confidence; /* (0, 1]; 0 [1] */
-	int version;	  /* [1]; every update adds one */
+	float confidence;               /* (0, 1]; 0 [1] */
+	int version;                    /* [1]; every update adds one */
 	int64_t created_ms, updated_ms; /* since 1970 UTC [now] */
-	int64_t expires_ms;		/* 0: never */
-	const char *meta;		/* a JSON object as text, or "" */
+	int64_t expires_ms;             /* 0: never */
+	const char *meta;               /* a JSON object as text, or "" */
 } ruv_memory_node;
 
 /* Nodes that a call hands out; the strings and vectors live until ruv_memory_nodes_release. */
@@ -151,18 +150,18 @@ RUV_API int ruv_memory_resolve(ruv_memory *memory, char id[RUV_ID_SIZE], const c
 /* Which nodes a call is about. A zeroed struct: those that nobody owns. */
 typedef struct ruv_memory_filter {
 	ruv_memory_scope scope;
-	bool every_scope;	 /* ignore scope: the owner's view */
-	uint32_t types;		 /* 1 << RUV_NODE_FACT | ...; 0: all */
+	bool every_scope;        /* ignore scope: the owner's view */
+	uint32_t types;          /* 1 << RUV_NODE_FACT | ...; 0: all */
 	const char *const *tags; /* [n_tags]: nodes that carry every one */
 	int n_tags;
-	const char *domain, *source;		/* NULL: any */
+	const char *domain, *source;            /* NULL: any */
 	int64_t created_from_ms, created_to_ms; /* inclusive; 0: open */
 	float min_confidence;
 } ruv_memory_filter;
 
 /* Up to `limit` nodes, newest first, after skipping `offset`. without_vector: only nodes that still need one. */
-RUV_API int ruv_memory_list(ruv_memory *memory, ruv_memory_nodes *out, const ruv_memory_filter *filter, bool without_vector, int offset,
-			    int limit, ruv_error *err);
+RUV_API int ruv_memory_list(ruv_memory *memory, ruv_memory_nodes *out, const ruv_memory_filter *filter, bool without_vector,
+                            int offset, int limit, ruv_error *err);
 
 /* ---- sources: files and pages that may change and be remembered again ---- */
 
@@ -172,26 +171,26 @@ typedef struct ruv_memory_source {
 	const char *hash; /* of its content, any form (SHA-256 in hex) */
 	ruv_memory_scope scope;
 	int64_t size_bytes, modified_ms; /* of the file; informative */
-	int64_t remembered_ms;		 /* filled in by the store */
-	int n_nodes;			 /* filled in by the store */
+	int64_t remembered_ms;           /* filled in by the store */
+	int n_nodes;                     /* filled in by the store */
 } ruv_memory_source;
 
 /* *same: the store holds this source, in exactly this scope, with this hash: nothing to do. */
 RUV_API int ruv_memory_source_unchanged(ruv_memory *memory, bool *same, const ruv_memory_source *source, ruv_error *err);
-/* known[i]: a node of this source already has texts[i] and titles[i] and a vector, so that replacing the source can do without a new one.
- * titles may be NULL. */
+/* known[i]: a node of this source already has texts[i] and titles[i] and a vector, so that replacing the source can do without a
+ * new one. titles may be NULL. */
 RUV_API int ruv_memory_source_known(ruv_memory *memory, bool *known, const ruv_memory_source *source, const char *const *texts,
-				    const char *const *titles, int n, ruv_error *err);
+                                    const char *const *titles, int n, ruv_error *err);
 
 typedef struct ruv_memory_replaced {
 	int n_added, n_kept, n_removed;
 } ruv_memory_replaced;
 
-/* Makes nodes[0..n) the source's only nodes, in one transaction; node.source and node.scope are set from `source`. A node whose text
- * and title the source already has stays what it is (id, edges, vector unless a new one is given) with the new lines; others are
- * added, what is left over is forgotten. n 0 forgets the source's nodes and keeps its hash. `done` may be NULL. */
+/* Makes nodes[0..n) the source's only nodes, in one transaction; node.source and node.scope are set from `source`. A node whose
+ * text and title the source already has stays what it is (id, edges, vector unless a new one is given) with the new lines; others
+ * are added, what is left over is forgotten. n 0 forgets the source's nodes and keeps its hash. `done` may be NULL. */
 RUV_API int ruv_memory_source_replace(ruv_memory *memory, const ruv_memory_source *source, ruv_memory_node *nodes, int n,
-				      ruv_memory_replaced *done, ruv_error *err);
+                                      ruv_memory_replaced *done, ruv_error *err);
 /* Forgets a source and its nodes; *n_removed may be NULL. RUV_ENOTFOUND. */
 RUV_API int ruv_memory_source_forget(ruv_memory *memory, const ruv_memory_source *source, int *n_removed, ruv_error *err);
 
@@ -211,14 +210,14 @@ typedef struct ruv_memory_edge {
 	char id[RUV_ID_SIZE]; /* [a new one] */
 	char src[RUV_ID_SIZE], dst[RUV_ID_SIZE];
 	ruv_edge_type type;
-	float weight;	  /* 0 [1] */
-	float confidence; /* (0, 1]; 0 [1] */
-	int64_t created_ms;	/* [now] */
+	float weight;           /* 0 [1] */
+	float confidence;       /* (0, 1]; 0 [1] */
+	int64_t created_ms;     /* [now] */
 	const char *created_by; /* who says so */
 } ruv_memory_edge;
 
-/* Stores edges in one transaction. An edge that is there already (same ends and type) takes on the new weight, confidence and creator and
- * keeps its id. RUV_ENOTFOUND when an end is missing; an edge from a node to itself is RUV_EINVAL. */
+/* Stores edges in one transaction. An edge that is there already (same ends and type) takes on the new weight, confidence and
+ * creator and keeps its id. RUV_ENOTFOUND when an end is missing; an edge from a node to itself is RUV_EINVAL. */
 RUV_API int ruv_memory_link(ruv_memory *memory, ruv_memory_edge *edges, int n, ruv_error *err);
 /* Removes an edge by its id. */
 RUV_API int ruv_memory_unlink(ruv_memory *memory, const char *edge_id, ruv_error *err);
@@ -226,51 +225,51 @@ RUV_API int ruv_memory_unlink(ruv_memory *memory, const char *edge_id, ruv_error
 /* A neighbourhood. nodes.items[0] is the start; hops[i] its distance; edges run between nodes of the neighbourhood. */
 typedef struct ruv_memory_graph {
 	ruv_memory_nodes nodes;
-	int *hops;		/* [nodes.n] */
+	int *hops;              /* [nodes.n] */
 	ruv_memory_edge *edges; /* [n_edges] */
 	int n_edges;
 } ruv_memory_graph;
 
 /* Nodes within n_hops (1..8) edges of `id`, either direction, that `filter` lets through, nearest first, at most max_nodes. */
 RUV_API int ruv_memory_neighbours(ruv_memory *memory, ruv_memory_graph *out, const char *id, int n_hops, int max_nodes,
-				  const ruv_memory_filter *filter, ruv_error *err);
+                                  const ruv_memory_filter *filter, ruv_error *err);
 RUV_API void ruv_memory_graph_release(ruv_memory_graph *graph);
 
 /* ---- search ---- */
 
 typedef enum ruv_memory_mode {
-	RUV_SEARCH_HYBRID,  /* both lists, fused; with only a text or only a vector, that list alone */
-	RUV_SEARCH_VECTOR,  /* cosine */
-	RUV_SEARCH_LEXICAL  /* BM25 over stemmed words of title, text and tags */
+	RUV_SEARCH_HYBRID, /* both lists, fused; with only a text or only a vector, that list alone */
+	RUV_SEARCH_VECTOR, /* cosine */
+	RUV_SEARCH_LEXICAL /* BM25 over stemmed words of title, text and tags */
 } ruv_memory_mode;
 
 typedef enum ruv_memory_fusion {
-	RUV_FUSE_RRF,	 /* sum of weight / (rrf_k + rank): Cormack et al. 2009 */
-	RUV_FUSE_ZSCORE	 /* sum of weight * (score - mean) / deviation, over the candidates of both lists */
+	RUV_FUSE_RRF,   /* sum of weight / (rrf_k + rank): Cormack et al. 2009 */
+	RUV_FUSE_ZSCORE /* sum of weight * (score - mean) / deviation, over the candidates of both lists */
 } ruv_memory_fusion;
 
 /* Zeros take the value in brackets. */
 typedef struct ruv_memory_query {
 	const char *text;    /* any text: no syntax, nothing to escape */
 	const float *vector; /* [dimension] */
-	int k;		     /* hits wanted, 1..RUV_MEMORY_MAX_K [10] */
+	int k;               /* hits wanted, 1..RUV_MEMORY_MAX_K [10] */
 	ruv_memory_mode mode;
 	ruv_memory_filter filter;
 	ruv_memory_fusion fusion;
 	int n_candidates;     /* of each list before fusing [max(50, 4 k)] */
 	float vector_weight;  /* [1] */
 	float lexical_weight; /* [1] */
-	int rrf_k;	      /* [60] */
+	int rrf_k;            /* [60] */
 	float min_cosine;     /* vector candidates below it are left out [none] */
 	bool with_vectors;    /* hits carry their vectors */
 } ruv_memory_query;
 
 typedef struct ruv_memory_hit {
 	ruv_memory_node node;
-	double score;		       /* what the hits are ordered by: fused, or the one list's */
+	double score;                  /* what the hits are ordered by: fused, or the one list's */
 	int vector_rank, lexical_rank; /* from 1; 0: not among that list's candidates */
-	float cosine;		       /* to the query's vector; 0 where either has none */
-	float bm25;		       /* greater is better; 0 when lexical_rank is 0 */
+	float cosine;                  /* to the query's vector; 0 where either has none */
+	float bm25;                    /* greater is better; 0 when lexical_rank is 0 */
 } ruv_memory_hit;
 
 typedef struct ruv_memory_hits {
@@ -282,7 +281,8 @@ typedef struct ruv_memory_hits {
 } ruv_memory_hits;
 
 /* Finds the nodes that `query.filter` lets through. Fewer than k hits only when fewer nodes match. RUV_EINVAL when the mode's
- * text or vector is missing, RUV_EMISMATCH when the store has no vectors of this kind. A text without any word finds nothing by words. */
+ * text or vector is missing, RUV_EMISMATCH when the store has no vectors of this kind. A text without any word finds nothing by
+ * words. */
 RUV_API int ruv_memory_search(ruv_memory *memory, ruv_memory_hits *out, const ruv_memory_query *query, ruv_error *err);
 RUV_API void ruv_memory_hits_release(ruv_memory_hits *hits);
 
@@ -292,7 +292,7 @@ RUV_API void ruv_memory_hits_release(ruv_memory_hits *hits);
 typedef struct ruv_memory_answer {
 	const char *question, *answer;
 	const float *vector; /* [dimension] of question and answer together */
-	float quality;	     /* [0, 1], the judge's: becomes the confidence */
+	float quality;       /* [0, 1], the judge's: becomes the confidence */
 	float threshold;     /* quality below it is not kept [0.75] */
 	float near_cosine;   /* from which two pairs may be one [0.95] */
 	ruv_memory_scope scope;
@@ -302,30 +302,31 @@ typedef struct ruv_memory_answer {
 	const char *const *cited; /* [n_cited] ids of the nodes that the answer rests on: Cites edges */
 	int n_cited;
 	const char *previous; /* id of the pair before it in the conversation: a Follows edge; NULL: none */
-	const char *const *sources; /* [n_sources] the texts that were given to the model: an answer that only repeats one is junk */
+	const char *const
+	    *sources; /* [n_sources] the texts that were given to the model: an answer that only repeats one is junk */
 	int n_sources;
 } ruv_memory_answer;
 
 typedef enum ruv_memory_written_as {
-	RUV_WRITTEN_NEW,	  /* stored, linked to what is about the same */
-	RUV_WRITTEN_MERGED,	  /* the same is there: that one has become surer */
-	RUV_WRITTEN_SUPERSEDED,	  /* there was a worse answer to the question: it has this text now, the log keeps the old one */
-	RUV_WRITTEN_CONTRADICTS,  /* stored; contradicts another, both are linked, the less sure one has lost confidence */
-	RUV_WRITTEN_NOT_GOOD,	  /* below the threshold: nothing done */
-	RUV_WRITTEN_JUNK	  /* a refusal, a leftover of a prompt, an echo: nothing done, `why` says which */
+	RUV_WRITTEN_NEW,         /* stored, linked to what is about the same */
+	RUV_WRITTEN_MERGED,      /* the same is there: that one has become surer */
+	RUV_WRITTEN_SUPERSEDED,  /* there was a worse answer to the question: it has this text now, the log keeps the old one */
+	RUV_WRITTEN_CONTRADICTS, /* stored; contradicts another, both are linked, the less sure one has lost confidence */
+	RUV_WRITTEN_NOT_GOOD,    /* below the threshold: nothing done */
+	RUV_WRITTEN_JUNK         /* a refusal, a leftover of a prompt, an echo: nothing done, `why` says which */
 } ruv_memory_written_as;
 
 typedef struct ruv_memory_written {
 	ruv_memory_written_as as;
-	char id[RUV_ID_SIZE];	 /* the node that has the answer now; "" for the last two */
+	char id[RUV_ID_SIZE];    /* the node that has the answer now; "" for the last two */
 	char other[RUV_ID_SIZE]; /* the node that was merged with, superseded or contradicted; "" else */
-	float cosine, jaccard;	 /* to that node: of the vectors, and of the words as MinHash estimates it */
-	const char *why;	 /* a static text */
+	float cosine, jaccard;   /* to that node: of the vectors, and of the words as MinHash estimates it */
+	const char *why;         /* a static text */
 } ruv_memory_written;
 
 /* Writes answers[0..n) back in one transaction; written[i] says what became of each. An answer sees those before it. */
 RUV_API int ruv_memory_write_back(ruv_memory *memory, ruv_memory_written *written, const ruv_memory_answer *answers, int n,
-				  ruv_error *err);
+                                  ruv_error *err);
 
 /* ---- care ---- */
 
@@ -352,7 +353,7 @@ typedef struct ruv_memory_report {
  * again from the store is: word index, vectors in memory; edges without ends and vectors that fail their check are dropped.
  * RUV_OK with n_problems > n_repaired means that damage is left. `fn` may be NULL. */
 RUV_API int ruv_memory_check(ruv_memory *memory, ruv_memory_report *report, bool repair, ruv_memory_problem_fn *fn, void *user,
-			     ruv_error *err);
+                             ruv_error *err);
 /* A consistent copy of the store as one file, while others read and write. The file appears complete or not at all. */
 RUV_API int ruv_memory_backup(ruv_memory *memory, const char *path, ruv_error *err);
 /* Gives freed space back to the file system and merges the word index. Other writers wait meanwhile. */
@@ -360,24 +361,25 @@ RUV_API int ruv_memory_compact(ruv_memory *memory, ruv_error *err);
 
 typedef struct ruv_memory_transfer {
 	int64_t n_nodes, n_edges, n_sources; /* written or read in */
-	int64_t n_skipped;		     /* import: were there already */
+	int64_t n_skipped;                   /* import: were there already */
 } ruv_memory_transfer;
 
-/* Writes the whole memory, every scope, as one snapshot in JSON lines (src/memory/jsonl.h has the form). What is read in again and written again
- * is the same byte for byte. without_vectors: texts and labels only. `done` may be NULL. The caller flushes and closes `out`. */
+/* Writes the whole memory, every scope, as one snapshot in JSON lines (src/memory/jsonl.h has the form). What is read in again and
+ * written again is the same byte for byte. without_vectors: texts and labels only. `done` may be NULL. The caller flushes and
+ * closes `out`. */
 RUV_API int ruv_memory_export(ruv_memory *memory, FILE *out, bool without_vectors, ruv_memory_transfer *done, ruv_error *err);
-/* Reads such lines into the memory, in transactions of some thousand lines; nodes and edges whose id is there already are left as they are,
- * so that an import that was interrupted can be done again. A line that is wrong ends it: the error has its number, and what came before
- * the transaction with it stays. RUV_EMISMATCH when the vectors are another embedder's; without_vectors ignores them. A memory that has no
- * embedder yet takes on the export's. `name` stands for the input in errors. */
+/* Reads such lines into the memory, in transactions of some thousand lines; nodes and edges whose id is there already are left as
+ * they are, so that an import that was interrupted can be done again. A line that is wrong ends it: the error has its number, and
+ * what came before the transaction with it stays. RUV_EMISMATCH when the vectors are another embedder's; without_vectors ignores
+ * them. A memory that has no embedder yet takes on the export's. `name` stands for the input in errors. */
 RUV_API int ruv_memory_import(ruv_memory *memory, FILE *in, const char *name, bool without_vectors, ruv_memory_transfer *done,
-			      ruv_error *err);
+                              ruv_error *err);
 
 typedef struct ruv_memory_event {
 	int64_t seq, time_ms;
-	const char *what;      /* "add", "update", "forget", "link", "unlink", ... */
-	char id[RUV_ID_SIZE];  /* of the node, or "" */
-	const char *detail;    /* JSON, or "" : for an update, the node as it was before */
+	const char *what;     /* "add", "update", "forget", "link", "unlink", ... */
+	char id[RUV_ID_SIZE]; /* of the node, or "" */
+	const char *detail;   /* JSON, or "" : for an update, the node as it was before */
 } ruv_memory_event;
 
 typedef struct ruv_memory_events {

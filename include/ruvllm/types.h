@@ -23,21 +23,21 @@ extern "C" {
 #endif
 
 /* code, value, name, what it means. One list keeps the three together. */
-#define RUV_STATUS_LIST(X)                                                                                                     \
-	X(RUV_OK, 0, "ok", "success")                                                                                          \
-	X(RUV_EINVAL, -1, "invalid", "an argument or option is out of range")                                                  \
-	X(RUV_ENOMEM, -2, "no-memory", "out of memory")                                                                        \
-	X(RUV_EIO, -3, "io", "reading or writing failed")                                                                      \
-	X(RUV_EFORMAT, -4, "format", "a file or message is malformed")                                                         \
-	X(RUV_EUNSUPPORTED, -5, "unsupported", "well-formed, but not something this build can do")                             \
-	X(RUV_ENOTFOUND, -6, "not-found", "no such file, key, node or model")                                                  \
-	X(RUV_EEXIST, -7, "exists", "already there")                                                                           \
-	X(RUV_ELIMIT, -8, "limit", "a size or count exceeds its declared limit")                                               \
-	X(RUV_ECONTEXT, -9, "context", "the tokens do not fit the context window")                                             \
-	X(RUV_EMISMATCH, -10, "mismatch", "two things that must belong together do not")                                       \
-	X(RUV_EBUSY, -11, "busy", "in use by somebody else; try again")                                                        \
-	X(RUV_ECANCELLED, -12, "cancelled", "stopped on request")                                                              \
-	X(RUV_ECORRUPT, -13, "corrupt", "stored data fails its own check")                                                     \
+#define RUV_STATUS_LIST(X)                                                                                                         \
+	X(RUV_OK, 0, "ok", "success")                                                                                              \
+	X(RUV_EINVAL, -1, "invalid", "an argument or option is out of range")                                                      \
+	X(RUV_ENOMEM, -2, "no-memory", "out of memory")                                                                            \
+	X(RUV_EIO, -3, "io", "reading or writing failed")                                                                          \
+	X(RUV_EFORMAT, -4, "format", "a file or message is malformed")                                                             \
+	X(RUV_EUNSUPPORTED, -5, "unsupported", "well-formed, but not something this build can do")                                 \
+	X(RUV_ENOTFOUND, -6, "not-found", "no such file, key, node or model")                                                      \
+	X(RUV_EEXIST, -7, "exists", "already there")                                                                               \
+	X(RUV_ELIMIT, -8, "limit", "a size or count exceeds its declared limit")                                                   \
+	X(RUV_ECONTEXT, -9, "context", "the tokens do not fit the context window")                                                 \
+	X(RUV_EMISMATCH, -10, "mismatch", "two things that must belong together do not")                                           \
+	X(RUV_EBUSY, -11, "busy", "in use by somebody else; try again")                                                            \
+	X(RUV_ECANCELLED, -12, "cancelled", "stopped on request")                                                                  \
+	X(RUV_ECORRUPT, -13, "corrupt", "stored data fails its own check")                                                         \
 	X(RUV_EINTERNAL, -14, "internal", "a fault of RuvLLM itself; please report it")
 
 typedef enum ruv_status {

@@ -82,7 +82,7 @@ static void detect(ruv_cpu *cpu)
 static void detect(ruv_cpu *cpu)
 {
 	unsigned long cap = getauxval(AT_HWCAP), cap2 = getauxval(AT_HWCAP2);
-	cpu->neon = cap & 1ul << 1;	     /* HWCAP_ASIMD */
+	cpu->neon = cap & 1ul << 1;          /* HWCAP_ASIMD */
 	cpu->neon_dotprod = cap & 1ul << 20; /* HWCAP_ASIMDDP */
 	cpu->neon_i8mm = cap2 & 1ul << 13;   /* HWCAP2_I8MM */
 	snprintf(cpu->name, sizeof cpu->name, "aarch64");
@@ -146,14 +146,22 @@ const char *ruv_cpu_features(const ruv_cpu *cpu, char *text, size_t cap)
 		bool on;
 		const char *name;
 	} rows[] = {
-	    {cpu->sse42, "sse4.2"},	      {cpu->avx, "avx"},
-	    {cpu->f16c, "f16c"},	      {cpu->fma, "fma"},
-	    {cpu->avx2, "avx2"},	      {cpu->avx_vnni, "avx-vnni"},
-	    {cpu->avx512, "avx512"},	      {cpu->avx512_vnni, "avx512-vnni"},
-	    {cpu->avx512_vbmi, "avx512-vbmi"}, {cpu->avx512_bf16, "avx512-bf16"},
-	    {cpu->avx512_fp16, "avx512-fp16"}, {cpu->amx_int8, "amx-int8"},
-	    {cpu->amx_bf16, "amx-bf16"},      {cpu->neon, "neon"},
-	    {cpu->neon_dotprod, "dotprod"},   {cpu->neon_i8mm, "i8mm"},
+	    {cpu->sse42, "sse4.2"},
+	    {cpu->avx, "avx"},
+	    {cpu->f16c, "f16c"},
+	    {cpu->fma, "fma"},
+	    {cpu->avx2, "avx2"},
+	    {cpu->avx_vnni, "avx-vnni"},
+	    {cpu->avx512, "avx512"},
+	    {cpu->avx512_vnni, "avx512-vnni"},
+	    {cpu->avx512_vbmi, "avx512-vbmi"},
+	    {cpu->avx512_bf16, "avx512-bf16"},
+	    {cpu->avx512_fp16, "avx512-fp16"},
+	    {cpu->amx_int8, "amx-int8"},
+	    {cpu->amx_bf16, "amx-bf16"},
+	    {cpu->neon, "neon"},
+	    {cpu->neon_dotprod, "dotprod"},
+	    {cpu->neon_i8mm, "i8mm"},
 	};
 	size_t n = 0;
 

@@ -11,7 +11,7 @@ typedef struct ruv_cpu {
 	char name[64]; /* "AMD EPYC 9B45", or the architecture's name */
 	int n_cores;   /* that this process may run on */
 	bool sse42, avx, f16c, fma, avx2, avx_vnni;
-	bool avx512;	  /* F, BW, DQ, VL, CD together */
+	bool avx512; /* F, BW, DQ, VL, CD together */
 	bool avx512_vnni, avx512_vbmi, avx512_bf16, avx512_fp16;
 	bool amx_int8, amx_bf16;
 	bool neon, neon_dotprod, neon_i8mm;

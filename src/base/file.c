@@ -68,7 +68,7 @@ int ruv_file_read(char **data, size_t *size, const char *path, size_t max_bytes,
 		return rc;
 	if ((uintmax_t)st.st_size > max_bytes) {
 		rc = ruv_fail(err, RUV_ELIMIT, "file", "'%s' has %jd bytes, at most %zu are read", path, (intmax_t)st.st_size,
-			      max_bytes);
+		              max_bytes);
 		goto done;
 	}
 	bytes = malloc((size_t)st.st_size + 1);

@@ -99,7 +99,7 @@ int ruv_pool_create(ruv_pool **out, int n_threads, ruv_error *err)
 		n_threads = ruv_cpu_get()->n_cores;
 	if (n_threads < 0 || n_threads > MAX_THREADS)
 		return ruv_fail(err, RUV_EINVAL, "pool", "%d threads asked for, 0 (all cores) to %d are possible", n_threads,
-				MAX_THREADS);
+		                MAX_THREADS);
 	pool = aligned_alloc(64, (sizeof *pool + 63) & ~(size_t)63);
 	if (!pool)
 		return ruv_fail_memory(err, "pool", sizeof *pool);

@@ -18,8 +18,8 @@ const char *ruv_version(void)
 const char *ruv_status_name(int code)
 {
 	switch (code) {
-#define X(c, value, name, text)                                                                                                \
-	case c:                                                                                                                \
+#define X(c, value, name, text)                                                                                                    \
+	case c:                                                                                                                    \
 		return name;
 		RUV_STATUS_LIST(X)
 #undef X
@@ -30,8 +30,8 @@ const char *ruv_status_name(int code)
 const char *ruv_status_text(int code)
 {
 	switch (code) {
-#define X(c, value, name, text)                                                                                                \
-	case c:                                                                                                                \
+#define X(c, value, name, text)                                                                                                    \
+	case c:                                                                                                                    \
 		return text;
 		RUV_STATUS_LIST(X)
 #undef X

@@ -47,7 +47,8 @@ int ruv_hf_json(json_t **json, const char *dir, const char *file, ruv_error *err
 	*json = json_loadb(text, n, JSON_REJECT_DUPLICATES, &je);
 	free(text);
 	if (!*json)
-		return ruv_fail(err, RUV_EFORMAT, WHERE, "%s is not valid JSON: %s (line %d, column %d)", path, je.text, je.line, je.column);
+		return ruv_fail(err, RUV_EFORMAT, WHERE, "%s is not valid JSON: %s (line %d, column %d)", path, je.text, je.line,
+		                je.column);
 	return RUV_OK;
 }
 
@@ -80,7 +81,8 @@ static int get_int(converter *c, const char *names, int low, int high, int *valu
 	if (!v)
 		return *value >= 0 ? RUV_OK : missing(c, names);
 	if (!json_is_integer(v) || json_integer_value(v) < low || json_integer_value(v) > high)
-		return ruv_fail(c->err, RUV_EFORMAT, WHERE, "config.json: \"%s\" must be a whole number from %d to %d", names, low, high);
+		return ruv_fail(c->err, RUV_EFORMAT, WHERE, "config.json: \"%s\" must be a whole number from %d to %d", names, low,
+		                high);
 	*value = (int)json_integer_value(v);
 	return RUV_OK;
 }
@@ -101,8 +103,9 @@ static int need_bool(converter *c, const char *name, bool value)
 {
 	json_t *v = lookup(c->config, name);
 	if (v && json_is_true(v) != value)
-		return ruv_fail(c->err, RUV_EUNSUPPORTED, WHERE, "config.json: \"%s\" is %s, which is not supported for this architecture", name,
-				json_is_true(v) ? "true" : "false");
+		return ruv_fail(c->err, RUV_EUNSUPPORTED, WHERE,
+		                "config.json: \"%s\" is %s, which is not supported for this architecture", name,
+		                json_is_true(v) ? "true" : "false");
 	return RUV_OK;
 }
 
@@ -130,7 +133,8 @@ static int add_rope_freqs(converter *c, json_t *scaling, double theta, int n_rot
 	if (rc)
 		return rc;
 	if (high <= low)
-		return ruv_fail(c->err, RUV_EFORMAT, WHERE, "config.json: high_freq_factor %g must be above low_freq_factor %g", high, low);
+		return ruv_fail(c->err, RUV_EFORMAT, WHERE, "config.json: high_freq_factor %g must be above low_freq_factor %g",
+		                high, low);
 
 	float *divisor = ruv_arena_calloc(&c->source->arena, (size_t)n_rot / 2, sizeof *divisor);
 	ruv_source_tensor *t = ruv_source_add(c->source);
@@ -168,7 +172,8 @@ static int set_rope(converter *c)
 	if (scaling && !json_is_object(scaling))
 		return ruv_fail(c->err, RUV_EFORMAT, WHERE, "config.json: the rotary parameters must be an object");
 	if (scaling && lookup(scaling, "full_attention|sliding_attention"))
-		return ruv_fail(c->err, RUV_EUNSUPPORTED, WHERE, "config.json: rotary parameters per kind of layer are not supported");
+		return ruv_fail(c->err, RUV_EUNSUPPORTED, WHERE,
+		                "config.json: rotary parameters per kind of layer are not supported");
 	rc = get_number(c, scaling && lookup(scaling, "rope_theta") ? scaling : c->config, "rope_theta|theta", &theta);
 	if (rc)
 		return rc;
@@ -178,7 +183,8 @@ static int set_rope(converter *c)
 	if (!partial && scaling)
 		partial = lookup(scaling, "partial_rotary_factor");
 	if (partial && json_number_value(partial) != 1.0)
-		return ruv_fail(c->err, RUV_EUNSUPPORTED, WHERE, "config.json: \"partial_rotary_factor\" other than 1 is not supported");
+		return ruv_fail(c->err, RUV_EUNSUPPORTED, WHERE,
+		                "config.json: \"partial_rotary_factor\" other than 1 is not supported");
 
 	const char *type = scaling ? json_string_value(lookup(scaling, "rope_type|type")) : NULL;
 	if (!type || !strcmp(type, "default"))
@@ -205,14 +211,17 @@ static int set_rope(converter *c)
 		for (size_t i = 0; i < sizeof fixed / sizeof *fixed; i++) {
 			v = lookup(scaling, fixed[i].name);
 			if (v && json_number_value(v) != fixed[i].known)
-				return ruv_fail(c->err, RUV_EUNSUPPORTED, WHERE, "config.json: yarn with \"%s\" other than %g is not supported",
-						fixed[i].name, fixed[i].known);
+				return ruv_fail(c->err, RUV_EUNSUPPORTED, WHERE,
+				                "config.json: yarn with \"%s\" other than %g is not supported", fixed[i].name,
+				                fixed[i].known);
 		}
 		if (lookup(scaling, "mscale|mscale_all_dim|attention_factor"))
-			return ruv_fail(c->err, RUV_EUNSUPPORTED, WHERE, "config.json: yarn with its own attention factor is not supported");
+			return ruv_fail(c->err, RUV_EUNSUPPORTED, WHERE,
+			                "config.json: yarn with its own attention factor is not supported");
 		return RUV_OK;
 	}
-	return ruv_fail(c->err, RUV_EUNSUPPORTED, WHERE, "config.json: rotary scaling '%.40s' is not supported for %s", type, c->dims.arch);
+	return ruv_fail(c->err, RUV_EUNSUPPORTED, WHERE, "config.json: rotary scaling '%.40s' is not supported for %s", type,
+	                c->dims.arch);
 }
 
 /* ---- what the families share ---- */
@@ -225,10 +234,10 @@ static int set_common(converter *c)
 
 	if (v && (!json_is_string(v) || (strcmp(json_string_value(v), "silu") && strcmp(json_string_value(v), "swish"))))
 		return ruv_fail(c->err, RUV_EUNSUPPORTED, WHERE, "config.json: activation '%.40s' is not supported; silu is",
-				json_is_string(v) ? json_string_value(v) : "?");
+		                json_is_string(v) ? json_string_value(v) : "?");
 	if (lookup(c->config, "quantization_config"))
 		return ruv_fail(c->err, RUV_EUNSUPPORTED, WHERE,
-				"config.json has a \"quantization_config\": convert the original weights, not quantized ones");
+		                "config.json has a \"quantization_config\": convert the original weights, not quantized ones");
 	d->hidden = d->n_layers = d->vocab = d->n_heads = -1;
 	if ((rc = get_int(c, "hidden_size|block_dim", 1, 1 << 20, &d->hidden)) ||
 	    (rc = get_int(c, "num_hidden_layers", 1, MAX_LAYERS, &d->n_layers)) ||
@@ -240,13 +249,15 @@ static int set_common(converter *c)
 	if ((rc = get_int(c, "num_key_value_heads", 1, 4096, &n_kv)))
 		return rc;
 	if (d->n_heads % n_kv)
-		return ruv_fail(c->err, RUV_EFORMAT, WHERE, "config.json: %d attention heads cannot share %d key/value heads", d->n_heads, n_kv);
+		return ruv_fail(c->err, RUV_EFORMAT, WHERE, "config.json: %d attention heads cannot share %d key/value heads",
+		                d->n_heads, n_kv);
 	d->head_dim = 0;
 	if ((rc = get_int(c, "head_dim", 1, 4096, &d->head_dim)))
 		return rc;
 	if (!d->head_dim) {
 		if (d->hidden % d->n_heads)
-			return ruv_fail(c->err, RUV_EFORMAT, WHERE, "config.json: hidden size %d is no multiple of %d heads", d->hidden, d->n_heads);
+			return ruv_fail(c->err, RUV_EFORMAT, WHERE, "config.json: hidden size %d is no multiple of %d heads",
+			                d->hidden, d->n_heads);
 		d->head_dim = d->hidden / d->n_heads;
 	}
 	if (d->head_dim % 2)
@@ -306,25 +317,30 @@ static int set_layer_kinds(converter *c)
 
 	if (types) {
 		if (!json_is_array(types) || json_array_size(types) != (size_t)c->dims.n_layers)
-			return ruv_fail(c->err, RUV_EFORMAT, WHERE, "config.json: \"layer_types\" must name %d layers", c->dims.n_layers);
-		json_array_foreach(types, i, v) {
+			return ruv_fail(c->err, RUV_EFORMAT, WHERE, "config.json: \"layer_types\" must name %d layers",
+			                c->dims.n_layers);
+		json_array_foreach(types, i, v)
+		{
 			const char *kind = json_string_value(v);
 			if (kind && !strcmp(kind, "conv"))
 				c->kv[i] = 0;
 			else if (!kind || strcmp(kind, "full_attention"))
-				return ruv_fail(c->err, RUV_EUNSUPPORTED, WHERE,
-						"config.json: layer %zu is of type '%.40s'; 'conv' and 'full_attention' are supported", i,
-						kind ? kind : "?");
+				return ruv_fail(
+				    c->err, RUV_EUNSUPPORTED, WHERE,
+				    "config.json: layer %zu is of type '%.40s'; 'conv' and 'full_attention' are supported", i,
+				    kind ? kind : "?");
 		}
 		return RUV_OK;
 	}
 	if (!attention)
 		return missing(c, "layer_types|full_attn_idxs");
 	bool is_attention[MAX_LAYERS] = {false};
-	json_array_foreach(attention, i, v) {
+	json_array_foreach(attention, i, v)
+	{
 		json_int_t at = json_is_integer(v) ? json_integer_value(v) : -1;
 		if (at < 0 || at >= c->dims.n_layers)
-			return ruv_fail(c->err, RUV_EFORMAT, WHERE, "config.json: \"full_attn_idxs\" must hold layers below %d", c->dims.n_layers);
+			return ruv_fail(c->err, RUV_EFORMAT, WHERE, "config.json: \"full_attn_idxs\" must hold layers below %d",
+			                c->dims.n_layers);
 		is_attention[at] = true;
 	}
 	for (int l = 0; l < c->dims.n_layers; l++)
@@ -335,7 +351,8 @@ static int set_layer_kinds(converter *c)
 
 static int lfm2_feed_forward(converter *c)
 {
-	/* block_auto_adjust_ff_dim is true in transformers when the config is silent; new configs store the final width otherwise. */
+	/* block_auto_adjust_ff_dim is true in transformers when the config is silent; new configs store the final width otherwise.
+	 */
 	json_t *adjust = lookup(c->config, "block_auto_adjust_ff_dim");
 	double multiplier = 1;
 	int multiple = 256, width = -1, rc;
@@ -371,7 +388,8 @@ static int pooling_of_directory(converter *c, int *pooling)
 			*pooling = modes[i].type;
 	json_decref(json);
 	if (!*pooling)
-		return ruv_fail(c->err, RUV_EUNSUPPORTED, WHERE, "1_Pooling/config.json asks for a pooling other than mean, first or last token");
+		return ruv_fail(c->err, RUV_EUNSUPPORTED, WHERE,
+		                "1_Pooling/config.json asks for a pooling other than mean, first or last token");
 	return RUV_OK;
 }
 
@@ -392,25 +410,30 @@ static int set_encoder(converter *c)
 		static const char *const prefixes[] = {"query_prefix", "passage_prefix"};
 		const char *name = json_string_value(json_object_get(embed, "pooling"));
 		if (name && strcmp(name, "mean"))
-			return ruv_fail(c->err, RUV_EUNSUPPORTED, WHERE, "config.json: ruvllm_embed.pooling '%.40s' is not supported; mean is", name);
+			return ruv_fail(c->err, RUV_EUNSUPPORTED, WHERE,
+			                "config.json: ruvllm_embed.pooling '%.40s' is not supported; mean is", name);
 		v = json_object_get(embed, "dimension");
 		if (!json_is_integer(v) || json_integer_value(v) < 1 || json_integer_value(v) > 1 << 16)
-			return ruv_fail(c->err, RUV_EFORMAT, WHERE, "config.json: ruvllm_embed.dimension must be a whole number from 1 to 65536");
+			return ruv_fail(c->err, RUV_EFORMAT, WHERE,
+			                "config.json: ruvllm_embed.dimension must be a whole number from 1 to 65536");
 		c->dims.embed_dim = (int)json_integer_value(v);
 		ruv_gguf_set_u32(c->writer, "ruvllm.embed.dimension", (uint32_t)c->dims.embed_dim);
 		for (int i = 0; i < 2; i++) {
 			char key[48];
 			v = json_object_get(embed, prefixes[i]);
 			if (v && !json_is_string(v))
-				return ruv_fail(c->err, RUV_EFORMAT, WHERE, "config.json: ruvllm_embed.%s must be a string", prefixes[i]);
+				return ruv_fail(c->err, RUV_EFORMAT, WHERE, "config.json: ruvllm_embed.%s must be a string",
+				                prefixes[i]);
 			snprintf(key, sizeof key, "ruvllm.embed.%s", prefixes[i]);
 			ruv_gguf_set_str(c->writer, key, v ? json_string_value(v) : "");
 		}
 		/* Without a projection the dimension is the hidden size. */
 		if (!ruv_safetensors_find(c->source->st, "embedding_proj.weight")) {
 			if (c->dims.embed_dim != c->dims.hidden)
-				return ruv_fail(c->err, RUV_EFORMAT, WHERE, "config.json: ruvllm_embed.dimension is %d, but there is no tensor "
-						"'embedding_proj.weight' and the hidden size is %d", c->dims.embed_dim, c->dims.hidden);
+				return ruv_fail(c->err, RUV_EFORMAT, WHERE,
+				                "config.json: ruvllm_embed.dimension is %d, but there is no tensor "
+				                "'embedding_proj.weight' and the hidden size is %d",
+				                c->dims.embed_dim, c->dims.hidden);
 			c->dims.embed_dim = 0;
 		}
 		pooling = 1;
@@ -456,8 +479,9 @@ static int set_lfm2(converter *c, const char *class_name)
 
 static const struct {
 	const char *class_name, *arch;
-} classes[] = {{"Lfm2ForCausalLM", "lfm2"}, {"LFM2ForCausalLM", "lfm2"}, {"Lfm2Model", "lfm2"}, {"Lfm2BidirectionalModel", "lfm2"},
-	       {"Qwen2ForCausalLM", "qwen2"}, {"Qwen3ForCausalLM", "qwen3"}, {"LlamaForCausalLM", "llama"}};
+} classes[] = {{"Lfm2ForCausalLM", "lfm2"},        {"LFM2ForCausalLM", "lfm2"},   {"Lfm2Model", "lfm2"},
+               {"Lfm2BidirectionalModel", "lfm2"}, {"Qwen2ForCausalLM", "qwen2"}, {"Qwen3ForCausalLM", "qwen3"},
+               {"LlamaForCausalLM", "llama"}};
 
 /* The last part of a path, "LFM2-350M" of "/models/LFM2-350M/"; of a Hugging Face snapshot the repository's name. */
 static void name_of_directory(const char *dir, char *name, size_t cap)
@@ -489,7 +513,8 @@ static int convert(converter *c, const char *name, bool no_tokenizer)
 	if (rc)
 		return rc;
 	if (!c->config)
-		return ruv_fail(c->err, RUV_ENOTFOUND, WHERE, "'%s' holds no config.json: it is no Hugging Face model directory", c->dir);
+		return ruv_fail(c->err, RUV_ENOTFOUND, WHERE, "'%s' holds no config.json: it is no Hugging Face model directory",
+		                c->dir);
 	if (!json_is_object(c->config))
 		return ruv_fail(c->err, RUV_EFORMAT, WHERE, "%s/config.json is no JSON object", c->dir);
 	class_name = json_string_value(json_array_get(json_object_get(c->config, "architectures"), 0));
@@ -500,7 +525,8 @@ static int convert(converter *c, const char *name, bool no_tokenizer)
 			c->dims.arch = classes[i].arch;
 	if (!c->dims.arch)
 		return ruv_fail(c->err, RUV_EUNSUPPORTED, WHERE,
-				"config.json: architecture '%.60s' is not supported; LFM2, Qwen2, Qwen3 and Llama models are", class_name);
+		                "config.json: architecture '%.60s' is not supported; LFM2, Qwen2, Qwen3 and Llama models are",
+		                class_name);
 	rc = ruv_safetensors_open(&c->source->st, c->dir, c->err);
 	if (rc)
 		return rc;
@@ -530,7 +556,8 @@ static int convert(converter *c, const char *name, bool no_tokenizer)
 	return ruv_hf_set_tokenizer(c->writer, c->dir, c->dims.arch, c->config, c->dims.vocab, c->err);
 }
 
-int ruv_source_open_hf(ruv_source *source, const char *dir, const char *name, bool no_tokenizer, ruv_gguf_writer *writer, ruv_error *err)
+int ruv_source_open_hf(ruv_source *source, const char *dir, const char *name, bool no_tokenizer, ruv_gguf_writer *writer,
+                       ruv_error *err)
 {
 	converter *c = calloc(1, sizeof *c);
 	int rc;

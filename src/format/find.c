@@ -70,7 +70,8 @@ int ruv_model_find(char **out, const char *name, ruv_error *err)
 {
 	static const struct {
 		const char *variable, *below;
-	} hubs[] = {{"HF_HUB_CACHE", ""}, {"HF_HOME", "/hub"}, {"XDG_CACHE_HOME", "/huggingface/hub"}, {"HOME", "/.cache/huggingface/hub"}};
+	} hubs[] = {
+	    {"HF_HUB_CACHE", ""}, {"HF_HOME", "/hub"}, {"XDG_CACHE_HOME", "/huggingface/hub"}, {"HOME", "/.cache/huggingface/hub"}};
 	ruv_buf looked;
 	char path[PATH_MAX] = "", repo[2001];
 	struct stat sb;
@@ -87,13 +88,16 @@ int ruv_model_find(char **out, const char *name, ruv_error *err)
 			const char *base = getenv(hubs[i].variable), *slash = strchr(name, '/');
 			if (!base || !*base)
 				continue;
-			snprintf(repo, sizeof repo, "%.1500s%s/models--%.*s--%.300s", base, hubs[i].below, (int)(slash - name), name, slash + 1);
+			snprintf(repo, sizeof repo, "%.1500s%s/models--%.*s--%.300s", base, hubs[i].below, (int)(slash - name),
+			         name, slash + 1);
 			found = find_snapshot(repo, path, sizeof path);
 			ruv_buf_printf(&looked, "%s%s", looked.len ? ", " : "", repo);
 		}
 		if (!found)
-			rc = ruv_fail(err, RUV_ENOTFOUND, WHERE, "'%s' is no path here and not in the Hugging Face cache (looked at %s); nothing is "
-				      "downloaded", name, ruv_buf_cstr(&looked));
+			rc = ruv_fail(err, RUV_ENOTFOUND, WHERE,
+			              "'%s' is no path here and not in the Hugging Face cache (looked at %s); nothing is "
+			              "downloaded",
+			              name, ruv_buf_cstr(&looked));
 	}
 	ruv_buf_release(&looked);
 	if (rc)

@@ -20,13 +20,7 @@
 
 #define WHERE "gguf"
 
-enum {
-	MAX_KEYS = 1 << 20,
-	MAX_TENSORS = 1 << 20,
-	MAX_KEY_BYTES = 65535,
-	MAX_PARTS = 1024,
-	MAX_ALIGNMENT = 1 << 20
-};
+enum { MAX_KEYS = 1 << 20, MAX_TENSORS = 1 << 20, MAX_KEY_BYTES = 65535, MAX_PARTS = 1024, MAX_ALIGNMENT = 1 << 20 };
 
 /* Name to index + 1; capacity a power of two, at most half full. */
 typedef struct name_table {
@@ -87,7 +81,7 @@ static bool take(cursor *c, void *value, size_t n)
 static int truncated(const cursor *c, const char *what, ruv_error *err)
 {
 	return ruv_fail(err, RUV_EFORMAT, WHERE, "the file ends inside %s at byte %zu of %zu", what, at(c),
-			(size_t)(c->end - c->start));
+	                (size_t)(c->end - c->start));
 }
 
 /* Text of the file for a message: cut and printable. */
@@ -178,7 +172,7 @@ static size_t type_bytes(int type)
 const char *ruv_gguf_type_name(int type)
 {
 	static const char *const names[] = {"u8",   "i8",     "u16",   "i16", "u32", "i32", "f32",
-					    "bool", "string", "array", "u64", "i64", "f64"};
+	                                    "bool", "string", "array", "u64", "i64", "f64"};
 	static _Thread_local char unknown[24];
 	if (type >= 0 && type < (int)(sizeof names / sizeof *names))
 		return names[type];
@@ -193,7 +187,7 @@ static int read_string(cursor *c, ruv_gguf_str *s, const char *what, ruv_error *
 		return truncated(c, what, err);
 	if (n > left(c))
 		return ruv_fail(err, RUV_EFORMAT, WHERE, "%s at byte %zu claims %llu bytes, but %zu are left in the file", what,
-				at(c), (unsigned long long)n, left(c));
+		                at(c), (unsigned long long)n, left(c));
 	*s = (ruv_gguf_str){(const char *)c->p, (size_t)n};
 	c->p += n;
 	return RUV_OK;
@@ -225,7 +219,7 @@ static int read_array(cursor *c, ruv_gguf_array *a, const char *key, ruv_error *
 	size_t each = type == RUV_GGUF_STRING ? 8 : type_bytes((int)type); /* a string takes 8 bytes at least */
 	if (a->n > left(c) / each)
 		return ruv_fail(err, RUV_EFORMAT, WHERE, "key '%s' claims %llu elements of %s, but %zu bytes are left in the file",
-				key, (unsigned long long)a->n, ruv_gguf_type_name((int)type), left(c));
+		                key, (unsigned long long)a->n, ruv_gguf_type_name((int)type), left(c));
 	if (type == RUV_GGUF_STRING) {
 		for (uint64_t i = 0; i < a->n; i++) {
 			ruv_gguf_str s;
@@ -273,9 +267,10 @@ static int read_key(ruv_gguf *g, cursor *c, uint64_t i, ruv_error *err)
 	show(key->name, name);
 	if (key->name.len == 0 || key->name.len > MAX_KEY_BYTES)
 		return ruv_fail(err, RUV_EFORMAT, WHERE, "the name of key %llu has %zu bytes; 1 to %d are allowed",
-				(unsigned long long)i, key->name.len, MAX_KEY_BYTES);
+		                (unsigned long long)i, key->name.len, MAX_KEY_BYTES);
 	if (memchr(key->name.data, 0, key->name.len))
-		return ruv_fail(err, RUV_EFORMAT, WHERE, "the name of key %llu ('%s') holds a zero byte", (unsigned long long)i, name);
+		return ruv_fail(err, RUV_EFORMAT, WHERE, "the name of key %llu ('%s') holds a zero byte", (unsigned long long)i,
+		                name);
 	if (!take(c, &type, sizeof type))
 		return truncated(c, "a key's type", err);
 
@@ -318,8 +313,9 @@ static int tensor_bytes(ruv_gguf_tensor *t, ruv_error *err)
 	uint64_t n_rows = 1, row, total;
 
 	if (t->ne[0] % block)
-		return ruv_fail(err, RUV_EFORMAT, WHERE, "tensor '%s' has rows of %lld elements, no multiple of the %lld of a %s block",
-				t->name, (long long)t->ne[0], (long long)block, ruv_dtype_name(t->dtype));
+		return ruv_fail(err, RUV_EFORMAT, WHERE,
+		                "tensor '%s' has rows of %lld elements, no multiple of the %lld of a %s block", t->name,
+		                (long long)t->ne[0], (long long)block, ruv_dtype_name(t->dtype));
 	for (int d = 1; d < 4; d++)
 		n_rows *= (uint64_t)t->ne[d]; /* the product of all ne fits, see read_tensor */
 	if (__builtin_mul_overflow((uint64_t)(t->ne[0] / block), (uint64_t)ruv_dtype_block_bytes((ruv_dtype)t->dtype), &row) ||
@@ -362,9 +358,10 @@ static int read_tensor(ruv_gguf *g, cursor *c, int part, uint64_t i, ruv_error *
 	show(name, text);
 	if (name.len == 0 || name.len >= sizeof t->name)
 		return ruv_fail(err, RUV_EFORMAT, WHERE, "the name of tensor %llu ('%s') has %zu bytes; 1 to %zu are allowed",
-				(unsigned long long)i, text, name.len, sizeof t->name - 1);
+		                (unsigned long long)i, text, name.len, sizeof t->name - 1);
 	if (memchr(name.data, 0, name.len))
-		return ruv_fail(err, RUV_EFORMAT, WHERE, "the name of tensor %llu ('%s') holds a zero byte", (unsigned long long)i, text);
+		return ruv_fail(err, RUV_EFORMAT, WHERE, "the name of tensor %llu ('%s') holds a zero byte", (unsigned long long)i,
+		                text);
 	memcpy(t->name, name.data, name.len);
 
 	if (!take(c, &n_dims, sizeof n_dims))
@@ -390,13 +387,14 @@ static int read_tensor(ruv_gguf *g, cursor *c, int part, uint64_t i, ruv_error *
 		if (rc)
 			return rc;
 	} else if (!(g->flags & RUV_GGUF_INSPECT)) {
-		return ruv_fail(err, RUV_EUNSUPPORTED, WHERE, "tensor '%s' has the element type %u, which this build does not know", text,
-				type);
+		return ruv_fail(err, RUV_EUNSUPPORTED, WHERE, "tensor '%s' has the element type %u, which this build does not know",
+		                text, type);
 	}
 
 	size_t slot = name_slot(g, true, &g->tensor_names, (ruv_gguf_str){t->name, name.len});
 	if (g->tensor_names.slots[slot])
-		return ruv_fail(err, RUV_EFORMAT, WHERE, "tensor '%s' stands twice in the %s", text, g->n_parts > 1 ? "set" : "file");
+		return ruv_fail(err, RUV_EFORMAT, WHERE, "tensor '%s' stands twice in the %s", text,
+		                g->n_parts > 1 ? "set" : "file");
 	g->tensor_names.slots[slot] = (uint32_t)++g->n_tensors;
 	return RUV_OK;
 }
@@ -410,14 +408,16 @@ static int place_tensors(ruv_gguf *g, const gguf_part *part, size_t first, ruv_e
 	for (size_t i = first; i < g->n_tensors; i++) {
 		ruv_gguf_tensor *t = &g->tensors[i];
 		if (exact ? t->offset != expected : t->offset < expected)
-			return ruv_fail(err, RUV_EFORMAT, WHERE, "tensor '%s' is at offset %llu of the data, where %llu is expected%s", t->name,
-					(unsigned long long)t->offset, (unsigned long long)expected,
-					t->offset < expected ? ": it overlaps the one before" : "");
-		if (t->offset > part->data_bytes || t->n_bytes > part->data_bytes - t->offset)
 			return ruv_fail(err, RUV_EFORMAT, WHERE,
-					"tensor '%s' needs %llu bytes from offset %llu, but the data section has %llu: the file is cut short",
-					t->name, (unsigned long long)t->n_bytes, (unsigned long long)t->offset,
-					(unsigned long long)part->data_bytes);
+			                "tensor '%s' is at offset %llu of the data, where %llu is expected%s", t->name,
+			                (unsigned long long)t->offset, (unsigned long long)expected,
+			                t->offset < expected ? ": it overlaps the one before" : "");
+		if (t->offset > part->data_bytes || t->n_bytes > part->data_bytes - t->offset)
+			return ruv_fail(
+			    err, RUV_EFORMAT, WHERE,
+			    "tensor '%s' needs %llu bytes from offset %llu, but the data section has %llu: the file is cut short",
+			    t->name, (unsigned long long)t->n_bytes, (unsigned long long)t->offset,
+			    (unsigned long long)part->data_bytes);
 		t->data = part->data + t->offset;
 		if (!ruv_dtype_known(t->dtype)) {
 			exact = false;
@@ -439,7 +439,8 @@ static int read_alignment(ruv_gguf *g, ruv_error *err)
 	if (rc)
 		return rc;
 	if (value == 0 || (value & (value - 1)) || value > MAX_ALIGNMENT)
-		return ruv_fail(err, RUV_EFORMAT, WHERE, "general.alignment is %u; a power of two up to %d is needed", value, MAX_ALIGNMENT);
+		return ruv_fail(err, RUV_EFORMAT, WHERE, "general.alignment is %u; a power of two up to %d is needed", value,
+		                MAX_ALIGNMENT);
 	g->alignment = value;
 	return RUV_OK;
 }
@@ -460,25 +461,29 @@ static int read_part(ruv_gguf *g, int index, ruv_error *err)
 	c.end += part->map.size;
 	take(&c, magic, sizeof magic);
 	if (memcmp(magic, "GGUF", 4))
-		return ruv_fail(err, RUV_EFORMAT, WHERE, "not a GGUF file: it starts with the bytes %02x %02x %02x %02x, not with 'GGUF'",
-				magic[0], magic[1], magic[2], magic[3]);
+		return ruv_fail(err, RUV_EFORMAT, WHERE,
+		                "not a GGUF file: it starts with the bytes %02x %02x %02x %02x, not with 'GGUF'", magic[0],
+		                magic[1], magic[2], magic[3]);
 	if (!take(&c, &version, sizeof version))
 		return truncated(&c, "the header", err);
 	if ((version & 0xffff) == 0 && version)
-		return ruv_fail(err, RUV_EUNSUPPORTED, WHERE, "a big-endian GGUF file (version %u); only little-endian files can be read",
-				__builtin_bswap32(version));
+		return ruv_fail(err, RUV_EUNSUPPORTED, WHERE,
+		                "a big-endian GGUF file (version %u); only little-endian files can be read",
+		                __builtin_bswap32(version));
 	if (version == 1)
-		return ruv_fail(err, RUV_EUNSUPPORTED, WHERE, "GGUF version 1 is not supported; convert the model again to get version 3");
+		return ruv_fail(err, RUV_EUNSUPPORTED, WHERE,
+		                "GGUF version 1 is not supported; convert the model again to get version 3");
 	if (version != 2 && version != 3)
 		return ruv_fail(err, RUV_EUNSUPPORTED, WHERE, "GGUF version %u is not supported; versions 2 and 3 are", version);
 	if (!take(&c, &n_tensors, sizeof n_tensors) || !take(&c, &n_keys, sizeof n_keys))
 		return truncated(&c, "the header", err);
 	/* The smallest key takes 8 + 1 + 4 + 1 bytes, the smallest tensor 8 + 1 + 4 + 4 + 8. */
 	if (n_keys > MAX_KEYS || n_keys > left(&c) / 14)
-		return ruv_fail(err, RUV_EFORMAT, WHERE, "the header claims %llu keys, more than the file can hold", (unsigned long long)n_keys);
+		return ruv_fail(err, RUV_EFORMAT, WHERE, "the header claims %llu keys, more than the file can hold",
+		                (unsigned long long)n_keys);
 	if (n_tensors > MAX_TENSORS || n_tensors > left(&c) / 25)
 		return ruv_fail(err, RUV_EFORMAT, WHERE, "the header claims %llu tensors, more than the file can hold",
-				(unsigned long long)n_tensors);
+		                (unsigned long long)n_tensors);
 	g->version = (int)version;
 
 	for (uint64_t i = 0; i < n_keys; i++) {
@@ -498,8 +503,9 @@ static int read_part(ruv_gguf *g, int index, ruv_error *err)
 	size_t start = (at(&c) + g->alignment - 1) / g->alignment * g->alignment;
 	if (start > part->map.size) {
 		if (n_tensors)
-			return ruv_fail(err, RUV_EFORMAT, WHERE, "the data section would start at byte %zu, but the file ends at %zu", start,
-					part->map.size);
+			return ruv_fail(err, RUV_EFORMAT, WHERE,
+			                "the data section would start at byte %zu, but the file ends at %zu", start,
+			                part->map.size);
 		start = part->map.size;
 	}
 	part->data = part->map.data + start;
@@ -572,8 +578,8 @@ static int read_set(ruv_gguf *g, ruv_error *err)
 	if (!g->path[0])
 		return ruv_fail(err, RUV_EINVAL, WHERE, "part %u of a set of %u cannot be opened from memory", no + 1, count);
 	if (!split_name(g->path, &stem, &name_no, &name_count) || name_no != (int)no || name_count != (int)count)
-		return ruv_fail(err, RUV_EFORMAT, WHERE, "the file is part %u of %u, so its name must end in -%05u-of-%05u.gguf", no + 1, count,
-				no + 1, count);
+		return ruv_fail(err, RUV_EFORMAT, WHERE, "the file is part %u of %u, so its name must end in -%05u-of-%05u.gguf",
+		                no + 1, count, no + 1, count);
 
 	/* Part 0 holds the model's keys; start again with it, then the others in order. */
 	gguf_part *parts = calloc(count, sizeof *parts);
@@ -642,7 +648,8 @@ static int read_set(ruv_gguf *g, ruv_error *err)
 		g->version = version;
 	}
 	if (!rc && total != UINT32_MAX && total != g->n_tensors)
-		rc = ruv_fail(err, RUV_EFORMAT, WHERE, "split.tensors.count says %u tensors, the %u parts hold %zu", total, count, g->n_tensors);
+		rc = ruv_fail(err, RUV_EFORMAT, WHERE, "split.tensors.count says %u tensors, the %u parts hold %zu", total, count,
+		              g->n_tensors);
 	return rc;
 }
 
@@ -776,7 +783,7 @@ static int wrong_type(const ruv_gguf_key *key, const char *name, const char *wan
 {
 	bool array = key->type == RUV_GGUF_ARRAY;
 	return ruv_fail(err, RUV_EFORMAT, WHERE, "key '%s' is %s%s, but %s is needed", name, array ? "an array of " : "of type ",
-			ruv_gguf_type_name(array ? (int)key->array.type : (int)key->type), wanted);
+	                ruv_gguf_type_name(array ? (int)key->array.type : (int)key->type), wanted);
 }
 
 /* An integer element as sign and magnitude; false for other types. */
@@ -785,19 +792,19 @@ static bool load_integer(ruv_gguf_type type, const unsigned char *p, bool *negat
 	int64_t s = 0;
 	*negative = false;
 	switch (type) {
-#define UNSIGNED(id, ctype)                                                                                                    \
-	case id: {                                                                                                             \
-		ctype v;                                                                                                       \
-		memcpy(&v, p, sizeof v);                                                                                       \
-		*magnitude = v;                                                                                                \
-		return true;                                                                                                   \
+#define UNSIGNED(id, ctype)                                                                                                        \
+	case id: {                                                                                                                 \
+		ctype v;                                                                                                           \
+		memcpy(&v, p, sizeof v);                                                                                           \
+		*magnitude = v;                                                                                                    \
+		return true;                                                                                                       \
 	}
-#define SIGNED(id, ctype)                                                                                                      \
-	case id: {                                                                                                             \
-		ctype v;                                                                                                       \
-		memcpy(&v, p, sizeof v);                                                                                       \
-		s = v;                                                                                                         \
-		break;                                                                                                         \
+#define SIGNED(id, ctype)                                                                                                          \
+	case id: {                                                                                                                 \
+		ctype v;                                                                                                           \
+		memcpy(&v, p, sizeof v);                                                                                           \
+		s = v;                                                                                                             \
+		break;                                                                                                             \
 	}
 		UNSIGNED(RUV_GGUF_U8, uint8_t)
 		UNSIGNED(RUV_GGUF_BOOL, uint8_t)
@@ -835,7 +842,7 @@ static bool load_float(ruv_gguf_type type, const unsigned char *p, double *value
 
 /* The integer of a key within [-negative_max, positive_max]. */
 static int get_integer(const ruv_gguf *g, const char *name, uint64_t positive_max, uint64_t negative_max, bool *negative,
-		       uint64_t *magnitude, ruv_error *err)
+                       uint64_t *magnitude, ruv_error *err)
 {
 	int rc;
 	const ruv_gguf_key *key = need_key(g, name, &rc, err);
@@ -844,8 +851,8 @@ static int get_integer(const ruv_gguf *g, const char *name, uint64_t positive_ma
 	if (key->type == RUV_GGUF_BOOL || !load_integer(key->type, key->data, negative, magnitude))
 		return wrong_type(key, name, "an integer", err);
 	if (*magnitude > (*negative ? negative_max : positive_max))
-		return ruv_fail(err, RUV_EFORMAT, WHERE, "key '%s' is %s%llu, outside of what is allowed here", name, *negative ? "-" : "",
-				(unsigned long long)*magnitude);
+		return ruv_fail(err, RUV_EFORMAT, WHERE, "key '%s' is %s%llu, outside of what is allowed here", name,
+		                *negative ? "-" : "", (unsigned long long)*magnitude);
 	return RUV_OK;
 }
 
@@ -932,10 +939,10 @@ int ruv_gguf_get_array(const ruv_gguf *g, const char *name, ruv_gguf_array *valu
 	return RUV_OK;
 }
 
-#define OPTIONAL(verb, ctype)                                                                                                  \
-	int ruv_gguf_opt_##verb(const ruv_gguf *g, const char *name, ctype *value, ruv_error *err)                             \
-	{                                                                                                                      \
-		return ruv_gguf_find_key(g, name) ? ruv_gguf_get_##verb(g, name, value, err) : RUV_OK;                         \
+#define OPTIONAL(verb, ctype)                                                                                                      \
+	int ruv_gguf_opt_##verb(const ruv_gguf *g, const char *name, ctype *value, ruv_error *err)                                 \
+	{                                                                                                                          \
+		return ruv_gguf_find_key(g, name) ? ruv_gguf_get_##verb(g, name, value, err) : RUV_OK;                             \
 	}
 OPTIONAL(u32, uint32_t)
 OPTIONAL(u64, uint64_t)
@@ -968,9 +975,11 @@ int ruv_gguf_array_i64(const ruv_gguf_array *a, uint64_t i, int64_t *value, ruv_
 	bool negative = false;
 	uint64_t m = 0;
 	if (i >= a->n)
-		return ruv_fail(err, RUV_EINVAL, WHERE, "element %llu of an array of %llu", (unsigned long long)i, (unsigned long long)a->n);
+		return ruv_fail(err, RUV_EINVAL, WHERE, "element %llu of an array of %llu", (unsigned long long)i,
+		                (unsigned long long)a->n);
 	if (a->type == RUV_GGUF_STRING || !load_integer(a->type, a->data + i * type_bytes(a->type), &negative, &m))
-		return ruv_fail(err, RUV_EFORMAT, WHERE, "an array of %s, but integers are needed", ruv_gguf_type_name((int)a->type));
+		return ruv_fail(err, RUV_EFORMAT, WHERE, "an array of %s, but integers are needed",
+		                ruv_gguf_type_name((int)a->type));
 	if (!negative && m > (uint64_t)INT64_MAX)
 		return ruv_fail(err, RUV_ELIMIT, WHERE, "array element %llu is too large", (unsigned long long)i);
 	*value = negative ? (int64_t)((uint64_t)0 - m) : (int64_t)m;
@@ -981,7 +990,8 @@ int ruv_gguf_array_f32(const ruv_gguf_array *a, uint64_t i, float *value, ruv_er
 {
 	double d;
 	if (i >= a->n)
-		return ruv_fail(err, RUV_EINVAL, WHERE, "element %llu of an array of %llu", (unsigned long long)i, (unsigned long long)a->n);
+		return ruv_fail(err, RUV_EINVAL, WHERE, "element %llu of an array of %llu", (unsigned long long)i,
+		                (unsigned long long)a->n);
 	if (!load_float(a->type, a->data + i * type_bytes(a->type), &d))
 		return ruv_fail(err, RUV_EFORMAT, WHERE, "an array of %s, but floats are needed", ruv_gguf_type_name((int)a->type));
 	*value = d > 3.4028234663852886e38 ? __builtin_inff() : d < -3.4028234663852886e38 ? -__builtin_inff() : (float)d;
@@ -1032,7 +1042,8 @@ const char *ruv_gguf_shape(const ruv_gguf_tensor *t, char *text, size_t cap)
 	return shape_text(t->n_dims, t->ne, text, cap);
 }
 
-int ruv_gguf_get_tensor(const ruv_gguf *g, const char *name, int n_dims, const int64_t *ne, const ruv_gguf_tensor **tensor, ruv_error *err)
+int ruv_gguf_get_tensor(const ruv_gguf *g, const char *name, int n_dims, const int64_t *ne, const ruv_gguf_tensor **tensor,
+                        ruv_error *err)
 {
 	const ruv_gguf_tensor *t = ruv_gguf_find_tensor(g, name);
 	char have[96], want[96];
@@ -1042,7 +1053,7 @@ int ruv_gguf_get_tensor(const ruv_gguf *g, const char *name, int n_dims, const i
 	for (int d = 0; d < 4; d++)
 		if (t->ne[d] != (d < n_dims ? ne[d] : 1))
 			return ruv_fail(err, RUV_EFORMAT, WHERE, "tensor '%s' has the shape %s, but %s is needed", name,
-					shape_text(t->n_dims, t->ne, have, sizeof have), shape_text(n_dims, ne, want, sizeof want));
+			                shape_text(t->n_dims, t->ne, have, sizeof have), shape_text(n_dims, ne, want, sizeof want));
 	*tensor = t;
 	return RUV_OK;
 }

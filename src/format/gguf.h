@@ -58,7 +58,7 @@ typedef struct ruv_gguf_key {
 	ruv_gguf_str name;
 	ruv_gguf_type type;
 	const unsigned char *data; /* the value's bytes, unaligned; of an array: its first element */
-	ruv_gguf_array array;	   /* filled when type is RUV_GGUF_ARRAY */
+	ruv_gguf_array array;      /* filled when type is RUV_GGUF_ARRAY */
 } ruv_gguf_key;
 
 typedef struct ruv_gguf_tensor {
@@ -67,14 +67,14 @@ typedef struct ruv_gguf_tensor {
 	int n_dims;    /* 0..4 as stored (0: a scalar) */
 	int64_t ne[4]; /* ne[0] contiguous; 1 beyond n_dims */
 	const void *data;
-	size_t n_bytes; /* 0 when the dtype is not known */
-	int part;	/* of a split file, from 0 */
+	size_t n_bytes;  /* 0 when the dtype is not known */
+	int part;        /* of a split file, from 0 */
 	uint64_t offset; /* in its part's data section */
 } ruv_gguf_tensor;
 
 enum {
-	RUV_GGUF_INSPECT = 1,	/* let unknown tensor types pass, to be able to say what the file is */
-	RUV_GGUF_ONE_PART = 2	/* open a part of a split file by itself */
+	RUV_GGUF_INSPECT = 1, /* let unknown tensor types pass, to be able to say what the file is */
+	RUV_GGUF_ONE_PART = 2 /* open a part of a split file by itself */
 };
 
 /* Maps the file (and the other parts of its set) and checks everything above. flags: 0 to load a model. */
@@ -142,7 +142,7 @@ const ruv_gguf_tensor *ruv_gguf_tensor_at(const ruv_gguf *gguf, size_t i);
 const ruv_gguf_tensor *ruv_gguf_find_tensor(const ruv_gguf *gguf, const char *name);
 /* The tensor, which must be there with these dimensions (a trailing 1 is no dimension); errors name it and both shapes. */
 int ruv_gguf_get_tensor(const ruv_gguf *gguf, const char *name, int n_dims, const int64_t *ne, const ruv_gguf_tensor **tensor,
-			ruv_error *err);
+                        ruv_error *err);
 /* "[2048, 65536]" into text[0..cap); returns text. */
 const char *ruv_gguf_shape(const ruv_gguf_tensor *tensor, char *text, size_t cap);
 

@@ -1,7 +1,7 @@
 /* gguf_write.c - the GGUF writer; see gguf_write.h, and gguf.h for the bytes.
  *
- * Keys are kept encoded as they will stand in the file. Offsets follow from the declared tensors, so that everything before the data
- * is written at once and the data streams behind it. */
+ * Keys are kept encoded as they will stand in the file. Offsets follow from the declared tensors, so that everything before the
+ * data is written at once and the data streams behind it. */
 #include "format/gguf_write.h"
 
 #include <stdlib.h>
@@ -44,7 +44,7 @@ struct ruv_gguf_writer {
 	bool begun;
 	ruv_outfile file;
 	uint64_t head_bytes;
-	size_t current;	     /* tensor being written */
+	size_t current;      /* tensor being written */
 	uint64_t in_current; /* its bytes so far */
 };
 
@@ -163,10 +163,10 @@ static void append(ruv_gguf_writer *w, out_key *key, const void *bytes, size_t n
 		w->failed = ruv_fail(&w->error, key->value.failed, WHERE, "the value of key '%s' does not fit memory", key->name);
 }
 
-#define SCALAR(verb, ctype, id)                                                                                                \
-	void ruv_gguf_set_##verb(ruv_gguf_writer *w, const char *name, ctype value)                                            \
-	{                                                                                                                      \
-		append(w, new_key(w, name, id), &value, sizeof value);                                                         \
+#define SCALAR(verb, ctype, id)                                                                                                    \
+	void ruv_gguf_set_##verb(ruv_gguf_writer *w, const char *name, ctype value)                                                \
+	{                                                                                                                          \
+		append(w, new_key(w, name, id), &value, sizeof value);                                                             \
 	}
 SCALAR(u32, uint32_t, RUV_GGUF_U32)
 SCALAR(u64, uint64_t, RUV_GGUF_U64)
@@ -207,7 +207,7 @@ void ruv_gguf_set_array(ruv_gguf_writer *w, const char *name, ruv_gguf_type type
 	out_key *key = new_key(w, name, RUV_GGUF_ARRAY);
 	if (key && ((size_t)type >= sizeof bytes || !bytes[type])) {
 		w->failed = ruv_fail(&w->error, RUV_EINVAL, WHERE, "key '%s': elements of %s have no fixed size", name,
-				     ruv_gguf_type_name(type));
+		                     ruv_gguf_type_name(type));
 		return;
 	}
 	array_head(w, key, type, n);
@@ -291,11 +291,12 @@ static int add_tensor(ruv_gguf_writer *w, const char *name, ruv_dtype dtype, int
 		return ruv_fail(&w->error, RUV_EINVAL, WHERE, "tensor '%s' has %d dimensions; 1 to 4 are allowed", name, n_dims);
 	for (int d = 0; d < n_dims; d++)
 		if (ne[d] <= 0)
-			return ruv_fail(&w->error, RUV_EINVAL, WHERE, "dimension %d of tensor '%s' is %lld", d, name, (long long)ne[d]);
+			return ruv_fail(&w->error, RUV_EINVAL, WHERE, "dimension %d of tensor '%s' is %lld", d, name,
+			                (long long)ne[d]);
 	bytes = ruv_dtype_row_bytes(dtype, ne[0]);
 	if (!bytes)
 		return ruv_fail(&w->error, RUV_EINVAL, WHERE, "tensor '%s': rows of %lld elements are no whole blocks of %s", name,
-				(long long)ne[0], ruv_dtype_name(dtype));
+		                (long long)ne[0], ruv_dtype_name(dtype));
 	for (int d = 1; d < n_dims; d++)
 		if (__builtin_mul_overflow(bytes, (uint64_t)ne[d], &bytes))
 			return ruv_fail(&w->error, RUV_EINVAL, WHERE, "the size of tensor '%s' overflows", name);
@@ -405,9 +406,10 @@ int ruv_gguf_writer_data(ruv_gguf_writer *w, const void *bytes, size_t n_bytes, 
 	const out_tensor *t = &w->tensors[w->current];
 	if (n_bytes > t->n_bytes - w->in_current)
 		return ruv_fail(err, RUV_EINVAL, WHERE, "tensor '%s' has %llu bytes, but %llu were given", t->name,
-				(unsigned long long)t->n_bytes, (unsigned long long)(w->in_current + n_bytes));
+		                (unsigned long long)t->n_bytes, (unsigned long long)(w->in_current + n_bytes));
 	if (n_bytes && fwrite(bytes, 1, n_bytes, w->file.stream) != n_bytes)
-		return ruv_fail(err, RUV_EIO, WHERE, "cannot write tensor '%s' to '%s': the disk may be full", t->name, w->file.path);
+		return ruv_fail(err, RUV_EIO, WHERE, "cannot write tensor '%s' to '%s': the disk may be full", t->name,
+		                w->file.path);
 	w->in_current += n_bytes;
 	if (w->in_current == t->n_bytes) {
 		put_zeros(w, padded(t->n_bytes) - t->n_bytes);
@@ -423,7 +425,7 @@ int ruv_gguf_writer_finish(ruv_gguf_writer *w, ruv_error *err)
 		return ruv_fail(err, RUV_EINVAL, WHERE, "finish without a file that was begun");
 	if (w->current < w->n_tensors)
 		return ruv_fail(err, RUV_EINVAL, WHERE, "tensor '%s' got %llu of its %llu bytes", w->tensors[w->current].name,
-				(unsigned long long)w->in_current, (unsigned long long)w->tensors[w->current].n_bytes);
+		                (unsigned long long)w->in_current, (unsigned long long)w->tensors[w->current].n_bytes);
 	return ruv_outfile_commit(&w->file, err);
 }
 

@@ -1,7 +1,7 @@
 /* hf_tokenizer.c - a Hugging Face tokenizer (tokenizer.json, or vocab.json with merges.txt) as GGUF's tokenizer keys.
  *
- * Only byte-level BPE is known. The pre-tokenizer is recognised by its regular expression, which must be one of those below letter by
- * letter: a tokenizer that splits otherwise would give other ids, so an unknown one is refused. */
+ * Only byte-level BPE is known. The pre-tokenizer is recognised by its regular expression, which must be one of those below letter
+ * by letter: a tokenizer that splits otherwise would give other ids, so an unknown one is refused. */
 #include "format/source.h"
 
 #include <limits.h>
@@ -28,15 +28,17 @@ enum { TYPE_NORMAL = 1, TYPE_CONTROL = 3, TYPE_USER_DEFINED = 4, TYPE_UNUSED = 5
 static const struct {
 	const char *regex, *pre; /* pre "llama3": llama-bpe, or lfm2 for that architecture */
 } patterns[] = {
-    {SHORT_I WORD "\\p{N}{1,3}" TAIL, "llama3"}, {SHORT_CASES WORD "\\p{N}{1,3}" TAIL, "llama3"},
-    {SHORT_I WORD "\\p{N}" TAIL, "qwen2"},	 {SHORT_CASES WORD "\\p{N}" TAIL, "qwen2"},
+    {SHORT_I WORD "\\p{N}{1,3}" TAIL, "llama3"},
+    {SHORT_CASES WORD "\\p{N}{1,3}" TAIL, "llama3"},
+    {SHORT_I WORD "\\p{N}" TAIL, "qwen2"},
+    {SHORT_CASES WORD "\\p{N}" TAIL, "qwen2"},
     {"'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+", "gpt-2"},
     {"'(?:[sdmt]|ll|ve|re)| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+", "gpt-2"},
 };
 
 typedef struct tokens {
 	ruv_gguf_str *text; /* [n], data NULL where there is none yet; views into the JSON values or the arena */
-	int32_t *type;	    /* [n] */
+	int32_t *type;      /* [n] */
 	int n;
 	ruv_arena arena;
 	ruv_gguf_str *merges;
@@ -54,11 +56,11 @@ typedef struct tokens {
 static int set_token(tokens *t, json_int_t id, const char *text, int type)
 {
 	if (id < 0 || id >= t->n)
-		return ruv_fail(t->err, RUV_EFORMAT, WHERE, "the tokenizer gives '%.60s' the id %lld, but the model has %d rows", text,
-				(long long)id, t->n);
+		return ruv_fail(t->err, RUV_EFORMAT, WHERE, "the tokenizer gives '%.60s' the id %lld, but the model has %d rows",
+		                text, (long long)id, t->n);
 	if (t->text[id].data && strcmp(t->text[id].data, text))
 		return ruv_fail(t->err, RUV_EFORMAT, WHERE, "the tokenizer gives the id %lld to '%.60s' and '%.60s'", (long long)id,
-				t->text[id].data, text);
+		                t->text[id].data, text);
 	t->text[id] = (ruv_gguf_str){text, strlen(text)};
 	t->type[id] = type;
 	if (json_object_set_new_nocheck(t->ids, text, json_integer(id)))
@@ -74,7 +76,8 @@ static int add_vocab(tokens *t, json_t *vocab, const char *file)
 
 	if (!json_is_object(vocab))
 		return ruv_fail(t->err, RUV_EFORMAT, WHERE, "%s: the vocabulary is no object", file);
-	json_object_foreach(vocab, text, id) {
+	json_object_foreach(vocab, text, id)
+	{
 		if (!json_is_integer(id))
 			return ruv_fail(t->err, RUV_EFORMAT, WHERE, "%s: the id of token '%.60s' is no whole number", file, text);
 		rc = set_token(t, json_integer_value(id), text, TYPE_NORMAL);
@@ -112,12 +115,14 @@ static int add_merges(tokens *t, json_t *merges)
 	t->merges = calloc(json_array_size(merges) + 1, sizeof *t->merges);
 	if (!t->merges)
 		return ruv_fail_memory(t->err, WHERE, json_array_size(merges) * sizeof *t->merges);
-	json_array_foreach(merges, i, m) {
+	json_array_foreach(merges, i, m)
+	{
 		const char *pair = json_string_value(m);
 		if (!pair) {
 			const char *a = json_string_value(json_array_get(m, 0)), *b = json_string_value(json_array_get(m, 1));
 			if (!a || !b || json_array_size(m) != 2 || strchr(a, ' ') || strchr(b, ' '))
-				return ruv_fail(t->err, RUV_EFORMAT, WHERE, "tokenizer.json: merge %zu is no pair of byte-level tokens", i);
+				return ruv_fail(t->err, RUV_EFORMAT, WHERE,
+				                "tokenizer.json: merge %zu is no pair of byte-level tokens", i);
 			size_t n = strlen(a) + strlen(b) + 2;
 			char *joined = ruv_arena_alloc(&t->arena, n);
 			if (!joined)
@@ -180,7 +185,8 @@ static int know_regex(tokens *t, const char *regex)
 			return RUV_OK;
 		}
 	}
-	return ruv_fail(t->err, RUV_EUNSUPPORTED, WHERE, "tokenizer.json splits text by an expression that is not known: %.200s", regex);
+	return ruv_fail(t->err, RUV_EUNSUPPORTED, WHERE, "tokenizer.json splits text by an expression that is not known: %.200s",
+	                regex);
 }
 
 static int know_pre_tokenizer(tokens *t, json_t *pre)
@@ -194,31 +200,37 @@ static int know_pre_tokenizer(tokens *t, json_t *pre)
 	if (type && !strcmp(type, "ByteLevel")) {
 		json_t *use = json_object_get(pre, "use_regex");
 		if (json_is_true(json_object_get(pre, "add_prefix_space")) || (use && !json_is_true(use)))
-			return ruv_fail(t->err, RUV_EUNSUPPORTED, WHERE, "tokenizer.json: this form of ByteLevel pre-tokenizer is not supported");
+			return ruv_fail(t->err, RUV_EUNSUPPORTED, WHERE,
+			                "tokenizer.json: this form of ByteLevel pre-tokenizer is not supported");
 		t->pre = "gpt-2";
 		return RUV_OK;
 	}
 	list = json_object_get(pre, "pretokenizers");
 	if (!type || strcmp(type, "Sequence") || !json_is_array(list))
-		return ruv_fail(t->err, RUV_EUNSUPPORTED, WHERE, "tokenizer.json: pre-tokenizer '%.40s' is not supported; byte-level BPE is",
-				type ? type : "none");
-	json_array_foreach(list, i, entry) {
+		return ruv_fail(t->err, RUV_EUNSUPPORTED, WHERE,
+		                "tokenizer.json: pre-tokenizer '%.40s' is not supported; byte-level BPE is", type ? type : "none");
+	json_array_foreach(list, i, entry)
+	{
 		type = json_string_value(json_object_get(entry, "type"));
 		if (type && !strcmp(type, "Split") && !regex && !bytes) {
 			const char *behavior = json_string_value(json_object_get(entry, "behavior"));
 			regex = json_string_value(json_object_get(json_object_get(entry, "pattern"), "Regex"));
 			if (!regex || !behavior || strcmp(behavior, "Isolated") || json_is_true(json_object_get(entry, "invert")))
-				return ruv_fail(t->err, RUV_EUNSUPPORTED, WHERE, "tokenizer.json: only Split by Regex with behavior Isolated is known");
-		} else if (type && !strcmp(type, "ByteLevel") && regex && !json_is_true(json_object_get(entry, "add_prefix_space")) &&
-			   json_is_false(json_object_get(entry, "use_regex"))) {
+				return ruv_fail(t->err, RUV_EUNSUPPORTED, WHERE,
+				                "tokenizer.json: only Split by Regex with behavior Isolated is known");
+		} else if (type && !strcmp(type, "ByteLevel") && regex &&
+		           !json_is_true(json_object_get(entry, "add_prefix_space")) &&
+		           json_is_false(json_object_get(entry, "use_regex"))) {
 			bytes = true;
 		} else {
-			return ruv_fail(t->err, RUV_EUNSUPPORTED, WHERE, "tokenizer.json: step %zu of the pre-tokenizer ('%.40s') is not supported", i,
-					type ? type : "?");
+			return ruv_fail(t->err, RUV_EUNSUPPORTED, WHERE,
+			                "tokenizer.json: step %zu of the pre-tokenizer ('%.40s') is not supported", i,
+			                type ? type : "?");
 		}
 	}
 	if (!regex || !bytes)
-		return ruv_fail(t->err, RUV_EUNSUPPORTED, WHERE, "tokenizer.json: the pre-tokenizer is no Split followed by ByteLevel");
+		return ruv_fail(t->err, RUV_EUNSUPPORTED, WHERE,
+		                "tokenizer.json: the pre-tokenizer is no Split followed by ByteLevel");
 	return know_regex(t, regex);
 }
 
@@ -231,7 +243,8 @@ static int know_normalizer(tokens *t, json_t *normalizer)
 		return RUV_OK; /* part of what "qwen2" stands for */
 	if (type && !strcmp(type, "Sequence") && json_array_size(json_object_get(normalizer, "normalizers")) == 0)
 		return RUV_OK;
-	return ruv_fail(t->err, RUV_EUNSUPPORTED, WHERE, "tokenizer.json: normalizer '%.40s' is not supported here", type ? type : "?");
+	return ruv_fail(t->err, RUV_EUNSUPPORTED, WHERE, "tokenizer.json: normalizer '%.40s' is not supported here",
+	                type ? type : "?");
 }
 
 /* ---- tokenizer.json ---- */
@@ -247,9 +260,10 @@ static int read_tokenizer_json(tokens *t)
 		return ruv_fail(t->err, RUV_EFORMAT, WHERE, "tokenizer.json has no object \"model\"");
 	if ((type && strcmp(type, "BPE")) || (!type && !json_object_get(model, "merges")))
 		return ruv_fail(t->err, RUV_EUNSUPPORTED, WHERE, "tokenizer.json: a model of type '%.40s' is not supported; BPE is",
-				type ? type : "?");
+		                type ? type : "?");
 	if (json_is_true(json_object_get(model, "byte_fallback")))
-		return ruv_fail(t->err, RUV_EUNSUPPORTED, WHERE, "tokenizer.json: SentencePiece-like BPE (byte_fallback) is not supported");
+		return ruv_fail(t->err, RUV_EUNSUPPORTED, WHERE,
+		                "tokenizer.json: SentencePiece-like BPE (byte_fallback) is not supported");
 	rc = know_pre_tokenizer(t, json_object_get(t->tokenizer, "pre_tokenizer"));
 	if (!rc)
 		rc = know_normalizer(t, json_object_get(t->tokenizer, "normalizer"));
@@ -258,14 +272,16 @@ static int read_tokenizer_json(tokens *t)
 	bool ignore = json_is_true(json_object_get(model, "ignore_merges"));
 	bool implied = !strcmp(t->pre, "lfm2") || !strcmp(t->pre, "llama-bpe");
 	if (ignore && !implied)
-		return ruv_fail(t->err, RUV_EUNSUPPORTED, WHERE, "tokenizer.json: ignore_merges with the pre-tokenizer %s is not supported", t->pre);
+		return ruv_fail(t->err, RUV_EUNSUPPORTED, WHERE,
+		                "tokenizer.json: ignore_merges with the pre-tokenizer %s is not supported", t->pre);
 	if (!ignore && implied)
 		ruv_log(RUV_LOG_WARN, WHERE, "tokenizer.json has no ignore_merges; the pre-tokenizer %s implies it", t->pre);
 
 	rc = add_vocab(t, json_object_get(model, "vocab"), "tokenizer.json");
 	if (rc)
 		return rc;
-	json_array_foreach(added, i, entry) {
+	json_array_foreach(added, i, entry)
+	{
 		json_t *id = json_object_get(entry, "id");
 		if (!json_is_integer(id))
 			return ruv_fail(t->err, RUV_EFORMAT, WHERE, "tokenizer.json: added token %zu has no \"id\"", i);
@@ -290,12 +306,15 @@ static int read_vocab_json(tokens *t)
 	else if (!strcmp(t->arch, "qwen2") || !strcmp(t->arch, "qwen3"))
 		t->pre = "qwen2";
 	else
-		return ruv_fail(t->err, RUV_EUNSUPPORTED, WHERE, "vocab.json and merges.txt do not say how tokenizer '%.40s' splits text; "
-				"tokenizer.json is needed", class_name ? class_name : "?");
+		return ruv_fail(t->err, RUV_EUNSUPPORTED, WHERE,
+		                "vocab.json and merges.txt do not say how tokenizer '%.40s' splits text; "
+		                "tokenizer.json is needed",
+		                class_name ? class_name : "?");
 	rc = add_vocab(t, t->vocab, "vocab.json");
 	if (rc)
 		return rc;
-	json_object_foreach(decoder, text, entry) {
+	json_object_foreach(decoder, text, entry)
+	{
 		char *end;
 		long id = strtol(text, &end, 10);
 		if (*end || end == text)
@@ -306,15 +325,17 @@ static int read_vocab_json(tokens *t)
 	}
 	if (!decoder) {
 		rc = ruv_hf_json(&added, t->dir, "added_tokens.json", t->err);
-		json_object_foreach(added, text, entry) {
+		json_object_foreach(added, text, entry)
+		{
 			if (rc)
 				break;
 			/* The texts must live as long as the others. */
 			char *copy = ruv_arena_strndup(&t->arena, text, strlen(text));
-			rc = !json_is_integer(entry)
-				 ? ruv_fail(t->err, RUV_EFORMAT, WHERE, "added_tokens.json: the id of '%.60s' is no whole number", text)
-			     : !copy ? ruv_fail_memory(t->err, WHERE, strlen(text))
-				     : set_token(t, json_integer_value(entry), copy, looks_special(copy) ? TYPE_CONTROL : TYPE_USER_DEFINED);
+			rc = !json_is_integer(entry) ? ruv_fail(t->err, RUV_EFORMAT, WHERE,
+			                                        "added_tokens.json: the id of '%.60s' is no whole number", text)
+			     : !copy                 ? ruv_fail_memory(t->err, WHERE, strlen(text))
+			                             : set_token(t, json_integer_value(entry), copy,
+                                                 looks_special(copy) ? TYPE_CONTROL : TYPE_USER_DEFINED);
 		}
 		json_decref(added);
 		if (rc)
@@ -365,7 +386,8 @@ static int template_adds_bos(json_t *post, const char *bos)
 	if (!strcmp(type, "Sequence")) {
 		json_t *entry;
 		int result = -1;
-		json_array_foreach(list, i, entry) {
+		json_array_foreach(list, i, entry)
+		{
 			int one = template_adds_bos(entry, bos);
 			if (one >= 0)
 				result = one;
@@ -383,7 +405,9 @@ static void set_special_ids(tokens *t, ruv_gguf_writer *w)
 {
 	static const struct {
 		const char *name, *key;
-	} specials[] = {{"bos", "tokenizer.ggml.bos_token_id"}, {"eos", "tokenizer.ggml.eos_token_id"}, {"pad", "tokenizer.ggml.padding_token_id"}};
+	} specials[] = {{"bos", "tokenizer.ggml.bos_token_id"},
+	                {"eos", "tokenizer.ggml.eos_token_id"},
+	                {"pad", "tokenizer.ggml.padding_token_id"}};
 	static const char *const turn_ends[] = {"<|im_end|>", "<|eot_id|>"};
 	json_int_t bos = -1;
 
@@ -442,13 +466,15 @@ static int set_chat_template(tokens *t, ruv_gguf_writer *w)
 	} else if (json_is_array(v)) {
 		ruv_gguf_str names[64];
 		size_t n_names = 0;
-		json_array_foreach(v, i, entry) {
+		json_array_foreach(v, i, entry)
+		{
 			const char *name = json_string_value(json_object_get(entry, "name"));
 			json_t *body = json_object_get(entry, "template");
 			char key[128] = "tokenizer.chat_template";
 			if (!name || !json_is_string(body) || n_names == 64) {
 				json_decref(alone);
-				return ruv_fail(t->err, RUV_EFORMAT, WHERE, "tokenizer_config.json: chat template %zu has no name or no text", i);
+				return ruv_fail(t->err, RUV_EFORMAT, WHERE,
+				                "tokenizer_config.json: chat template %zu has no name or no text", i);
 			}
 			if (strcmp(name, "default")) {
 				snprintf(key, sizeof key, "tokenizer.chat_template.%.80s", name);
@@ -493,7 +519,7 @@ static int read_all(tokens *t)
 		rc = ruv_hf_json(&t->vocab, t->dir, "vocab.json", t->err);
 		if (!rc && !t->vocab)
 			rc = ruv_fail(t->err, RUV_ENOTFOUND, WHERE,
-				      "'%s' holds no tokenizer (tokenizer.json, or vocab.json with merges.txt)", t->dir);
+			              "'%s' holds no tokenizer (tokenizer.json, or vocab.json with merges.txt)", t->dir);
 		if (!rc)
 			rc = read_vocab_json(t);
 	}

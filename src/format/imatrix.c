@@ -136,14 +136,16 @@ int ruv_imatrix_find(const ruv_imatrix *m, const char *tensor_name, int64_t n_in
 	if (!e)
 		return RUV_OK;
 	if (e->n_in != n_in)
-		return ruv_fail(err, RUV_EMISMATCH, WHERE, "the importance matrix has %lld columns for tensor '%s', which has %lld: it was made "
-				"with another model", (long long)e->n_in, tensor_name, (long long)n_in);
+		return ruv_fail(err, RUV_EMISMATCH, WHERE,
+		                "the importance matrix has %lld columns for tensor '%s', which has %lld: it was made "
+		                "with another model",
+		                (long long)e->n_in, tensor_name, (long long)n_in);
 	*means = e->means;
 	return RUV_OK;
 }
 
-int ruv_imatrix_write(const char *path, const ruv_imatrix_entry *entries, size_t n_entries, const char *dataset, uint32_t chunk_count,
-		      uint32_t chunk_size, ruv_error *err)
+int ruv_imatrix_write(const char *path, const ruv_imatrix_entry *entries, size_t n_entries, const char *dataset,
+                      uint32_t chunk_count, uint32_t chunk_size, ruv_error *err)
 {
 	ruv_gguf_writer *w = NULL;
 	ruv_gguf_str data = {dataset, strlen(dataset)};

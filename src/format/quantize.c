@@ -21,7 +21,7 @@
 
 enum {
 	TASK_ELEMENTS = 1 << 16, /* values that one task converts: its F32 rows stay in the second-level cache */
-	TASKS_PER_THREAD = 8	 /* in a batch */
+	TASKS_PER_THREAD = 8     /* in a batch */
 };
 
 /* ---- recipes ---- */
@@ -88,7 +88,8 @@ static bool stays_f32(const char *name, int n_dims, const int64_t *ne)
 	int dims = n_dims;
 	while (dims > 1 && ne[dims - 1] == 1)
 		dims--;
-	return dims < 2 || n < 6 || strcmp(name + n - 6, "weight") || strstr(name, "_norm.weight") || strstr(name, "shortconv.conv.");
+	return dims < 2 || n < 6 || strcmp(name + n - 6, "weight") || strstr(name, "_norm.weight") ||
+	       strstr(name, "shortconv.conv.");
 }
 
 /* What a row's length allows. */
@@ -112,8 +113,8 @@ static ruv_dtype fall_back(ruv_dtype dtype, int64_t n_in)
 	return n_in % ruv_dtype_block_elements(dtype) ? RUV_F16 : dtype;
 }
 
-ruv_dtype ruv_recipe_dtype(ruv_recipe recipe, const ruv_recipe_model *model, const char *name, int n_dims, const int64_t *ne, int i_attention,
-			   bool has_importance, bool *is_fallback)
+ruv_dtype ruv_recipe_dtype(ruv_recipe recipe, const ruv_recipe_model *model, const char *name, int n_dims, const int64_t *ne,
+                           int i_attention, bool has_importance, bool *is_fallback)
 {
 	ruv_dtype dtype = recipes[recipe].dtype, allowed;
 	bool k_mix = recipe == RUV_RECIPE_Q4_K_M || recipe == RUV_RECIPE_Q5_K_M || recipe == RUV_RECIPE_MIXED;
@@ -130,7 +131,7 @@ ruv_dtype ruv_recipe_dtype(ruv_recipe recipe, const ruv_recipe_model *model, con
 	bool in_layer = layer_tensor(name, &layer, &rest);
 	if (!in_layer) {
 		bool head = !strcmp(name, "output.weight") || (model->tied && !strcmp(name, "token_embd.weight")) ||
-			    !strcmp(name, "embedding_proj.weight");
+		            !strcmp(name, "embedding_proj.weight");
 		if (head && recipe != RUV_RECIPE_Q8_0)
 			dtype = RUV_Q6_K;
 		if (head && model->head && strcmp(name, "embedding_proj.weight"))
@@ -160,7 +161,7 @@ typedef struct job {
 	int64_t first, n_rows; /* of this batch */
 	int64_t task_rows;
 	unsigned char *out; /* [n_rows] rows of row_bytes */
-	float *scratch;	    /* [n_threads][task_rows, ne0] */
+	float *scratch;     /* [n_threads][task_rows, ne0] */
 	atomic_int rc;
 	ruv_error error; /* of the task that set rc */
 } job;
@@ -176,8 +177,9 @@ static int convert_rows(job *j, int64_t first, int64_t n, int thread, ruv_error 
 	if (j->to == RUV_F16 && from->dtype != RUV_F16) {
 		for (int64_t i = 0; i < n * from->ne[0]; i++)
 			if (fabsf(rows[i]) > 65504)
-				return ruv_fail(err, RUV_EUNSUPPORTED, WHERE, "tensor '%s' holds %g, which F16 cannot: use BF16 or a quantized type",
-						from->name, (double)rows[i]);
+				return ruv_fail(err, RUV_EUNSUPPORTED, WHERE,
+				                "tensor '%s' holds %g, which F16 cannot: use BF16 or a quantized type", from->name,
+				                (double)rows[i]);
 	}
 	rc = ruv_quantize_rows(j->out + (size_t)first * j->row_bytes, j->to, rows, n, from->ne[0], j->importance);
 	if (rc == RUV_EFORMAT)
@@ -205,7 +207,7 @@ typedef struct model_writer {
 	const ruv_write_options *options;
 	ruv_gguf_writer *writer;
 	ruv_source source;
-	ruv_dtype *types;	   /* [n_tensors] */
+	ruv_dtype *types;          /* [n_tensors] */
 	const float **importances; /* [n_tensors] */
 	uint64_t done, total;
 	ruv_write_report report;
@@ -300,8 +302,10 @@ static int plan(model_writer *m, ruv_error *err)
 		if (layer_tensor(t->name, &layer, &rest) && !strcmp(rest, "attn_v.weight"))
 			model.n_attention++;
 		if (!is_float(t->dtype) && !o->allow_requantize && ruv_dtype_quantizable(t->dtype))
-			return ruv_fail(err, RUV_EINVAL, WHERE, "tensor '%s' is quantized already (%s): start from the F16 or BF16 model, or allow "
-					"requantizing, which loses quality", t->name, ruv_dtype_name(t->dtype));
+			return ruv_fail(err, RUV_EINVAL, WHERE,
+			                "tensor '%s' is quantized already (%s): start from the F16 or BF16 model, or allow "
+			                "requantizing, which loses quality",
+			                t->name, ruv_dtype_name(t->dtype));
 	}
 	for (size_t i = 0; i < m->source.n_tensors; i++) {
 		const ruv_source_tensor *t = &m->source.tensors[i];
@@ -315,7 +319,8 @@ static int plan(model_writer *m, ruv_error *err)
 				return rc;
 		}
 		if (is_float(t->dtype) || ruv_dtype_quantizable(t->dtype))
-			m->types[i] = ruv_recipe_dtype(o->recipe, &model, t->name, t->n_dims, t->ne, i_attention, o->imatrix != NULL, &fallback);
+			m->types[i] = ruv_recipe_dtype(o->recipe, &model, t->name, t->n_dims, t->ne, i_attention,
+			                               o->imatrix != NULL, &fallback);
 		else
 			m->types[i] = t->dtype; /* integers stay what they are */
 		if (layer_tensor(t->name, &layer, &rest) && !strcmp(rest, "attn_v.weight"))
@@ -355,7 +360,8 @@ int ruv_model_write(const char *to, const char *from, const ruv_write_options *o
 	if (stat(from, &a))
 		return ruv_fail(err, RUV_ENOTFOUND, WHERE, "there is no '%s'", from);
 	if (!stat(to, &b) && a.st_dev == b.st_dev && a.st_ino == b.st_ino)
-		return ruv_fail(err, RUV_EINVAL, WHERE, "'%s' would be read and replaced at the same time: name another output", to);
+		return ruv_fail(err, RUV_EINVAL, WHERE, "'%s' would be read and replaced at the same time: name another output",
+		                to);
 	rc = ruv_gguf_writer_create(&m.writer, err);
 	if (rc)
 		return rc;

@@ -22,15 +22,15 @@
 #include "format/gguf.h"
 
 /* name in C, name in text, llama.cpp's general.file_type, default dtype of a matrix */
-#define RUV_RECIPE_LIST(X)                                                                                                     \
-	X(RUV_RECIPE_F32, "F32", 0, RUV_F32)                                                                                   \
-	X(RUV_RECIPE_F16, "F16", 1, RUV_F16)                                                                                   \
-	X(RUV_RECIPE_BF16, "BF16", 32, RUV_BF16)                                                                               \
-	X(RUV_RECIPE_Q8_0, "Q8_0", 7, RUV_Q8_0)                                                                                \
-	X(RUV_RECIPE_Q6_K, "Q6_K", 18, RUV_Q6_K)                                                                               \
-	X(RUV_RECIPE_Q5_K_M, "Q5_K_M", 17, RUV_Q5_K)                                                                           \
-	X(RUV_RECIPE_Q4_K_M, "Q4_K_M", 15, RUV_Q4_K)                                                                           \
-	X(RUV_RECIPE_Q4_0, "Q4_0", 2, RUV_Q4_0)                                                                                \
+#define RUV_RECIPE_LIST(X)                                                                                                         \
+	X(RUV_RECIPE_F32, "F32", 0, RUV_F32)                                                                                       \
+	X(RUV_RECIPE_F16, "F16", 1, RUV_F16)                                                                                       \
+	X(RUV_RECIPE_BF16, "BF16", 32, RUV_BF16)                                                                                   \
+	X(RUV_RECIPE_Q8_0, "Q8_0", 7, RUV_Q8_0)                                                                                    \
+	X(RUV_RECIPE_Q6_K, "Q6_K", 18, RUV_Q6_K)                                                                                   \
+	X(RUV_RECIPE_Q5_K_M, "Q5_K_M", 17, RUV_Q5_K)                                                                               \
+	X(RUV_RECIPE_Q4_K_M, "Q4_K_M", 15, RUV_Q4_K)                                                                               \
+	X(RUV_RECIPE_Q4_0, "Q4_0", 2, RUV_Q4_0)                                                                                    \
 	X(RUV_RECIPE_MIXED, "MIXED", 15, RUV_Q4_K)
 
 typedef enum ruv_recipe {
@@ -51,16 +51,16 @@ const char *ruv_recipe_of_file_type(uint32_t file_type);
 
 /* What a recipe needs to know of a model to choose types. */
 typedef struct ruv_recipe_model {
-	int n_layers;	 /* block_count */
-	int n_attention; /* layers that have attn_v */
-	bool tied;	 /* no output.weight */
+	int n_layers;           /* block_count */
+	int n_attention;        /* layers that have attn_v */
+	bool tied;              /* no output.weight */
 	const ruv_recipe *head; /* its matrix type is used for the head or tied embedding; NULL: the recipe's own choice */
 } ruv_recipe_model;
 
 /* The type of one tensor. i_attention: for attn_v, how many attn_v come before it (else ignored). *is_fallback (NULL is fine) says
  * whether the row length forced another type than the recipe's. */
 ruv_dtype ruv_recipe_dtype(ruv_recipe recipe, const ruv_recipe_model *model, const char *name, int n_dims, const int64_t *ne,
-			   int i_attention, bool has_importance, bool *is_fallback);
+                           int i_attention, bool has_importance, bool *is_fallback);
 
 /* ---- importance matrices ---- */
 
@@ -76,14 +76,14 @@ size_t ruv_imatrix_n_entries(const ruv_imatrix *imatrix);
 int ruv_imatrix_find(const ruv_imatrix *imatrix, const char *tensor_name, int64_t n_in, const float **means, ruv_error *err);
 
 typedef struct ruv_imatrix_entry {
-	const char *name;   /* of the matrix, "blk.0.ffn_up.weight" */
-	const float *sum2;  /* [n_in] */
+	const char *name;  /* of the matrix, "blk.0.ffn_up.weight" */
+	const float *sum2; /* [n_in] */
 	int64_t n_in;
 	float count;
 } ruv_imatrix_entry;
 
 int ruv_imatrix_write(const char *path, const ruv_imatrix_entry *entries, size_t n_entries, const char *dataset,
-		      uint32_t chunk_count, uint32_t chunk_size, ruv_error *err);
+                      uint32_t chunk_count, uint32_t chunk_size, ruv_error *err);
 
 /* ---- writing a model ---- */
 
@@ -93,9 +93,9 @@ typedef int ruv_write_progress(void *user, uint64_t done, uint64_t total, const 
 
 typedef struct ruv_write_options {
 	ruv_recipe recipe;
-	const ruv_recipe *head;	    /* as in ruv_recipe_model, or NULL */
+	const ruv_recipe *head;     /* as in ruv_recipe_model, or NULL */
 	const ruv_imatrix *imatrix; /* or NULL */
-	ruv_pool *pool;		    /* or NULL: this thread alone */
+	ruv_pool *pool;             /* or NULL: this thread alone */
 	ruv_write_progress *progress;
 	void *user;
 	bool allow_requantize; /* accept a source that is quantized already */

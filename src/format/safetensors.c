@@ -34,10 +34,10 @@ static const struct {
 	const char *name;
 	int bits;
 	int dtype;
-} types[] = {{"F32", 32, RUV_F32}, {"F16", 16, RUV_F16},  {"BF16", 16, RUV_BF16}, {"F64", 64, -1}, {"I64", 64, -1},
-	     {"U64", 64, -1},	   {"I32", 32, -1},	  {"U32", 32, -1},	  {"I16", 16, -1}, {"U16", 16, -1},
-	     {"I8", 8, -1},	   {"U8", 8, -1},	  {"BOOL", 8, -1},	  {"F8_E4M3", 8, -1}, {"F8_E5M2", 8, -1},
-	     {"F8_E8M0", 8, -1},   {"C64", 64, -1},	  {"F4", 4, -1}};
+} types[] = {{"F32", 32, RUV_F32}, {"F16", 16, RUV_F16}, {"BF16", 16, RUV_BF16}, {"F64", 64, -1},    {"I64", 64, -1},
+             {"U64", 64, -1},      {"I32", 32, -1},      {"U32", 32, -1},        {"I16", 16, -1},    {"U16", 16, -1},
+             {"I8", 8, -1},        {"U8", 8, -1},        {"BOOL", 8, -1},        {"F8_E4M3", 8, -1}, {"F8_E5M2", 8, -1},
+             {"F8_E8M0", 8, -1},   {"C64", 64, -1},      {"F4", 4, -1}};
 
 /* ---- one file ---- */
 
@@ -69,7 +69,7 @@ static int get_offset(json_t *offsets, size_t i, uint64_t *value)
 }
 
 static int read_entry(ruv_safetensors *st, const char *name, json_t *entry, const unsigned char *data, uint64_t data_bytes,
-		      span *at, ruv_error *err)
+                      span *at, ruv_error *err)
 {
 	ruv_safetensors_tensor *t;
 	json_t *shape = json_object_get(entry, "shape"), *offsets = json_object_get(entry, "data_offsets");
@@ -80,11 +80,13 @@ static int read_entry(ruv_safetensors *st, const char *name, json_t *entry, cons
 
 	if (!json_is_object(entry) || !type || !json_is_array(shape) || !json_is_array(offsets) || json_array_size(offsets) != 2)
 		return ruv_fail(err, RUV_EFORMAT, WHERE,
-				"tensor '%.200s' needs \"dtype\" (string), \"shape\" (array) and \"data_offsets\" (two numbers)", name);
+		                "tensor '%.200s' needs \"dtype\" (string), \"shape\" (array) and \"data_offsets\" (two numbers)",
+		                name);
 	if (!*name || strlen(name) > 1000)
 		return ruv_fail(err, RUV_EFORMAT, WHERE, "a tensor name of %zu bytes; 1 to 1000 are allowed", strlen(name));
 	if (json_array_size(shape) > 8)
-		return ruv_fail(err, RUV_EFORMAT, WHERE, "tensor '%.200s' has %zu dimensions; at most 8 are allowed", name, json_array_size(shape));
+		return ruv_fail(err, RUV_EFORMAT, WHERE, "tensor '%.200s' has %zu dimensions; at most 8 are allowed", name,
+		                json_array_size(shape));
 	if (st->n_tensors == MAX_TENSORS)
 		return ruv_fail(err, RUV_ELIMIT, WHERE, "more than %d tensors", MAX_TENSORS);
 	if (st->n_tensors == st->cap_tensors) {
@@ -121,11 +123,14 @@ static int read_entry(ruv_safetensors *st, const char *name, json_t *entry, cons
 	if (get_offset(offsets, 0, &at->begin) || get_offset(offsets, 1, &at->end) || at->begin > at->end)
 		return ruv_fail(err, RUV_EFORMAT, WHERE, "tensor '%.200s' has impossible data_offsets", name);
 	if (at->end > data_bytes)
-		return ruv_fail(err, RUV_EFORMAT, WHERE, "tensor '%.200s' ends at byte %llu of the data, which has %llu: the file is cut short",
-				name, (unsigned long long)at->end, (unsigned long long)data_bytes);
-	if (__builtin_mul_overflow((uint64_t)t->n_elements, (uint64_t)bits, &n_bits) || n_bits % 8 || n_bits / 8 != at->end - at->begin)
-		return ruv_fail(err, RUV_EFORMAT, WHERE, "tensor '%.200s' has %llu bytes, but %lld elements of %s need another size", name,
-				(unsigned long long)(at->end - at->begin), (long long)t->n_elements, type);
+		return ruv_fail(err, RUV_EFORMAT, WHERE,
+		                "tensor '%.200s' ends at byte %llu of the data, which has %llu: the file is cut short", name,
+		                (unsigned long long)at->end, (unsigned long long)data_bytes);
+	if (__builtin_mul_overflow((uint64_t)t->n_elements, (uint64_t)bits, &n_bits) || n_bits % 8 ||
+	    n_bits / 8 != at->end - at->begin)
+		return ruv_fail(err, RUV_EFORMAT, WHERE,
+		                "tensor '%.200s' has %llu bytes, but %lld elements of %s need another size", name,
+		                (unsigned long long)(at->end - at->begin), (long long)t->n_elements, type);
 	t->n_bytes = (size_t)(at->end - at->begin);
 	t->data = data + at->begin;
 	t->name = ruv_arena_strndup(&st->arena, name, strlen(name));
@@ -149,8 +154,9 @@ static int read_file(ruv_safetensors *st, const ruv_map *map, ruv_error *err)
 		return ruv_fail(err, RUV_EFORMAT, WHERE, "the file has %zu bytes: too short for a safetensors file", map->size);
 	memcpy(&n, map->data, 8);
 	if (n > MAX_HEADER_BYTES || n > map->size - 8)
-		return ruv_fail(err, RUV_EFORMAT, WHERE, "the header claims %llu bytes; the file has %zu and at most %d are allowed",
-				(unsigned long long)n, map->size, MAX_HEADER_BYTES);
+		return ruv_fail(err, RUV_EFORMAT, WHERE,
+		                "the header claims %llu bytes; the file has %zu and at most %d are allowed", (unsigned long long)n,
+		                map->size, MAX_HEADER_BYTES);
 	const unsigned char *data = map->data + 8 + n;
 	uint64_t data_bytes = map->size - 8 - n;
 
@@ -168,7 +174,8 @@ static int read_file(ruv_safetensors *st, const ruv_map *map, ruv_error *err)
 	}
 	const char *name;
 	json_t *entry;
-	json_object_foreach(header, name, entry) {
+	json_object_foreach(header, name, entry)
+	{
 		if (!strcmp(name, "__metadata__"))
 			continue;
 		rc = read_entry(st, name, entry, data, data_bytes, &spans[n_spans], err);
@@ -180,16 +187,17 @@ static int read_file(ruv_safetensors *st, const ruv_map *map, ruv_error *err)
 	uint64_t end = 0;
 	for (size_t i = 0; i < n_spans; i++) {
 		if (spans[i].begin != end) {
-			rc = ruv_fail(err, RUV_EFORMAT, WHERE, "tensor '%.200s' starts at byte %llu of the data, where %llu is expected (%s)",
-				      spans[i].name, (unsigned long long)spans[i].begin, (unsigned long long)end,
-				      spans[i].begin < end ? "it overlaps another one" : "bytes that belong to no tensor");
+			rc = ruv_fail(err, RUV_EFORMAT, WHERE,
+			              "tensor '%.200s' starts at byte %llu of the data, where %llu is expected (%s)", spans[i].name,
+			              (unsigned long long)spans[i].begin, (unsigned long long)end,
+			              spans[i].begin < end ? "it overlaps another one" : "bytes that belong to no tensor");
 			goto done;
 		}
 		end = spans[i].end;
 	}
 	if (end != data_bytes)
 		rc = ruv_fail(err, RUV_EFORMAT, WHERE, "%llu bytes behind the last tensor belong to none",
-			      (unsigned long long)(data_bytes - end));
+		              (unsigned long long)(data_bytes - end));
 done:
 	free(spans);
 	json_decref(header);
@@ -248,10 +256,12 @@ static int read_index(ruv_safetensors *st, const char *dir, const char *index_pa
 		goto done;
 	}
 	seen = json_object();
-	json_object_foreach(map, name, shard) {
+	json_object_foreach(map, name, shard)
+	{
 		const char *file = json_string_value(shard);
 		if (!file || !*file || strchr(file, '/') || !strcmp(file, "..")) {
-			rc = ruv_fail(err, RUV_EFORMAT, WHERE, "%s gives tensor '%.200s' no file of its own directory", index_path, name);
+			rc = ruv_fail(err, RUV_EFORMAT, WHERE, "%s gives tensor '%.200s' no file of its own directory", index_path,
+			              name);
 			goto done;
 		}
 		if (json_object_get(seen, file))
@@ -271,16 +281,17 @@ static int read_index(ruv_safetensors *st, const char *dir, const char *index_pa
 	rc = finish(st, err);
 	if (rc)
 		goto done;
-	json_object_foreach(map, name, shard) {
+	json_object_foreach(map, name, shard)
+	{
 		if (!ruv_safetensors_find(st, name)) {
-			rc = ruv_fail(err, RUV_EFORMAT, WHERE, "%s says that '%.200s' is in %.100s, but it is not", index_path, name,
-				      json_string_value(shard));
+			rc = ruv_fail(err, RUV_EFORMAT, WHERE, "%s says that '%.200s' is in %.100s, but it is not", index_path,
+			              name, json_string_value(shard));
 			goto done;
 		}
 	}
 	if (st->n_tensors != json_object_size(map))
 		rc = ruv_fail(err, RUV_EFORMAT, WHERE, "the shards hold %zu tensors, %s names %zu", st->n_tensors, index_path,
-			      json_object_size(map));
+		              json_object_size(map));
 done:
 	json_decref(seen);
 	json_decref(index);
@@ -321,7 +332,8 @@ int ruv_safetensors_open(ruv_safetensors **out, const char *path, ruv_error *err
 	} else if (!stat(index, &sb)) {
 		rc = read_index(st, path, index, err);
 	} else {
-		rc = ruv_fail(err, RUV_ENOTFOUND, WHERE, "'%s' holds neither model.safetensors nor model.safetensors.index.json", path);
+		rc = ruv_fail(err, RUV_ENOTFOUND, WHERE, "'%s' holds neither model.safetensors nor model.safetensors.index.json",
+		              path);
 	}
 done:
 	if (rc)

@@ -18,8 +18,8 @@ typedef struct ruv_safetensors ruv_safetensors;
 typedef struct ruv_safetensors_tensor {
 	const char *name;      /* NUL-terminated */
 	const char *type_name; /* as the file says it: "BF16", "I64", ... */
-	int dtype;	       /* RUV_F32, RUV_F16, RUV_BF16, or -1 for what is no weight type here */
-	int n_dims;	       /* 0..8 */
+	int dtype;             /* RUV_F32, RUV_F16, RUV_BF16, or -1 for what is no weight type here */
+	int n_dims;            /* 0..8 */
 	int64_t shape[8];      /* slowest first */
 	int64_t n_elements;
 	const void *data; /* may be unaligned */

@@ -88,7 +88,8 @@ int64_t ruv_source_n_rows(const ruv_source_tensor *t)
 	return t->ne[1] * t->ne[2] * t->ne[3];
 }
 
-/* Where row r of the output comes from. A head's rows are two halves that rotate against each other; interleaved they become pairs. */
+/* Where row r of the output comes from. A head's rows are two halves that rotate against each other; interleaved they become pairs.
+ */
 static int64_t source_row(const ruv_source_tensor *t, int64_t n_rows, int64_t r)
 {
 	if (!t->interleave_heads)
@@ -112,7 +113,8 @@ int ruv_source_rows(const ruv_source_tensor *t, int64_t first, int64_t n, float 
 		} else {
 			int rc = ruv_dequantize_row(row, t->dtype, data + (size_t)from * row_bytes, t->ne[0]);
 			if (rc)
-				return ruv_fail(err, rc, WHERE, "tensor '%s' of type %s cannot be converted", t->name, ruv_dtype_name(t->dtype));
+				return ruv_fail(err, rc, WHERE, "tensor '%s' of type %s cannot be converted", t->name,
+				                ruv_dtype_name(t->dtype));
 		}
 	}
 	return RUV_OK;

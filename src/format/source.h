@@ -15,8 +15,8 @@ typedef struct ruv_source_tensor {
 	char name[64]; /* GGUF's */
 	int n_dims;
 	int64_t ne[4];
-	ruv_dtype dtype;  /* of the stored bytes */
-	const void *data; /* rows of ne[0] elements */
+	ruv_dtype dtype;      /* of the stored bytes */
+	const void *data;     /* rows of ne[0] elements */
 	int interleave_heads; /* > 0: rows of each of so many heads go from half-split to interleaved rotary order */
 } ruv_source_tensor;
 
@@ -36,7 +36,8 @@ void ruv_source_release(ruv_source *source);
 /* Lists the tensors of the file and copies its keys into the writer. */
 int ruv_source_open_gguf(ruv_source *source, const char *path, ruv_gguf_writer *writer, ruv_error *err);
 /* Reads config.json, maps every tensor, converts the tokenizer and sets every key. name: general.name or NULL. */
-int ruv_source_open_hf(ruv_source *source, const char *dir, const char *name, bool no_tokenizer, ruv_gguf_writer *writer, ruv_error *err);
+int ruv_source_open_hf(ruv_source *source, const char *dir, const char *name, bool no_tokenizer, ruv_gguf_writer *writer,
+                       ruv_error *err);
 
 int64_t ruv_source_n_rows(const ruv_source_tensor *tensor);
 /* Rows [first, first + n) as F32 [n, ne[0]]. */

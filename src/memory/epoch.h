@@ -2,9 +2,8 @@
  *
  * A reader stands in the current epoch from enter to leave. What the writer retires in epoch e may be reused once the epoch has
  * advanced to e + 2, and it advances from c to c + 1 only when no reader stands in c - 1 (Fraser 2004, with two counters in place
- * of three because the writer keeps the list of what is retired). A reader that stays keeps memory from being reused; it never blocks
- * the writer.
- * Threads: any readers; retiring and advancing by one writer at a time. Layer: memory. */
+ * of three because the writer keeps the list of what is retired). A reader that stays keeps memory from being reused; it never
+ * blocks the writer. Threads: any readers; retiring and advancing by one writer at a time. Layer: memory. */
 #ifndef RUV_MEMORY_EPOCH_H
 #define RUV_MEMORY_EPOCH_H
 

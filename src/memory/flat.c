@@ -1,7 +1,7 @@
 /* flat.c - exact search; see flat.h.
  *
- * One pass over the chunks, inner products of 64 slots at a time into a small block, then a bounded heap with the worst of the best at
- * its root. The pass is bound by memory: dimension * 4 bytes a vector. Layer: memory. */
+ * One pass over the chunks, inner products of 64 slots at a time into a small block, then a bounded heap with the worst of the best
+ * at its root. The pass is bound by memory: dimension * 4 bytes a vector. Layer: memory. */
 #include "memory/flat.h"
 
 #include <stdlib.h>
@@ -60,7 +60,7 @@ static int by_key(const void *a, const void *b)
 
 /* One pass. *twice: some key was seen in two slots (it was replaced meanwhile), and the nearer was kept. */
 static int scan(ruv_near *heap, bool *twice, ruv_vectors *vectors, unsigned ticket, const float *query, int k, float min_cosine,
-		const ruv_label_filter *filter)
+                const ruv_label_filter *filter)
 {
 	uint32_t n_slots = ruv_vectors_n_slots(vectors);
 	int stride = ruv_vectors_stride(vectors), n = 0, kept = 0;
@@ -102,7 +102,7 @@ static int scan(ruv_near *heap, bool *twice, ruv_vectors *vectors, unsigned tick
 }
 
 int ruv_flat_search(ruv_near *out, int *n, ruv_vectors *vectors, unsigned ticket, const float *query, int k, float min_cosine,
-		    const ruv_label_filter *filter, ruv_error *err)
+                    const ruv_label_filter *filter, ruv_error *err)
 {
 	ruv_near *wide;
 	bool twice;

@@ -16,6 +16,6 @@ typedef struct ruv_near {
  *   out    [k]; *n is how many were found: fewer than k only when fewer pass
  * The caller stands between enter (ticket) and leave. RUV_ENOMEM. */
 int ruv_flat_search(ruv_near *out, int *n, ruv_vectors *vectors, unsigned ticket, const float *query, int k, float min_cosine,
-		    const ruv_label_filter *filter, ruv_error *err);
+                    const ruv_label_filter *filter, ruv_error *err);
 
 #endif

@@ -40,8 +40,8 @@ int ruv_edge_check(ruv_memory_edge *edge, int64_t now_ms, ruv_error *err)
 	if (!(edge->confidence > 0 && edge->confidence <= 1))
 		return ruv_fail(err, RUV_EINVAL, "memory", "confidence %g is not in (0, 1]", (double)edge->confidence);
 	if (edge->created_by && strlen(edge->created_by) > RUV_MEMORY_MAX_LABEL)
-		return ruv_fail(err, RUV_ELIMIT, "memory", "created_by has %zu bytes, at most %d are allowed", strlen(edge->created_by),
-				RUV_MEMORY_MAX_LABEL);
+		return ruv_fail(err, RUV_ELIMIT, "memory", "created_by has %zu bytes, at most %d are allowed",
+		                strlen(edge->created_by), RUV_MEMORY_MAX_LABEL);
 	if (!edge->created_ms)
 		edge->created_ms = now_ms;
 	return RUV_OK;
@@ -124,7 +124,7 @@ static int *reached_slot(reached *r, const char *id)
 }
 
 static int collect(ruv_memory *m, ruv_memory_graph *out, ruv_arena *arena, const char *id, int n_hops, int max_nodes,
-		   const ruv_memory_filter *filter, ruv_error *err)
+                   const ruv_memory_filter *filter, ruv_error *err)
 {
 	reached refused = {0}, in = {0};
 	int n_all_edges = 0, cap_edges = 0, rc, n_buckets = 64;
@@ -200,7 +200,7 @@ static int collect(ruv_memory *m, ruv_memory_graph *out, ruv_arena *arena, const
 }
 
 int ruv_memory_neighbours(ruv_memory *m, ruv_memory_graph *out, const char *id, int n_hops, int max_nodes,
-			  const ruv_memory_filter *filter, ruv_error *err)
+                          const ruv_memory_filter *filter, ruv_error *err)
 {
 	char canonical[RUV_ID_SIZE];
 	ruv_memory_filter checked;
@@ -214,7 +214,8 @@ int ruv_memory_neighbours(ruv_memory *m, ruv_memory_graph *out, const char *id, 
 	if (!rc && (n_hops < 1 || n_hops > 8))
 		rc = ruv_fail(err, RUV_EINVAL, "memory", "%d hops, 1 to 8 are possible", n_hops);
 	if (!rc && (max_nodes < 1 || max_nodes > MAX_NEIGHBOURHOOD))
-		rc = ruv_fail(err, RUV_EINVAL, "memory", "a neighbourhood of %d nodes, 1 to %d are possible", max_nodes, MAX_NEIGHBOURHOOD);
+		rc = ruv_fail(err, RUV_EINVAL, "memory", "a neighbourhood of %d nodes, 1 to %d are possible", max_nodes,
+		              MAX_NEIGHBOURHOOD);
 	if (rc)
 		return rc;
 	arena = ruv_memory_arena(err);

@@ -61,7 +61,8 @@ static void put_float(ruv_buf *buf, float value)
 	/* A locale may write a decimal comma, which is not JSON. */
 	char text[40];
 	/* "-0" would be read as the whole number 0. */
-	int n = value == 0 && signbit(value) ? snprintf(text, sizeof text, "-0.0") : snprintf(text, sizeof text, "%.9g", (double)value);
+	int n =
+	    value == 0 && signbit(value) ? snprintf(text, sizeof text, "-0.0") : snprintf(text, sizeof text, "%.9g", (double)value);
 
 	for (int i = 0; i < n; i++)
 		if (text[i] == ',')
@@ -113,7 +114,7 @@ int ruv_json_node(ruv_buf *buf, const ruv_memory_node *node, int dimension)
 int ruv_json_edge(ruv_buf *buf, const ruv_memory_edge *edge)
 {
 	ruv_buf_printf(buf, "{\"kind\":\"edge\",\"id\":\"%s\",\"src\":\"%s\",\"dst\":\"%s\",\"type\":\"%s\",\"weight\":", edge->id,
-		       edge->src, edge->dst, ruv_edge_type_name(edge->type));
+	               edge->src, edge->dst, ruv_edge_type_name(edge->type));
 	put_float(buf, edge->weight);
 	ruv_buf_puts(buf, ",\"confidence\":");
 	put_float(buf, edge->confidence);

@@ -1,9 +1,8 @@
 /* lexical.c - from a question to search terms; see lexical.h.
  *
- * The home stems and folds (FTS5: porter over unicode61), so a term here is the word as it was written. Words are told apart without
- * regard to ASCII case. Every byte above 0x7f counts as a letter: the home splits such a term further where its tokenizer sees a
- * separator (an emoji, a dash), which makes it a phrase; a term in which it sees no word matches nothing.
- * Layer: memory. */
+ * The home stems and folds (FTS5: porter over unicode61), so a term here is the word as it was written. Words are told apart
+ * without regard to ASCII case. Every byte above 0x7f counts as a letter: the home splits such a term further where its tokenizer
+ * sees a separator (an emoji, a dash), which makes it a phrase; a term in which it sees no word matches nothing. Layer: memory. */
 #include "memory/lexical.h"
 
 #include <string.h>
@@ -11,12 +10,12 @@
 
 /* Question words, articles, pronouns, auxiliaries and prepositions that say nothing about the topic. */
 static const char *const stop_words[] = {
-    "a",     "about", "am",	 "an",	  "and",   "any",   "are",   "as",    "at",    "be",	"been",	 "being", "but",   "by",
-    "can",   "could", "did",	 "do",	  "does",  "doing", "for",   "from",  "had",   "has",	"have",	 "he",	  "her",   "hers",
-    "him",   "his",   "how",	 "i",	  "if",	   "in",    "into",  "is",    "it",    "its",	"me",	 "my",	  "of",	   "on",
-    "or",    "our",   "shall",	 "she",	  "should","so",    "such",  "tell",  "than",  "that",	"the",	 "their", "them",  "then",
-    "there", "these", "they",	 "this",  "those", "to",    "us",    "was",   "we",    "were",	"what",	 "when",  "where", "which",
-    "while", "who",   "whom",	 "whose", "why",   "will",  "with",  "would", "you",   "your",	"s",	 "t",
+    "a",     "about", "am",    "an",    "and",    "any",   "are",  "as",    "at",   "be",   "been", "being", "but",   "by",
+    "can",   "could", "did",   "do",    "does",   "doing", "for",  "from",  "had",  "has",  "have", "he",    "her",   "hers",
+    "him",   "his",   "how",   "i",     "if",     "in",    "into", "is",    "it",   "its",  "me",   "my",    "of",    "on",
+    "or",    "our",   "shall", "she",   "should", "so",    "such", "tell",  "than", "that", "the",  "their", "them",  "then",
+    "there", "these", "they",  "this",  "those",  "to",    "us",   "was",   "we",   "were", "what", "when",  "where", "which",
+    "while", "who",   "whom",  "whose", "why",    "will",  "with", "would", "you",  "your", "s",    "t",
 };
 
 static bool is_word(unsigned char c)

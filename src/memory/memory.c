@@ -213,10 +213,11 @@ static int check_meta(ruv_memory_node *node, ruv_arena *arena, ruv_error *err)
 		return RUV_OK;
 	if (strlen(node->meta) > RUV_MEMORY_MAX_TEXT)
 		return ruv_fail(err, RUV_ELIMIT, "memory", "meta has %zu bytes, at most %d are allowed", strlen(node->meta),
-				RUV_MEMORY_MAX_TEXT);
+		                RUV_MEMORY_MAX_TEXT);
 	json = json_loads(node->meta, JSON_REJECT_DUPLICATES, &why);
 	if (!json)
-		return ruv_fail(err, RUV_EFORMAT, "memory", "meta is not JSON: %s (line %d, column %d)", why.text, why.line, why.column);
+		return ruv_fail(err, RUV_EFORMAT, "memory", "meta is not JSON: %s (line %d, column %d)", why.text, why.line,
+		                why.column);
 	if (!json_is_object(json)) {
 		json_decref(json);
 		return ruv_fail(err, RUV_EINVAL, "memory", "meta must be a JSON object");
@@ -251,7 +252,8 @@ int ruv_node_check(ruv_memory_node *node, ruv_arena *arena, int dimension, int64
 		rc = check_meta(node, arena, err);
 	if (!rc && node->vector) {
 		if (!dimension)
-			rc = ruv_fail(err, RUV_EMISMATCH, "memory", "the memory has no embedder yet: open it with one to store vectors");
+			rc = ruv_fail(err, RUV_EMISMATCH, "memory",
+			              "the memory has no embedder yet: open it with one to store vectors");
 		else
 			rc = ruv_vector_check(node->vector, dimension, err);
 	}
@@ -285,7 +287,8 @@ int ruv_filter_check(ruv_memory_filter *out, const ruv_memory_filter *filter, ru
 	if (out->source && !*out->source)
 		out->source = NULL;
 	if (out->n_tags < 0 || out->n_tags > RUV_MEMORY_MAX_TAGS)
-		return ruv_fail(err, RUV_ELIMIT, "memory", "%d tags to filter by, at most %d are allowed", out->n_tags, RUV_MEMORY_MAX_TAGS);
+		return ruv_fail(err, RUV_ELIMIT, "memory", "%d tags to filter by, at most %d are allowed", out->n_tags,
+		                RUV_MEMORY_MAX_TAGS);
 	for (int i = 0; i < out->n_tags; i++) {
 		rc = check_tag(out->tags[i], err);
 		if (rc)
@@ -309,13 +312,13 @@ static bool scope_sees(const char *reader, const char *node)
 bool ruv_filter_pass(const ruv_memory_filter *f, const ruv_memory_node *node)
 {
 	if (!f->every_scope && !(scope_sees(f->scope.user, node->scope.user) && scope_sees(f->scope.agent, node->scope.agent) &&
-				 scope_sees(f->scope.session, node->scope.session)))
+	                         scope_sees(f->scope.session, node->scope.session)))
 		return false;
 	if ((f->types && !(f->types >> node->type & 1)) || (f->domain && strcmp(f->domain, node->domain ? node->domain : "")) ||
 	    (f->source && strcmp(f->source, node->source ? node->source : "")))
 		return false;
-	if ((f->created_from_ms && node->created_ms < f->created_from_ms) || (f->created_to_ms && node->created_ms > f->created_to_ms) ||
-	    node->confidence < f->min_confidence)
+	if ((f->created_from_ms && node->created_ms < f->created_from_ms) ||
+	    (f->created_to_ms && node->created_ms > f->created_to_ms) || node->confidence < f->min_confidence)
 		return false;
 	for (int i = 0; i < f->n_tags; i++) {
 		bool has = false;
@@ -371,15 +374,16 @@ static int check_options(const ruv_memory_options *o, ruv_error *err)
 	if (o->embedder_id && !*o->embedder_id)
 		return ruv_fail(err, RUV_EINVAL, "memory", "the embedder's id is empty");
 	if (o->embedder_id ? o->dimension < 1 || o->dimension > RUV_MEMORY_MAX_DIMENSION : o->dimension != 0)
-		return ruv_fail(err, RUV_EINVAL, "memory", "dimension %d with embedder '%s': 1..%d with an embedder, 0 without", o->dimension,
-				o->embedder_id ? o->embedder_id : "(none)", RUV_MEMORY_MAX_DIMENSION);
+		return ruv_fail(err, RUV_EINVAL, "memory", "dimension %d with embedder '%s': 1..%d with an embedder, 0 without",
+		                o->dimension, o->embedder_id ? o->embedder_id : "(none)", RUV_MEMORY_MAX_DIMENSION);
 	return RUV_OK;
 }
 
 /* Does the store belong to the embedder that it is opened with? A store without one takes it on. */
 static int match_embedder(ruv_memory *m, const char *dir, const ruv_memory_options *o, ruv_error *err)
 {
-	ruv_store_embedder *have = &m->embedder, want = {o->embedder_id, o->embedder_version ? o->embedder_version : "", o->dimension};
+	ruv_store_embedder *have = &m->embedder,
+			   want = {o->embedder_id, o->embedder_version ? o->embedder_version : "", o->dimension};
 	int rc;
 
 	if (!o->embedder_id)
@@ -407,9 +411,10 @@ static int match_embedder(ruv_memory *m, const char *dir, const ruv_memory_optio
 	    (!*have->version || !*want.version || same_text(have->version, want.version)))
 		return RUV_OK;
 	return ruv_fail(err, RUV_EMISMATCH, "memory",
-			"the memory in '%s' was filled by embedder '%s' (version '%s', %d numbers a vector), but this is '%s' (version '%s', %d): "
-			"open it with the first, or change the memory's embedder and embed its texts again",
-			dir, have->id, have->version, have->dimension, want.id, want.version, want.dimension);
+	                "the memory in '%s' was filled by embedder '%s' (version '%s', %d numbers a vector), but this is '%s' "
+	                "(version '%s', %d): "
+	                "open it with the first, or change the memory's embedder and embed its texts again",
+	                dir, have->id, have->version, have->dimension, want.id, want.version, want.dimension);
 }
 
 int ruv_memory_open(ruv_memory **out, const char *dir, const ruv_memory_options *options, ruv_error *err)
@@ -554,8 +559,10 @@ static int bring_up(ruv_memory *m, ruv_error *err)
 	rc = m->store->ops->embedder(m->store, &arena, &now, err);
 	dimension = now.dimension;
 	if (!rc && dimension != dimension_of(m))
-		rc = ruv_fail(err, RUV_EMISMATCH, "memory", "another process has changed the memory's embedder to '%s' (%d numbers a vector): "
-			      "open the memory anew with it", now.id, dimension);
+		rc = ruv_fail(err, RUV_EMISMATCH, "memory",
+		              "another process has changed the memory's embedder to '%s' (%d numbers a vector): "
+		              "open the memory anew with it",
+		              now.id, dimension);
 	ruv_arena_release(&arena);
 	if (rc)
 		return rc;
@@ -563,7 +570,8 @@ static int bring_up(ruv_memory *m, ruv_error *err)
 		rc = m->store->ops->changes(m->store, have, &seq, apply_row, vectors, err);
 	} else {
 		if (!dimension)
-			return ruv_fail(err, RUV_EMISMATCH, "memory", "the memory holds no vectors: nothing has been stored with an embedder");
+			return ruv_fail(err, RUV_EMISMATCH, "memory",
+			                "the memory holds no vectors: nothing has been stored with an embedder");
 		rc = ruv_vectors_create(&vectors, dimension, err);
 		if (rc)
 			return rc;
@@ -742,8 +750,8 @@ int ruv_memory_resolve(ruv_memory *m, char id[RUV_ID_SIZE], const char *part, ru
 	}
 	digits[n] = '\0';
 	if (n < 4)
-		return ruv_fail(err, RUV_EINVAL, "memory", "'%s' is too short for an id: give at least 4 of its first or last characters",
-				part ? part : "");
+		return ruv_fail(err, RUV_EINVAL, "memory",
+		                "'%s' is too short for an id: give at least 4 of its first or last characters", part ? part : "");
 	rc = m->store->ops->node_resolve(m->store, digits, found, 3, &n_found, err);
 	if (rc)
 		return rc;
@@ -751,13 +759,13 @@ int ruv_memory_resolve(ruv_memory *m, char id[RUV_ID_SIZE], const char *part, ru
 		return ruv_fail(err, RUV_ENOTFOUND, "memory", "no node's id begins or ends with '%s'", part);
 	if (n_found > 1)
 		return ruv_fail(err, RUV_EINVAL, "memory", "'%s' is not enough: %s, %s%s have it", part, found[0], found[1],
-				n_found > 2 ? " and more" : "");
+		                n_found > 2 ? " and more" : "");
 	memcpy(id, found[0], RUV_ID_SIZE);
 	return RUV_OK;
 }
 
-int ruv_memory_list(ruv_memory *m, ruv_memory_nodes *out, const ruv_memory_filter *filter, bool without_vector, int offset, int limit,
-		    ruv_error *err)
+int ruv_memory_list(ruv_memory *m, ruv_memory_nodes *out, const ruv_memory_filter *filter, bool without_vector, int offset,
+                    int limit, ruv_error *err)
 {
 	ruv_memory_filter checked;
 	ruv_arena *arena;
@@ -818,7 +826,7 @@ int ruv_memory_check(ruv_memory *m, ruv_memory_report *report, bool repair, ruv_
 	if (!rc && ruv_vectors_count(vectors) != stats.n_vectors) {
 		report->n_problems++;
 		snprintf(line, sizeof line, "%lld vectors are in memory, %lld in the store", (long long)ruv_vectors_count(vectors),
-			 (long long)stats.n_vectors);
+		         (long long)stats.n_vectors);
 		if (fn)
 			fn(user, line);
 		if (repair && m->n_former < (int)(sizeof m->former / sizeof *m->former)) {

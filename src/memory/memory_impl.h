@@ -17,10 +17,10 @@ struct ruv_memory {
 	ruv_store_embedder embedder;
 
 	/* Vectors in memory follow the store's event log. */
-	pthread_mutex_t index_lock;	  /* of who brings them up to date */
-	_Atomic(ruv_vectors *) vectors;	  /* NULL until the first search by vector */
-	atomic_int_fast64_t index_seq;	  /* the last event that they hold */
-	ruv_vectors *former[16];	  /* of embedders before; freed with the memory, searches may be in them */
+	pthread_mutex_t index_lock;     /* of who brings them up to date */
+	_Atomic(ruv_vectors *) vectors; /* NULL until the first search by vector */
+	atomic_int_fast64_t index_seq;  /* the last event that they hold */
+	ruv_vectors *former[16];        /* of embedders before; freed with the memory, searches may be in them */
 	int n_former;
 };
 
@@ -28,14 +28,14 @@ struct ruv_memory {
 ruv_arena *ruv_memory_arena(ruv_error *err);
 void ruv_memory_arena_free(void *owner);
 
-/* Loads the vectors on the first call, then applies what the log has since. wait: when another thread is doing it, wait for it to be done;
- * otherwise go on with what is there (all acknowledged writes of this process are). */
+/* Loads the vectors on the first call, then applies what the log has since. wait: when another thread is doing it, wait for it to
+ * be done; otherwise go on with what is there (all acknowledged writes of this process are). */
 int ruv_memory_sync(ruv_memory *memory, bool wait, ruv_error *err);
 /* After a commit: the same, if vectors are loaded; a failure is logged, because the write has succeeded. */
 void ruv_memory_follow(ruv_memory *memory);
 
-/* Checks a node that came from outside and fills in its defaults: sorted tags, compact meta, times. Strings go into the arena where they
- * change; dimension 0: no vector allowed. */
+/* Checks a node that came from outside and fills in its defaults: sorted tags, compact meta, times. Strings go into the arena where
+ * they change; dimension 0: no vector allowed. */
 int ruv_node_check(ruv_memory_node *node, ruv_arena *arena, int dimension, int64_t now_ms, ruv_error *err);
 int ruv_edge_check(ruv_memory_edge *edge, int64_t now_ms, ruv_error *err);
 /* Checks a filter; *out is a copy in which "" is NULL where NULL means any. NULL is a zeroed filter. */

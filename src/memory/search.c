@@ -1,8 +1,8 @@
 /* search.c - hybrid search: vectors and words, fused, then read from the store under the same filter.
  *
- * Invariants: a scope is enforced three times, in the scan of the vectors, in the word query, and when the hits are read; a hit that the
- * store does not confirm is dropped. Searches take no lock that a writer holds for longer than an instant.
- * Layer: memory. */
+ * Invariants: a scope is enforced three times, in the scan of the vectors, in the word query, and when the hits are read; a hit
+ * that the store does not confirm is dropped. Searches take no lock that a writer holds for longer than an instant. Layer: memory.
+ */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -24,10 +24,10 @@ typedef struct request {
 	int k, n_candidates, rrf_k;
 	bool by_vector, by_words;
 	ruv_vectors *vectors; /* one table for the whole search, even if the embedder changes meanwhile */
-	float *unit;	      /* [stride] aligned */
+	float *unit;          /* [stride] aligned */
 	ruv_candidate *candidates;
-	int n; /* of candidates */
-	ruv_near *near;	      /* [n_candidates] */
+	int n;                  /* of candidates */
+	ruv_near *near;         /* [n_candidates] */
 	ruv_store_match *words; /* [n_candidates] */
 	int n_near, n_words;
 } request;
@@ -48,14 +48,15 @@ static int prepare(request *r, ruv_memory *m, const ruv_memory_query *q, ruv_err
 	r->n_candidates = q->n_candidates ? q->n_candidates : 4 * r->k > MIN_CANDIDATES ? 4 * r->k : MIN_CANDIDATES;
 	if (r->n_candidates < r->k || r->n_candidates > MAX_CANDIDATES)
 		return ruv_fail(err, RUV_EINVAL, "memory", "%d candidates a list, k (%d) to %d are possible", r->n_candidates, r->k,
-				MAX_CANDIDATES);
+		                MAX_CANDIDATES);
 	r->rrf_k = q->rrf_k ? q->rrf_k : 60;
 	if (r->rrf_k < 0 || q->vector_weight < 0 || q->lexical_weight < 0 || !isfinite(q->vector_weight) ||
 	    !isfinite(q->lexical_weight))
-		return ruv_fail(err, RUV_EINVAL, "memory", "weights %g and %g, rrf_k %d: none may be negative", (double)q->vector_weight,
-				(double)q->lexical_weight, r->rrf_k);
+		return ruv_fail(err, RUV_EINVAL, "memory", "weights %g and %g, rrf_k %d: none may be negative",
+		                (double)q->vector_weight, (double)q->lexical_weight, r->rrf_k);
 	if ((unsigned)q->mode > RUV_SEARCH_LEXICAL || (unsigned)q->fusion > RUV_FUSE_ZSCORE)
-		return ruv_fail(err, RUV_EINVAL, "memory", "mode %d, fusion %d: no such way to search", (int)q->mode, (int)q->fusion);
+		return ruv_fail(err, RUV_EINVAL, "memory", "mode %d, fusion %d: no such way to search", (int)q->mode,
+		                (int)q->fusion);
 	r->by_vector = q->mode == RUV_SEARCH_VECTOR || (q->mode == RUV_SEARCH_HYBRID && q->vector);
 	r->by_words = q->mode == RUV_SEARCH_LEXICAL || (q->mode == RUV_SEARCH_HYBRID && has_text);
 	if (r->by_vector && !q->vector)
@@ -104,10 +105,11 @@ static void merge(request *r)
 	int n = 0, kept = 0;
 
 	for (int i = 0; i < r->n_near; i++)
-		r->candidates[n++] = (ruv_candidate){
-		    .key = r->near[i].key, .vector_rank = i + 1, .cosine = r->near[i].cosine, .has_cosine = true};
+		r->candidates[n++] =
+		    (ruv_candidate){.key = r->near[i].key, .vector_rank = i + 1, .cosine = r->near[i].cosine, .has_cosine = true};
 	for (int i = 0; i < r->n_words; i++)
-		r->candidates[n++] = (ruv_candidate){.key = r->words[i].key, .lexical_rank = i + 1, .bm25 = (float)r->words[i].score};
+		r->candidates[n++] =
+		    (ruv_candidate){.key = r->words[i].key, .lexical_rank = i + 1, .bm25 = (float)r->words[i].score};
 	qsort(r->candidates, (size_t)n, sizeof *r->candidates, by_key);
 	for (int i = 0; i < n; i++) {
 		ruv_candidate *last = kept ? &r->candidates[kept - 1] : NULL;
@@ -167,7 +169,8 @@ static void complete_cosines(request *r)
 static void rank(request *r)
 {
 	const ruv_memory_query *q = r->query;
-	double vector_weight = q->vector_weight > 0 ? q->vector_weight : 1, lexical_weight = q->lexical_weight > 0 ? q->lexical_weight : 1;
+	double vector_weight = q->vector_weight > 0 ? q->vector_weight : 1,
+	       lexical_weight = q->lexical_weight > 0 ? q->lexical_weight : 1;
 	double floor = r->n_words == r->n_candidates ? r->words[r->n_words - 1].score : 0;
 
 	if (r->by_vector && r->by_words && q->fusion == RUV_FUSE_ZSCORE)
@@ -201,18 +204,18 @@ static int fetch(request *r, ruv_memory_hits *out, ruv_arena *arena, ruv_error *
 			keys[j] = r->candidates[i + j].key;
 		memset(found, 0, sizeof found);
 		rc = r->memory->store->ops->nodes_by_key(r->memory->store, arena, nodes, found, keys, n, &r->filter,
-							 r->query->with_vectors, err);
+		                                         r->query->with_vectors, err);
 		if (rc)
 			return rc;
 		for (int j = 0; j < n; j++) {
 			const ruv_candidate *c = &r->candidates[i + j];
 			if (found[j])
 				out->items[out->n++] = (ruv_memory_hit){.node = nodes[j],
-									.score = c->score,
-									.vector_rank = c->vector_rank,
-									.lexical_rank = c->lexical_rank,
-									.cosine = c->cosine,
-									.bm25 = c->bm25};
+				                                        .score = c->score,
+				                                        .vector_rank = c->vector_rank,
+				                                        .lexical_rank = c->lexical_rank,
+				                                        .cosine = c->cosine,
+				                                        .bm25 = c->bm25};
 		}
 		i += n;
 	}

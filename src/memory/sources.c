@@ -1,7 +1,7 @@
 /* sources.c - files and pages that are remembered again when they change; see memory.h.
  *
- * What a source says is kept by text: a node stays (id, edges, vector) when its text and title are still in the source, wherever they
- * moved, so that remembering a changed file embeds only what is new. Layer: memory. */
+ * What a source says is kept by text: a node stays (id, edges, vector) when its text and title are still in the source, wherever
+ * they moved, so that remembering a changed file embeds only what is new. Layer: memory. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -18,8 +18,8 @@ static int check_source(const ruv_memory_source *source, ruv_error *err)
 	if (!source->name || !*source->name)
 		return ruv_fail(err, RUV_EINVAL, "memory", "the source has no name");
 	if (source->hash && strlen(source->hash) > RUV_MEMORY_MAX_LABEL)
-		return ruv_fail(err, RUV_ELIMIT, "memory", "the source's hash has %zu bytes, at most %d are allowed", strlen(source->hash),
-				RUV_MEMORY_MAX_LABEL);
+		return ruv_fail(err, RUV_ELIMIT, "memory", "the source's hash has %zu bytes, at most %d are allowed",
+		                strlen(source->hash), RUV_MEMORY_MAX_LABEL);
 	return ruv_filter_check(&checked, &filter, err);
 }
 
@@ -92,7 +92,7 @@ static int old_nodes_find(const old_nodes *old, const char *title, const char *t
 }
 
 int ruv_memory_source_known(ruv_memory *m, bool *known, const ruv_memory_source *source, const char *const *texts,
-			    const char *const *titles, int n, ruv_error *err)
+                            const char *const *titles, int n, ruv_error *err)
 {
 	old_nodes old = {0};
 	ruv_arena arena;
@@ -112,8 +112,8 @@ int ruv_memory_source_known(ruv_memory *m, bool *known, const ruv_memory_source 
 	return rc;
 }
 
-int ruv_memory_source_replace(ruv_memory *m, const ruv_memory_source *source, ruv_memory_node *nodes, int n, ruv_memory_replaced *done,
-			      ruv_error *err)
+int ruv_memory_source_replace(ruv_memory *m, const ruv_memory_source *source, ruv_memory_node *nodes, int n,
+                              ruv_memory_replaced *done, ruv_error *err)
 {
 	int64_t now = ruv_clock_wall_ms(), key;
 	ruv_memory_replaced counts = {0};
@@ -164,7 +164,8 @@ int ruv_memory_source_replace(ruv_memory *m, const ruv_memory_source *source, ru
 		checked[i].version = old.nodes[at].version;
 		checked[i].created_ms = old.nodes[at].created_ms;
 		checked[i].updated_ms = old.nodes[at].updated_ms;
-		rc = m->store->ops->node_move(m->store, checked[i].id, checked[i].first_line, checked[i].last_line, checked[i].vector, err);
+		rc = m->store->ops->node_move(m->store, checked[i].id, checked[i].first_line, checked[i].last_line,
+		                              checked[i].vector, err);
 	}
 	for (int i = 0; !rc && i < old.n; i++) {
 		if (!old.taken[i]) {

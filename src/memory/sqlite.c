@@ -14,8 +14,9 @@
  * - SQLite 3.40.1 can corrupt the WAL when two connections write or checkpoint at the same moment. Ours never do: a write
  *   transaction and the checkpoint behind it hold `write_lock` (threads) and an flock on memory.lock (processes); automatic
  *   checkpoints and the one on close are off; readers are opened read-only.
- * - synchronous=EXTRA: commit returns after the WAL is flushed, and the rollback journal that exists only while the file is made cannot
- *   come back after a power loss (which would empty the file, and SQLite deletes the WAL of an empty file). mmap is off: a damaged file is an error, not a SIGBUS.
+ * - synchronous=EXTRA: commit returns after the WAL is flushed, and the rollback journal that exists only while the file is made
+ * cannot come back after a power loss (which would empty the file, and SQLite deletes the WAL of an empty file). mmap is off: a
+ * damaged file is an error, not a SIGBUS.
  * - What is deleted is overwritten (secure_delete).
  * Threads: any; see store.h. Layer: memory. */
 #include "memory/sqlite.h"
@@ -92,14 +93,16 @@ static const char *const sql_text[N_SQL] = {
     [SQL_NODE_INSERT] = "INSERT INTO nodes(id,type,user,agent,session,confidence,version,created_ms,updated_ms,expires_ms,domain,"
 			"source,first_line,last_line,tags,meta,title,text,digest)"
 			" VALUES(?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16,?17,?18,?19)",
-    [SQL_NODE_UPDATE] = "UPDATE nodes SET type=?2,user=?3,agent=?4,session=?5,confidence=?6,version=?7,created_ms=?8,"
-			"updated_ms=?9,expires_ms=?10,domain=?11,source=?12,first_line=?13,last_line=?14,tags=?15,meta=?16,title=?17,"
-			"text=?18,digest=?19 WHERE id=?1",
+    [SQL_NODE_UPDATE] =
+	"UPDATE nodes SET type=?2,user=?3,agent=?4,session=?5,confidence=?6,version=?7,created_ms=?8,"
+	"updated_ms=?9,expires_ms=?10,domain=?11,source=?12,first_line=?13,last_line=?14,tags=?15,meta=?16,title=?17,"
+	"text=?18,digest=?19 WHERE id=?1",
     [SQL_NODE_DELETE] = "DELETE FROM nodes WHERE key=?1",
     [SQL_NODE_KEY] = "SELECT key FROM nodes WHERE id=?1",
     [SQL_NODE_GET] = "SELECT " RUV_SQL_NODE_COLUMNS " FROM nodes n WHERE n.id=?1 AND (n.expires_ms=0 OR n.expires_ms>?2)",
     [SQL_NODE_BY_KEY] = "SELECT " RUV_SQL_NODE_COLUMNS " FROM nodes n WHERE n.key=?13 AND" RUV_SQL_FILTER,
-    [SQL_NODE_LIST] = "SELECT " RUV_SQL_NODE_COLUMNS " FROM nodes n WHERE" RUV_SQL_FILTER "ORDER BY n.key DESC LIMIT ?13 OFFSET ?14",
+    [SQL_NODE_LIST] =
+	"SELECT " RUV_SQL_NODE_COLUMNS " FROM nodes n WHERE" RUV_SQL_FILTER "ORDER BY n.key DESC LIMIT ?13 OFFSET ?14",
     [SQL_NODE_LIST_BARE] = "SELECT " RUV_SQL_NODE_COLUMNS " FROM nodes n WHERE" RUV_SQL_FILTER
 			   "AND NOT EXISTS (SELECT 1 FROM vectors v WHERE v.node=n.key) ORDER BY n.key DESC LIMIT ?13 OFFSET ?14",
     [SQL_NODE_RESOLVE] = "SELECT id FROM nodes WHERE (lower(hex(id)) LIKE ?1||'%' OR lower(hex(id)) LIKE '%'||?1)"
@@ -143,8 +146,8 @@ static const char *const sql_text[N_SQL] = {
     [SQL_CHANGES] = "SELECT e.node,n.type,n.user,n.agent,n.session,n.domain,n.source,n.tags,n.confidence,n.created_ms,n.expires_ms,"
 		    "v.data,v.digest FROM (SELECT DISTINCT node FROM events WHERE seq>?1 AND node>0) e"
 		    " LEFT JOIN nodes n ON n.key=e.node LEFT JOIN vectors v ON v.node=e.node ORDER BY e.node",
-    /* A word of the title counts twice a word of the text. The best ?15 by words alone come first, then the filter: looking up every row that
-     * has one of the words costs more than ranking it. */
+    /* A word of the title counts twice a word of the text. The best ?15 by words alone come first, then the filter: looking up
+     * every row that has one of the words costs more than ranking it. */
     [SQL_LEXICAL] = "SELECT n.key,w.s FROM (SELECT rowid AS r,bm25(words,2.0,1.0,1.0) AS s FROM words WHERE words MATCH ?13"
 		    " ORDER BY s,rowid LIMIT ?15) w JOIN nodes n ON n.key=w.r WHERE" RUV_SQL_FILTER "ORDER BY w.s,n.key LIMIT ?14",
     [SQL_VISIT] = "SELECT " RUV_SQL_NODE_COLUMNS ",v.data,v.digest FROM nodes n LEFT JOIN vectors v ON v.node=n.key"
@@ -167,12 +170,13 @@ int ruv_sqlite_fail(ruv_sqlite *store, sqlite3 *db, int code, const char *doing,
 	case SQLITE_CONSTRAINT: /* what callers may cause is told apart before it comes here */
 	case SQLITE_MISMATCH:
 	case SQLITE_ERROR: /* our statements are fixed: what they cannot do is due to the tables ("invalid fts5 file format") */
-		return ruv_fail(err, RUV_ECORRUPT, "memory",
-				"%s is damaged (%s, while %s); `ruvllm memory verify --repair` mends what it can, else restore a backup",
-				store->path, text, doing);
+		return ruv_fail(
+		    err, RUV_ECORRUPT, "memory",
+		    "%s is damaged (%s, while %s); `ruvllm memory verify --repair` mends what it can, else restore a backup",
+		    store->path, text, doing);
 	case SQLITE_NOTADB:
-		return ruv_fail(err, RUV_ECORRUPT, "memory", "%s is not a memory, or its first page is damaged (%s); restore a backup",
-				store->path, text);
+		return ruv_fail(err, RUV_ECORRUPT, "memory",
+		                "%s is not a memory, or its first page is damaged (%s); restore a backup", store->path, text);
 	case SQLITE_FULL:
 	case SQLITE_IOERR:
 	case SQLITE_CANTOPEN:
@@ -315,13 +319,13 @@ static int conn_open(ruv_sqlite *store, ruv_sqlite_conn *conn, bool writer, ruv_
 	sqlite3_busy_timeout(conn->db, 5000);
 	sqlite3_db_config(conn->db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
 	sqlite3_db_config(conn->db, SQLITE_DBCONFIG_DEFENSIVE, 1, NULL);
-	rc = ruv_sqlite_exec(store, conn,
-			     "PRAGMA mmap_size=0; PRAGMA temp_store=MEMORY; PRAGMA cache_size=-16000; PRAGMA cell_size_check=ON", err);
+	rc = ruv_sqlite_exec(
+	    store, conn, "PRAGMA mmap_size=0; PRAGMA temp_store=MEMORY; PRAGMA cache_size=-16000; PRAGMA cell_size_check=ON", err);
 	if (!rc && writer)
 		rc = ruv_sqlite_exec(store, conn,
-				     "PRAGMA synchronous=EXTRA; PRAGMA foreign_keys=ON; PRAGMA secure_delete=ON;"
-				     "PRAGMA wal_autocheckpoint=0",
-				     err);
+		                     "PRAGMA synchronous=EXTRA; PRAGMA foreign_keys=ON; PRAGMA secure_delete=ON;"
+		                     "PRAGMA wal_autocheckpoint=0",
+		                     err);
 	if (rc)
 		conn_close(conn);
 	return rc;
@@ -420,7 +424,8 @@ int ruv_sqlite_lock(ruv_sqlite *store, ruv_error *err)
 
 	if (store->read_only)
 		return ruv_fail(err, RUV_EINVAL, "memory", "%s was opened read-only", store->path);
-	/* By the wall clock, because ThreadSanitizer knows pthread_mutex_timedlock only; a jump of the clock changes the wait, not the lock. */
+	/* By the wall clock, because ThreadSanitizer knows pthread_mutex_timedlock only; a jump of the clock changes the wait, not
+	 * the lock. */
 	clock_gettime(CLOCK_REALTIME, &until);
 	until.tv_sec += store->lock_wait_ms / 1000;
 	until.tv_nsec += store->lock_wait_ms % 1000 * 1000000L;
@@ -430,7 +435,7 @@ int ruv_sqlite_lock(ruv_sqlite *store, ruv_error *err)
 	}
 	if (pthread_mutex_timedlock(&store->write_lock, &until))
 		return ruv_fail(err, RUV_EBUSY, "memory", "%s: another thread has been writing for more than %d ms", store->path,
-				store->lock_wait_ms);
+		                store->lock_wait_ms);
 	while (flock(store->lock_fd, LOCK_EX | LOCK_NB)) {
 		int saved = errno;
 		if (saved == EINTR)
@@ -442,8 +447,8 @@ int ruv_sqlite_lock(ruv_sqlite *store, ruv_error *err)
 		if (ruv_clock_now_ns() > deadline) {
 			describe_holder(store, holder, sizeof holder);
 			pthread_mutex_unlock(&store->write_lock);
-			return ruv_fail(err, RUV_EBUSY, "memory", "%s has been written by %s for more than %d ms", store->path, holder,
-					store->lock_wait_ms);
+			return ruv_fail(err, RUV_EBUSY, "memory", "%s has been written by %s for more than %d ms", store->path,
+			                holder, store->lock_wait_ms);
 		}
 		nanosleep(&nap, NULL);
 		if (nap.tv_nsec < 16000000)
@@ -533,7 +538,7 @@ static int tx_commit(ruv_store *base, ruv_error *err)
 /* ---- log and embedder ---- */
 
 int ruv_sqlite_event(ruv_sqlite *store, ruv_sqlite_conn *conn, const char *what, int64_t key, const ruv_memory_node *node,
-		     const char *detail, ruv_error *err)
+                     const char *detail, ruv_error *err)
 {
 	int rc = RUV_OK;
 	sqlite3_stmt *stmt = ruv_sqlite_stmt(store, conn, SQL_EVENT_ADD, &rc, err);
@@ -551,7 +556,8 @@ int ruv_sqlite_event(ruv_sqlite *store, ruv_sqlite_conn *conn, const char *what,
 	return ruv_sqlite_run(store, conn, stmt, err);
 }
 
-static int meta_get(ruv_sqlite *store, ruv_sqlite_conn *conn, const char *name, ruv_arena *arena, const char **value, ruv_error *err)
+static int meta_get(ruv_sqlite *store, ruv_sqlite_conn *conn, const char *name, ruv_arena *arena, const char **value,
+                    ruv_error *err)
 {
 	int rc = RUV_OK, code;
 	sqlite3_stmt *stmt = ruv_sqlite_stmt(store, conn, SQL_META_GET, &rc, err);
@@ -603,7 +609,8 @@ static int embedder_get(ruv_store *base, ruv_arena *arena, ruv_store_embedder *o
 	if (!rc) {
 		long value = strtol(dimension, NULL, 10);
 		if (value < 0 || value > RUV_MEMORY_MAX_DIMENSION)
-			rc = ruv_fail(err, RUV_ECORRUPT, "memory", "%s: dimension '%s' in table meta is not one", store->path, dimension);
+			rc = ruv_fail(err, RUV_ECORRUPT, "memory", "%s: dimension '%s' in table meta is not one", store->path,
+			              dimension);
 		out->dimension = (int)value;
 		atomic_store(&store->dimension, out->dimension);
 	}
@@ -623,9 +630,10 @@ static int embedder_set(ruv_store *base, const ruv_store_embedder *embedder, ruv
 	snprintf(dimension, sizeof dimension, "%d", embedder->dimension);
 	/* Every node that loses its vector is an event, so that indexes in memory follow. */
 	rc = ruv_sqlite_exec(store, conn,
-			     "INSERT INTO events(time_ms,what,node,id,detail) SELECT cast((julianday('now')-2440587.5)*86400000 AS INTEGER),'unembed',"
-			     "n.key,n.id,'' FROM vectors v JOIN nodes n ON n.key=v.node",
-			     err);
+	                     "INSERT INTO events(time_ms,what,node,id,detail) SELECT cast((julianday('now')-2440587.5)*86400000 AS "
+	                     "INTEGER),'unembed',"
+	                     "n.key,n.id,'' FROM vectors v JOIN nodes n ON n.key=v.node",
+	                     err);
 	if (!rc)
 		rc = run_plain(store, conn, SQL_VECTOR_CLEAR, err);
 	if (!rc)
@@ -694,14 +702,14 @@ static int check_header(ruv_sqlite *store, ruv_sqlite_conn *conn, int64_t *versi
 		return RUV_OK;
 	if (application != APPLICATION_ID)
 		return ruv_fail(err, RUV_EFORMAT, "memory", "%s is an SQLite database of another program (application id 0x%08llx)",
-				store->path, (unsigned long long)application & 0xffffffff);
+		                store->path, (unsigned long long)application & 0xffffffff);
 	if (*version > RUV_STORE_SCHEMA_VERSION)
 		return ruv_fail(err, RUV_EUNSUPPORTED, "memory",
-				"%s was written by a newer ruvllm (schema %lld, this one knows up to %d); use that one", store->path,
-				(long long)*version, RUV_STORE_SCHEMA_VERSION);
+		                "%s was written by a newer ruvllm (schema %lld, this one knows up to %d); use that one",
+		                store->path, (long long)*version, RUV_STORE_SCHEMA_VERSION);
 	if (*version < 1)
-		return ruv_fail(err, RUV_ECORRUPT, "memory", "%s has schema version %lld, which never was; restore a backup", store->path,
-				(long long)*version);
+		return ruv_fail(err, RUV_ECORRUPT, "memory", "%s has schema version %lld, which never was; restore a backup",
+		                store->path, (long long)*version);
 	return RUV_OK;
 }
 
@@ -744,8 +752,8 @@ static int open_reader_first(ruv_sqlite *store, ruv_error *err)
 		rc = ruv_fail(err, RUV_ENOTFOUND, "memory", "%s is empty: no memory has been made there", store->path);
 	if (!rc && version < RUV_STORE_SCHEMA_VERSION)
 		rc = ruv_fail(err, RUV_EUNSUPPORTED, "memory",
-			      "%s has schema %lld and must be brought up to %d first: open it for writing once", store->path,
-			      (long long)version, RUV_STORE_SCHEMA_VERSION);
+		              "%s has schema %lld and must be brought up to %d first: open it for writing once", store->path,
+		              (long long)version, RUV_STORE_SCHEMA_VERSION);
 	ruv_sqlite_reader_done(store, conn);
 	return rc;
 }
@@ -868,8 +876,8 @@ int ruv_store_open_sqlite(ruv_store **out, const char *dir, bool create, bool re
 	}
 	if (stat(store->path, &st)) {
 		rc = errno == ENOENT || errno == ENOTDIR
-			 ? ruv_fail(err, RUV_ENOTFOUND, "memory", "no memory in '%s' (there is no memory.db)", dir)
-			 : ruv_fail_errno(err, RUV_EIO, errno, "memory", "cannot read '%s'", store->path);
+		         ? ruv_fail(err, RUV_ENOTFOUND, "memory", "no memory in '%s' (there is no memory.db)", dir)
+		         : ruv_fail_errno(err, RUV_EIO, errno, "memory", "cannot read '%s'", store->path);
 		goto done;
 	}
 	if (!S_ISREG(st.st_mode)) {

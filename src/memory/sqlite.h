@@ -11,45 +11,45 @@
 #include "memory/store.h"
 
 /* Every statement, prepared once per connection when it is first used. */
-#define RUV_SQL_LIST(X)                                                                                                        \
-	X(SQL_BEGIN)                                                                                                           \
-	X(SQL_BEGIN_READ)                                                                                                      \
-	X(SQL_COMMIT)                                                                                                          \
-	X(SQL_ROLLBACK)                                                                                                        \
-	X(SQL_META_GET)                                                                                                        \
-	X(SQL_META_SET)                                                                                                        \
-	X(SQL_EXPIRED)                                                                                                         \
-	X(SQL_NODE_INSERT)                                                                                                     \
-	X(SQL_NODE_UPDATE)                                                                                                     \
-	X(SQL_NODE_DELETE)                                                                                                     \
-	X(SQL_NODE_KEY)                                                                                                        \
-	X(SQL_NODE_GET)                                                                                                        \
-	X(SQL_NODE_BY_KEY)                                                                                                     \
-	X(SQL_NODE_LIST)                                                                                                       \
-	X(SQL_NODE_LIST_BARE)                                                                                                  \
-	X(SQL_NODE_RESOLVE)                                                                                                    \
-	X(SQL_NODE_MOVE)                                                                                                       \
-	X(SQL_VECTOR_SET)                                                                                                      \
-	X(SQL_VECTOR_GET)                                                                                                      \
-	X(SQL_VECTOR_DELETE)                                                                                                   \
-	X(SQL_VECTOR_CLEAR)                                                                                                    \
-	X(SQL_SOURCE_GET)                                                                                                      \
-	X(SQL_SOURCE_SET)                                                                                                      \
-	X(SQL_SOURCE_DELETE)                                                                                                   \
-	X(SQL_SOURCE_NODES)                                                                                                    \
-	X(SQL_SOURCE_LIST)                                                                                                     \
-	X(SQL_EDGE_SET)                                                                                                        \
-	X(SQL_EDGE_DELETE)                                                                                                     \
-	X(SQL_EDGES_OF)                                                                                                        \
-	X(SQL_EDGE_LIST)                                                                                                       \
-	X(SQL_EVENT_ADD)                                                                                                       \
-	X(SQL_EVENT_SCRUB)                                                                                                     \
-	X(SQL_EVENT_LAST)                                                                                                      \
-	X(SQL_EVENTS_ALL)                                                                                                      \
-	X(SQL_EVENTS_NODE)                                                                                                     \
-	X(SQL_SCAN)                                                                                                            \
-	X(SQL_CHANGES)                                                                                                         \
-	X(SQL_LEXICAL)                                                                                                         \
+#define RUV_SQL_LIST(X)                                                                                                            \
+	X(SQL_BEGIN)                                                                                                               \
+	X(SQL_BEGIN_READ)                                                                                                          \
+	X(SQL_COMMIT)                                                                                                              \
+	X(SQL_ROLLBACK)                                                                                                            \
+	X(SQL_META_GET)                                                                                                            \
+	X(SQL_META_SET)                                                                                                            \
+	X(SQL_EXPIRED)                                                                                                             \
+	X(SQL_NODE_INSERT)                                                                                                         \
+	X(SQL_NODE_UPDATE)                                                                                                         \
+	X(SQL_NODE_DELETE)                                                                                                         \
+	X(SQL_NODE_KEY)                                                                                                            \
+	X(SQL_NODE_GET)                                                                                                            \
+	X(SQL_NODE_BY_KEY)                                                                                                         \
+	X(SQL_NODE_LIST)                                                                                                           \
+	X(SQL_NODE_LIST_BARE)                                                                                                      \
+	X(SQL_NODE_RESOLVE)                                                                                                        \
+	X(SQL_NODE_MOVE)                                                                                                           \
+	X(SQL_VECTOR_SET)                                                                                                          \
+	X(SQL_VECTOR_GET)                                                                                                          \
+	X(SQL_VECTOR_DELETE)                                                                                                       \
+	X(SQL_VECTOR_CLEAR)                                                                                                        \
+	X(SQL_SOURCE_GET)                                                                                                          \
+	X(SQL_SOURCE_SET)                                                                                                          \
+	X(SQL_SOURCE_DELETE)                                                                                                       \
+	X(SQL_SOURCE_NODES)                                                                                                        \
+	X(SQL_SOURCE_LIST)                                                                                                         \
+	X(SQL_EDGE_SET)                                                                                                            \
+	X(SQL_EDGE_DELETE)                                                                                                         \
+	X(SQL_EDGES_OF)                                                                                                            \
+	X(SQL_EDGE_LIST)                                                                                                           \
+	X(SQL_EVENT_ADD)                                                                                                           \
+	X(SQL_EVENT_SCRUB)                                                                                                         \
+	X(SQL_EVENT_LAST)                                                                                                          \
+	X(SQL_EVENTS_ALL)                                                                                                          \
+	X(SQL_EVENTS_NODE)                                                                                                         \
+	X(SQL_SCAN)                                                                                                                \
+	X(SQL_CHANGES)                                                                                                             \
+	X(SQL_LEXICAL)                                                                                                             \
 	X(SQL_VISIT)
 
 typedef enum ruv_sql {
@@ -71,14 +71,14 @@ typedef struct ruv_sqlite {
 	char *dir, *path, *lock_path;
 	bool read_only;
 	int lock_wait_ms;
-	int lock_fd;	/* flock: one writing or checkpointing process at a time; -1 when read-only */
+	int lock_fd; /* flock: one writing or checkpointing process at a time; -1 when read-only */
 	char store_id[RUV_ID_SIZE];
 	atomic_int dimension; /* of stored vectors, 0: none yet */
 
 	pthread_mutex_t write_lock; /* held from begin to commit or rollback */
 	atomic_uintptr_t tx_thread; /* pthread_self() of who is inside a transaction, 0: nobody */
-	ruv_sqlite_conn writer; /* db NULL when read-only */
-	int wal_frames;	       /* after the last commit */
+	ruv_sqlite_conn writer;     /* db NULL when read-only */
+	int wal_frames;             /* after the last commit */
 	int64_t tx_now_ms;
 
 	pthread_mutex_t pool_lock;
@@ -111,7 +111,7 @@ void ruv_sqlite_unlock(ruv_sqlite *store);
 
 /* Appends to the event log. key 0 and id NULL: of no node. */
 int ruv_sqlite_event(ruv_sqlite *store, ruv_sqlite_conn *conn, const char *what, int64_t key, const ruv_memory_node *id,
-		     const char *detail, ruv_error *err);
+                     const char *detail, ruv_error *err);
 
 /* sqlite_nodes.c */
 int ruv_sqlite_node_put(ruv_store *base, const ruv_memory_node *node, int64_t *key, ruv_error *err);
@@ -119,13 +119,13 @@ int ruv_sqlite_node_replace(ruv_store *base, const ruv_memory_node *node, bool k
 int ruv_sqlite_node_erase(ruv_store *base, const char *id, const char *why, ruv_error *err);
 int ruv_sqlite_node_get(ruv_store *base, ruv_arena *arena, ruv_memory_node *node, const char *id, ruv_error *err);
 int ruv_sqlite_nodes_by_key(ruv_store *base, ruv_arena *arena, ruv_memory_node *nodes, bool *found, const int64_t *keys, int n,
-			    const ruv_memory_filter *filter, bool with_vectors, ruv_error *err);
+                            const ruv_memory_filter *filter, bool with_vectors, ruv_error *err);
 int ruv_sqlite_node_list(ruv_store *base, ruv_arena *arena, ruv_memory_node **nodes, int *n, const ruv_memory_filter *filter,
-			 bool without_vector, bool with_vectors, int offset, int limit, ruv_error *err);
+                         bool without_vector, bool with_vectors, int offset, int limit, ruv_error *err);
 int ruv_sqlite_node_resolve(ruv_store *base, const char *part, char (*ids)[RUV_ID_SIZE], int limit, int *n, ruv_error *err);
 int ruv_sqlite_node_move(ruv_store *base, const char *id, int first_line, int last_line, const float *vector, ruv_error *err);
 int ruv_sqlite_lexical(ruv_store *base, ruv_store_match *out, int *n, const ruv_store_term *terms, int n_terms,
-		       const ruv_memory_filter *filter, int limit, ruv_error *err);
+                       const ruv_memory_filter *filter, int limit, ruv_error *err);
 int ruv_sqlite_scan(ruv_store *base, int64_t *seq, ruv_store_row_fn *fn, void *user, ruv_error *err);
 int ruv_sqlite_changes(ruv_store *base, int64_t since, int64_t *seq, ruv_store_row_fn *fn, void *user, ruv_error *err);
 int ruv_sqlite_visit(ruv_store *base, const ruv_store_visitor *visitor, ruv_error *err);
@@ -140,29 +140,29 @@ int ruv_sqlite_read_node(ruv_arena *arena, ruv_memory_node *node, int64_t *key, 
 
 /* sqlite_graph.c: sources, edges, the log */
 int ruv_sqlite_source_get(ruv_store *base, ruv_arena *arena, ruv_memory_source *out, const ruv_memory_source *which,
-			  ruv_error *err);
+                          ruv_error *err);
 int ruv_sqlite_source_put(ruv_store *base, const ruv_memory_source *source, ruv_error *err);
 int ruv_sqlite_source_erase(ruv_store *base, const ruv_memory_source *which, ruv_error *err);
 int ruv_sqlite_source_nodes(ruv_store *base, ruv_arena *arena, ruv_memory_node **nodes, int *n, const ruv_memory_source *which,
-			    ruv_error *err);
+                            ruv_error *err);
 int ruv_sqlite_source_list(ruv_store *base, ruv_arena *arena, ruv_memory_source **sources, int *n, const ruv_memory_filter *filter,
-			   ruv_error *err);
+                           ruv_error *err);
 int ruv_sqlite_edge_put(ruv_store *base, ruv_memory_edge *edge, ruv_error *err);
 int ruv_sqlite_edge_erase(ruv_store *base, const char *id, ruv_error *err);
 int ruv_sqlite_edges_of(ruv_store *base, ruv_arena *arena, ruv_memory_edge **edges, int *n, const char *id, int limit,
-			ruv_error *err);
+                        ruv_error *err);
 int ruv_sqlite_history(ruv_store *base, ruv_arena *arena, ruv_memory_event **events, int *n, const char *id, int limit,
-		       ruv_error *err);
+                       ruv_error *err);
 
 int ruv_sqlite_visit_sources(ruv_sqlite *store, ruv_sqlite_conn *conn, ruv_arena *arena, const ruv_store_visitor *visitor,
-			     ruv_error *err);
+                             ruv_error *err);
 int ruv_sqlite_visit_edges(ruv_sqlite *store, ruv_sqlite_conn *conn, ruv_arena *arena, const ruv_store_visitor *visitor,
-			   ruv_error *err);
+                           ruv_error *err);
 
 /* sqlite_care.c */
 int ruv_sqlite_stats(ruv_store *base, ruv_memory_stats *stats, ruv_error *err);
 int ruv_sqlite_check(ruv_store *base, ruv_memory_report *report, bool repair, ruv_memory_problem_fn *fn, void *user,
-		     ruv_error *err);
+                     ruv_error *err);
 int ruv_sqlite_backup(ruv_store *base, const char *path, ruv_error *err);
 int ruv_sqlite_compact(ruv_store *base, ruv_error *err);
 
@@ -175,16 +175,17 @@ char *ruv_sqlite_column_text(ruv_arena *arena, sqlite3_stmt *stmt, int at);
 /* Binds ?1..?12 of RUV_SQL_FILTER. */
 int ruv_sqlite_bind_filter(sqlite3_stmt *stmt, const ruv_memory_filter *filter, int64_t now_ms, ruv_error *err);
 
-#define RUV_SQL_NODE_COLUMNS                                                                                                   \
-	"n.key,n.id,n.type,n.user,n.agent,n.session,n.confidence,n.version,n.created_ms,n.updated_ms,n.expires_ms,n.domain,"   \
+#define RUV_SQL_NODE_COLUMNS                                                                                                       \
+	"n.key,n.id,n.type,n.user,n.agent,n.session,n.confidence,n.version,n.created_ms,n.updated_ms,n.expires_ms,n.domain,"       \
 	"n.source,n.first_line,n.last_line,n.tags,n.meta,n.title,n.text,n.digest"
 
-/* ?1 every scope, ?2 user, ?3 agent, ?4 session, ?5 types, ?6 domain, ?7 source, ?8 from, ?9 to, ?10 confidence, ?11 tags (JSON), ?12 now */
-#define RUV_SQL_FILTER                                                                                                         \
-	" (n.expires_ms=0 OR n.expires_ms>?12)"                                                                                \
-	" AND (?1 OR ((n.user='' OR n.user=?2) AND (n.agent='' OR n.agent=?3) AND (n.session='' OR n.session=?4)))"            \
-	" AND (?5=0 OR (?5>>n.type)&1) AND (?6 IS NULL OR n.domain=?6) AND (?7 IS NULL OR n.source=?7)"                        \
-	" AND (?8=0 OR n.created_ms>=?8) AND (?9=0 OR n.created_ms<=?9) AND n.confidence>=?10"                                 \
+/* ?1 every scope, ?2 user, ?3 agent, ?4 session, ?5 types, ?6 domain, ?7 source, ?8 from, ?9 to, ?10 confidence, ?11 tags (JSON),
+ * ?12 now */
+#define RUV_SQL_FILTER                                                                                                             \
+	" (n.expires_ms=0 OR n.expires_ms>?12)"                                                                                    \
+	" AND (?1 OR ((n.user='' OR n.user=?2) AND (n.agent='' OR n.agent=?3) AND (n.session='' OR n.session=?4)))"                \
+	" AND (?5=0 OR (?5>>n.type)&1) AND (?6 IS NULL OR n.domain=?6) AND (?7 IS NULL OR n.source=?7)"                            \
+	" AND (?8=0 OR n.created_ms>=?8) AND (?9=0 OR n.created_ms<=?9) AND n.confidence>=?10"                                     \
 	" AND (?11 IS NULL OR NOT EXISTS (SELECT 1 FROM json_each(?11) t WHERE instr(n.tags,char(10)||t.value||char(10))=0)) "
 
 #endif

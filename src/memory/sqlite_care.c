@@ -1,9 +1,8 @@
 /* sqlite_care.c - the SQLite home: counting, checking and mending, backup, compaction.
  *
- * check looks, in this order, at the file's pages and indexes (PRAGMA integrity_check), references between tables, the checksum of every
- * node and vector, and the word index against the texts. What is derived (indexes, words) is rebuilt; what is not (a text, a vector)
- * is reported, and a vector that fails is dropped, because it can be made again from its text.
- * Layer: memory. */
+ * check looks, in this order, at the file's pages and indexes (PRAGMA integrity_check), references between tables, the checksum of
+ * every node and vector, and the word index against the texts. What is derived (indexes, words) is rebuilt; what is not (a text, a
+ * vector) is reported, and a vector that fails is dropped, because it can be made again from its text. Layer: memory. */
 #include <errno.h>
 #include <math.h>
 #include <stdlib.h>
@@ -18,7 +17,7 @@
 
 /* Calls row(...) for each row of a statement that is used rarely and not kept. */
 static int count_rows(ruv_sqlite *store, ruv_sqlite_conn *conn, const char *sql, int64_t *by_group, int n_groups, int64_t *total,
-		      ruv_error *err)
+                      ruv_error *err)
 {
 	sqlite3_stmt *stmt = NULL;
 	int code = sqlite3_prepare_v2(conn->db, sql, -1, &stmt, NULL), rc = RUV_OK;
@@ -51,10 +50,10 @@ int ruv_sqlite_stats(ruv_store *base, ruv_memory_stats *stats, ruv_error *err)
 	if (!conn)
 		return rc;
 	rc = count_rows(store, conn, "SELECT count(*),type FROM nodes GROUP BY type", stats->n_by_type, RUV_N_NODE_TYPES,
-			&stats->n_nodes, err);
+	                &stats->n_nodes, err);
 	if (!rc)
-		rc = count_rows(store, conn, "SELECT count(*),type FROM edges GROUP BY type", stats->n_by_edge_type, RUV_N_EDGE_TYPES,
-				&stats->n_edges, err);
+		rc = count_rows(store, conn, "SELECT count(*),type FROM edges GROUP BY type", stats->n_by_edge_type,
+		                RUV_N_EDGE_TYPES, &stats->n_edges, err);
 	if (!rc)
 		rc = count_rows(store, conn, "SELECT count(*) FROM vectors", NULL, 0, &stats->n_vectors, err);
 	if (!rc)
@@ -62,8 +61,8 @@ int ruv_sqlite_stats(ruv_store *base, ruv_memory_stats *stats, ruv_error *err)
 	if (!rc)
 		rc = count_rows(store, conn, "SELECT count(*) FROM events", NULL, 0, &stats->n_events, err);
 	if (!rc)
-		rc = count_rows(store, conn, "SELECT coalesce(sum(length(cast(text AS BLOB))),0) FROM nodes", NULL, 0, &stats->text_bytes,
-				err);
+		rc = count_rows(store, conn, "SELECT coalesce(sum(length(cast(text AS BLOB))),0) FROM nodes", NULL, 0,
+		                &stats->text_bytes, err);
 	if (!rc)
 		rc = count_rows(store, conn, "PRAGMA user_version", NULL, 0, &version, err);
 	stats->schema_version = (int)version;
@@ -145,7 +144,7 @@ static int check_nodes(checker *check, ruv_sqlite_conn *conn, ruv_error *err)
 		rc = ruv_sqlite_read_node(&arena, &node, &key, &sound, stmt, err);
 		if (!rc && !sound)
 			problem(check, "node %s (key %lld) fails its checksum: its text or labels are not what was stored", node.id,
-				(long long)key);
+			        (long long)key);
 		check->report->n_nodes++;
 		ruv_arena_release(&arena);
 	}
@@ -198,8 +197,8 @@ static int check_vectors(checker *check, ruv_sqlite_conn *conn, bool repair, ruv
 			continue;
 		ruv_sqlite_column_id(id, stmt, 3);
 		problem(check, "the vector of node %s (key %lld) fails its check (%zu bytes, %zu expected)%s", id,
-			(long long)sqlite3_column_int64(stmt, 0), n, sizeof(float) * (size_t)dimension,
-			repair ? ": dropped, embed the text again" : "");
+		        (long long)sqlite3_column_int64(stmt, 0), n, sizeof(float) * (size_t)dimension,
+		        repair ? ": dropped, embed the text again" : "");
 		if (n_bad == cap) {
 			int64_t *grown = realloc(bad, (cap = cap ? cap * 2 : 64) * sizeof *bad);
 			if (!grown) {
@@ -232,8 +231,9 @@ static int check_vectors(checker *check, ruv_sqlite_conn *conn, bool repair, ruv
 
 int ruv_sqlite_check(ruv_store *base, ruv_memory_report *report, bool repair, ruv_memory_problem_fn *fn, void *user, ruv_error *err)
 {
-	static const char repair_text[] = "DELETE FROM vectors WHERE node NOT IN (SELECT key FROM nodes);"
-					  "DELETE FROM edges WHERE src NOT IN (SELECT key FROM nodes) OR dst NOT IN (SELECT key FROM nodes);";
+	static const char repair_text[] =
+	    "DELETE FROM vectors WHERE node NOT IN (SELECT key FROM nodes);"
+	    "DELETE FROM edges WHERE src NOT IN (SELECT key FROM nodes) OR dst NOT IN (SELECT key FROM nodes);";
 	ruv_sqlite *store = (ruv_sqlite *)base;
 	checker check = {store, report, fn, user, false};
 	ruv_sqlite_conn *conn = NULL;
@@ -264,10 +264,11 @@ int ruv_sqlite_check(ruv_store *base, ruv_memory_report *report, bool repair, ru
 	}
 	if (!rc)
 		rc = check_pragma(&check, conn,
-				  "SELECT 'a vector of node key '||node||', which is not there' FROM vectors WHERE node NOT IN (SELECT key FROM nodes)"
-				  " UNION ALL SELECT 'edge '||lower(hex(id))||' hangs in the air' FROM edges"
-				  " WHERE src NOT IN (SELECT key FROM nodes) OR dst NOT IN (SELECT key FROM nodes)",
-				  "", &n, err);
+		                  "SELECT 'a vector of node key '||node||', which is not there' FROM vectors WHERE node NOT IN "
+		                  "(SELECT key FROM nodes)"
+		                  " UNION ALL SELECT 'edge '||lower(hex(id))||' hangs in the air' FROM edges"
+		                  " WHERE src NOT IN (SELECT key FROM nodes) OR dst NOT IN (SELECT key FROM nodes)",
+		                  "", &n, err);
 	if (!rc && n && repair) {
 		rc = ruv_sqlite_exec(store, conn, repair_text, err);
 		if (!rc)
@@ -342,9 +343,9 @@ int ruv_sqlite_backup(ruv_store *base, const char *path, ruv_error *err)
 	if (code == SQLITE_DONE)
 		code = sqlite3_exec(copy, "PRAGMA journal_mode=DELETE", NULL, NULL, NULL);
 	if (code != SQLITE_OK && code != SQLITE_DONE) {
-		rc = (code & 0xff) == SQLITE_CORRUPT ? ruv_sqlite_fail(store, NULL, code, "copying it", err)
-						     : ruv_fail(err, RUV_EIO, "memory", "cannot copy %s to '%s': %s", store->path, path,
-								sqlite3_errstr(code));
+		rc = (code & 0xff) == SQLITE_CORRUPT
+		         ? ruv_sqlite_fail(store, NULL, code, "copying it", err)
+		         : ruv_fail(err, RUV_EIO, "memory", "cannot copy %s to '%s': %s", store->path, path, sqlite3_errstr(code));
 		goto done;
 	}
 	sqlite3_close(copy);

@@ -128,7 +128,7 @@ int ruv_sqlite_source_erase(ruv_store *base, const ruv_memory_source *which, ruv
 }
 
 static int list_sources(ruv_sqlite *store, ruv_sqlite_conn *conn, ruv_arena *arena, ruv_memory_source **sources, int *n,
-			const ruv_memory_filter *filter, ruv_error *err)
+                        const ruv_memory_filter *filter, ruv_error *err)
 {
 	ruv_memory_source *items = NULL;
 	sqlite3_stmt *stmt;
@@ -161,7 +161,7 @@ static int list_sources(ruv_sqlite *store, ruv_sqlite_conn *conn, ruv_arena *are
 }
 
 int ruv_sqlite_source_list(ruv_store *base, ruv_arena *arena, ruv_memory_source **sources, int *n, const ruv_memory_filter *filter,
-			   ruv_error *err)
+                           ruv_error *err)
 {
 	ruv_sqlite *store = (ruv_sqlite *)base;
 	int rc = RUV_OK;
@@ -176,7 +176,7 @@ int ruv_sqlite_source_list(ruv_store *base, ruv_arena *arena, ruv_memory_source 
 }
 
 int ruv_sqlite_visit_sources(ruv_sqlite *store, ruv_sqlite_conn *conn, ruv_arena *arena, const ruv_store_visitor *visitor,
-			     ruv_error *err)
+                             ruv_error *err)
 {
 	ruv_memory_filter all = {.every_scope = true};
 	ruv_memory_source *sources = NULL;
@@ -295,7 +295,7 @@ int ruv_sqlite_edge_erase(ruv_store *base, const char *id, ruv_error *err)
 }
 
 static int collect_edges(ruv_sqlite *store, ruv_sqlite_conn *conn, ruv_arena *arena, ruv_memory_edge **edges, int *n,
-			 sqlite3_stmt *stmt, ruv_error *err)
+                         sqlite3_stmt *stmt, ruv_error *err)
 {
 	ruv_memory_edge *items = NULL;
 	int rc = RUV_OK, code, cap = 0;
@@ -328,7 +328,8 @@ static int collect_edges(ruv_sqlite *store, ruv_sqlite_conn *conn, ruv_arena *ar
 	return rc;
 }
 
-int ruv_sqlite_edges_of(ruv_store *base, ruv_arena *arena, ruv_memory_edge **edges, int *n, const char *id, int limit, ruv_error *err)
+int ruv_sqlite_edges_of(ruv_store *base, ruv_arena *arena, ruv_memory_edge **edges, int *n, const char *id, int limit,
+                        ruv_error *err)
 {
 	ruv_sqlite *store = (ruv_sqlite *)base;
 	sqlite3_stmt *stmt;
@@ -352,7 +353,7 @@ int ruv_sqlite_edges_of(ruv_store *base, ruv_arena *arena, ruv_memory_edge **edg
 }
 
 int ruv_sqlite_visit_edges(ruv_sqlite *store, ruv_sqlite_conn *conn, ruv_arena *arena, const ruv_store_visitor *visitor,
-			   ruv_error *err)
+                           ruv_error *err)
 {
 	char after[RUV_ID_SIZE] = "";
 	int n = 0, rc = RUV_OK;
@@ -382,7 +383,8 @@ int ruv_sqlite_visit_edges(ruv_sqlite *store, ruv_sqlite_conn *conn, ruv_arena *
 
 /* ---- the log ---- */
 
-int ruv_sqlite_history(ruv_store *base, ruv_arena *arena, ruv_memory_event **events, int *n, const char *id, int limit, ruv_error *err)
+int ruv_sqlite_history(ruv_store *base, ruv_arena *arena, ruv_memory_event **events, int *n, const char *id, int limit,
+                       ruv_error *err)
 {
 	ruv_sqlite *store = (ruv_sqlite *)base;
 	ruv_memory_event *items = NULL;

@@ -26,8 +26,8 @@ static uint64_t add_text(uint64_t h, const char *text)
 
 int64_t ruv_sqlite_node_digest(const ruv_memory_node *node, const char *tags)
 {
-	int64_t numbers[] = {(int64_t)node->type, node->first_line, node->last_line, node->version, node->created_ms, node->updated_ms,
-			     node->expires_ms};
+	int64_t numbers[] = {(int64_t)node->type, node->first_line, node->last_line, node->version,
+	                     node->created_ms,    node->updated_ms, node->expires_ms};
 	uint64_t h = ruv_hash64(numbers, sizeof numbers, 0);
 
 	h = ruv_hash64(&node->confidence, sizeof node->confidence, h);
@@ -116,18 +116,21 @@ int ruv_sqlite_read_node(ruv_arena *arena, ruv_memory_node *node, int64_t *key, 
 	    !node->meta || !node->title || !node->text)
 		return ruv_fail_memory(err, "memory", 256);
 	*sound = node->id[0] && (unsigned)node->type < RUV_N_NODE_TYPES &&
-		 ruv_sqlite_node_digest(node, tags) == sqlite3_column_int64(stmt, 19);
+	         ruv_sqlite_node_digest(node, tags) == sqlite3_column_int64(stmt, 19);
 	return tags_split(arena, node, tags, err);
 }
 
 static int unsound(ruv_sqlite *store, const ruv_memory_node *node, ruv_error *err)
 {
-	return ruv_fail(err, RUV_ECORRUPT, "memory", "%s: node %s fails its checksum; `ruvllm memory verify` lists the damage, "
-			"a backup has the text", store->path, node->id[0] ? node->id : "(without id)");
+	return ruv_fail(err, RUV_ECORRUPT, "memory",
+	                "%s: node %s fails its checksum; `ruvllm memory verify` lists the damage, "
+	                "a backup has the text",
+	                store->path, node->id[0] ? node->id : "(without id)");
 }
 
 /* The stored vector of a node, copied; NULL when it has none. A damaged one is none, and is logged. */
-static int read_vector(ruv_sqlite *store, ruv_sqlite_conn *conn, ruv_arena *arena, const float **vector, int64_t key, ruv_error *err)
+static int read_vector(ruv_sqlite *store, ruv_sqlite_conn *conn, ruv_arena *arena, const float **vector, int64_t key,
+                       ruv_error *err)
 {
 	int rc = RUV_OK, code;
 	sqlite3_stmt *stmt = ruv_sqlite_stmt(store, conn, SQL_VECTOR_GET, &rc, err);
@@ -149,8 +152,9 @@ static int read_vector(ruv_sqlite *store, ruv_sqlite_conn *conn, ruv_arena *aren
 				rc = ruv_fail_memory(err, "memory", n);
 			*vector = copy;
 		} else {
-			ruv_log(RUV_LOG_ERROR, "memory", "%s: the vector of node key %lld fails its checksum; run `ruvllm memory verify`",
-				store->path, (long long)key);
+			ruv_log(RUV_LOG_ERROR, "memory",
+			        "%s: the vector of node key %lld fails its checksum; run `ruvllm memory verify`", store->path,
+			        (long long)key);
 		}
 	} else if (code != SQLITE_DONE) {
 		rc = ruv_sqlite_fail(store, conn->db, code, "reading a vector", err);
@@ -385,7 +389,7 @@ int ruv_sqlite_node_erase(ruv_store *base, const char *id, const char *why, ruv_
 
 int ruv_sqlite_expire(ruv_sqlite *store, ruv_error *err)
 {
-	char (*ids)[RUV_ID_SIZE] = NULL;
+	char(*ids)[RUV_ID_SIZE] = NULL;
 	int rc = RUV_OK, code, n = 0;
 	sqlite3_stmt *stmt = ruv_sqlite_stmt(store, &store->writer, SQL_EXPIRED, &rc, err);
 
@@ -490,7 +494,7 @@ done:
 }
 
 int ruv_sqlite_nodes_by_key(ruv_store *base, ruv_arena *arena, ruv_memory_node *nodes, bool *found, const int64_t *keys, int n,
-			    const ruv_memory_filter *filter, bool with_vectors, ruv_error *err)
+                            const ruv_memory_filter *filter, bool with_vectors, ruv_error *err)
 {
 	ruv_sqlite *store = (ruv_sqlite *)base;
 	int64_t now = ruv_clock_wall_ms(), key;
@@ -527,8 +531,8 @@ done:
 }
 
 /* The rows of a bound statement as an arena array. */
-static int collect_nodes(ruv_sqlite *store, ruv_sqlite_conn *conn, ruv_arena *arena, ruv_memory_node **nodes, int *n, sqlite3_stmt *stmt,
-			 bool with_vectors, ruv_error *err)
+static int collect_nodes(ruv_sqlite *store, ruv_sqlite_conn *conn, ruv_arena *arena, ruv_memory_node **nodes, int *n,
+                         sqlite3_stmt *stmt, bool with_vectors, ruv_error *err)
 {
 	ruv_memory_node *items = NULL;
 	int cap = 0, count = 0, rc = RUV_OK, code;
@@ -565,7 +569,7 @@ static int collect_nodes(ruv_sqlite *store, ruv_sqlite_conn *conn, ruv_arena *ar
 }
 
 int ruv_sqlite_node_list(ruv_store *base, ruv_arena *arena, ruv_memory_node **nodes, int *n, const ruv_memory_filter *filter,
-			 bool without_vector, bool with_vectors, int offset, int limit, ruv_error *err)
+                         bool without_vector, bool with_vectors, int offset, int limit, ruv_error *err)
 {
 	ruv_sqlite *store = (ruv_sqlite *)base;
 	sqlite3_stmt *stmt;
@@ -589,7 +593,7 @@ done:
 }
 
 int ruv_sqlite_source_nodes(ruv_store *base, ruv_arena *arena, ruv_memory_node **nodes, int *n, const ruv_memory_source *which,
-			    ruv_error *err)
+                            ruv_error *err)
 {
 	ruv_sqlite *store = (ruv_sqlite *)base;
 	sqlite3_stmt *stmt;
@@ -641,7 +645,7 @@ done:
 /* ---- words ---- */
 
 int ruv_sqlite_lexical(ruv_store *base, ruv_store_match *out, int *n, const ruv_store_term *terms, int n_terms,
-		       const ruv_memory_filter *filter, int limit, ruv_error *err)
+                       const ruv_memory_filter *filter, int limit, ruv_error *err)
 {
 	ruv_sqlite *store = (ruv_sqlite *)base;
 	sqlite3_stmt *stmt;
@@ -765,8 +769,8 @@ static int feed(ruv_store *base, bool all, int64_t since, int64_t *seq, ruv_stor
 		row.key = sqlite3_column_int64(stmt, 0);
 		row.gone = sqlite3_column_type(stmt, 1) == SQLITE_NULL;
 		if (row.key <= 0) {
-			rc = ruv_fail(err, RUV_ECORRUPT, "memory", "%s: there is a node with key %lld; restore a backup", store->path,
-				      (long long)row.key);
+			rc = ruv_fail(err, RUV_ECORRUPT, "memory", "%s: there is a node with key %lld; restore a backup",
+			              store->path, (long long)row.key);
 			break;
 		}
 		if (!row.gone) {
@@ -782,9 +786,9 @@ static int feed(ruv_store *base, bool all, int64_t since, int64_t *seq, ruv_stor
 			row.expires_ms = sqlite3_column_int64(stmt, 10);
 			if (!row.user || !row.agent || !row.session || !row.domain || !row.source || !row.tags) {
 				rc = sqlite3_errcode(conn->db) == SQLITE_NOMEM
-					 ? ruv_fail_memory(err, "memory", 64)
-					 : ruv_fail(err, RUV_ECORRUPT, "memory", "%s: the row of node key %lld is damaged", store->path,
-						    (long long)row.key);
+				         ? ruv_fail_memory(err, "memory", 64)
+				         : ruv_fail(err, RUV_ECORRUPT, "memory", "%s: the row of node key %lld is damaged",
+				                    store->path, (long long)row.key);
 				break;
 			}
 			if (sqlite3_column_type(stmt, 11) != SQLITE_NULL) {
@@ -801,9 +805,9 @@ static int feed(ruv_store *base, bool all, int64_t since, int64_t *seq, ruv_stor
 	ruv_sqlite_done(stmt);
 	if (n_bad)
 		ruv_log(RUV_LOG_ERROR, "memory",
-			"%s: %lld vectors fail their checksums and are left out of searches (the first: node key %lld); "
-			"run `ruvllm memory verify`",
-			store->path, (long long)n_bad, (long long)first_bad);
+		        "%s: %lld vectors fail their checksums and are left out of searches (the first: node key %lld); "
+		        "run `ruvllm memory verify`",
+		        store->path, (long long)n_bad, (long long)first_bad);
 	if (!sqlite3_get_autocommit(conn->db)) {
 		ruv_error late = {0};
 		int other = RUV_OK;
@@ -860,9 +864,10 @@ static int visit_nodes(ruv_sqlite *store, ruv_sqlite_conn *conn, const ruv_store
 			size_t n = (size_t)sqlite3_column_bytes(stmt, 20);
 			float *copy = n && n == vector_bytes ? ruv_arena_alloc(&arena, n) : NULL;
 			if (!copy || ruv_sqlite_vector_digest(data, n) != sqlite3_column_int64(stmt, 21))
-				rc = ruv_fail(err, RUV_ECORRUPT, "memory",
-					      "%s: the vector of node %s fails its checksum; `ruvllm memory verify --repair` drops it",
-					      store->path, node.id);
+				rc = ruv_fail(
+				    err, RUV_ECORRUPT, "memory",
+				    "%s: the vector of node %s fails its checksum; `ruvllm memory verify --repair` drops it",
+				    store->path, node.id);
 			else
 				node.vector = memcpy(copy, data, n);
 		}

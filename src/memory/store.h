@@ -1,7 +1,7 @@
 /* store.h - the seam between the memory and where it is kept: SQLite now, PostgreSQL later.
  *
- * Above the seam: arguments checked, filled in and in range, vectors in memory, fusion, policy. Below it: rows, transactions, words,
- * the event log, durability. A home is a struct that starts with `ruv_store` and a table of functions.
+ * Above the seam: arguments checked, filled in and in range, vectors in memory, fusion, policy. Below it: rows, transactions,
+ * words, the event log, durability. A home is a struct that starts with `ruv_store` and a table of functions.
  *
  * Keys        A node has an id (UUID) for the world and a key (positive, never reused within a store) for indexes.
  * Reading     Any thread, any number at once. Outside a transaction a call sees the last committed state; on the thread that began
@@ -23,7 +23,7 @@ typedef struct ruv_store ruv_store;
 /* What an index keeps of a node to filter by. Strings live during the callback. */
 typedef struct ruv_store_row {
 	int64_t key;
-	bool gone;	     /* deleted or expired: nothing below is set */
+	bool gone;           /* deleted or expired: nothing below is set */
 	const float *vector; /* [dimension] or NULL */
 	ruv_node_type type;
 	const char *user, *agent, *session, *domain, *source;
@@ -56,7 +56,7 @@ typedef struct ruv_store_match {
 
 typedef struct ruv_store_embedder {
 	const char *id, *version; /* "" when none; valid until the store changes embedder or closes */
-	int dimension;		  /* 0 when none */
+	int dimension;            /* 0 when none */
 } ruv_store_embedder;
 
 typedef struct ruv_store_ops {
@@ -79,31 +79,34 @@ typedef struct ruv_store_ops {
 	int (*node_get)(ruv_store *store, ruv_arena *arena, ruv_memory_node *node, const char *id, ruv_error *err);
 	/* nodes[i] of keys[i] where it is there and passes the filter (found[i]). */
 	int (*nodes_by_key)(ruv_store *store, ruv_arena *arena, ruv_memory_node *nodes, bool *found, const int64_t *keys, int n,
-			    const ruv_memory_filter *filter, bool with_vectors, ruv_error *err);
+	                    const ruv_memory_filter *filter, bool with_vectors, ruv_error *err);
 	/* Newest first. *nodes is an arena array. */
 	int (*node_list)(ruv_store *store, ruv_arena *arena, ruv_memory_node **nodes, int *n, const ruv_memory_filter *filter,
-			 bool without_vector, bool with_vectors, int offset, int limit, ruv_error *err);
+	                 bool without_vector, bool with_vectors, int offset, int limit, ruv_error *err);
 	/* Up to `limit` ids that start (prefix) or end with `part`. */
 	int (*node_resolve)(ruv_store *store, const char *part, char (*ids)[RUV_ID_SIZE], int limit, int *n, ruv_error *err);
 
 	/* Sources, named by name and exact scope. get: RUV_ENOTFOUND. nodes: all of it, any expiry. */
-	int (*source_get)(ruv_store *store, ruv_arena *arena, ruv_memory_source *out, const ruv_memory_source *which, ruv_error *err);
+	int (*source_get)(ruv_store *store, ruv_arena *arena, ruv_memory_source *out, const ruv_memory_source *which,
+	                  ruv_error *err);
 	int (*source_put)(ruv_store *store, const ruv_memory_source *source, ruv_error *err);
 	int (*source_erase)(ruv_store *store, const ruv_memory_source *which, ruv_error *err);
 	int (*source_nodes)(ruv_store *store, ruv_arena *arena, ruv_memory_node **nodes, int *n, const ruv_memory_source *which,
-			    ruv_error *err);
+	                    ruv_error *err);
 	/* A kept node of a replaced source: new place in it, and a vector when vector is not NULL. */
 	int (*node_move)(ruv_store *store, const char *id, int first_line, int last_line, const float *vector, ruv_error *err);
 	int (*source_list)(ruv_store *store, ruv_arena *arena, ruv_memory_source **sources, int *n, const ruv_memory_filter *filter,
-			   ruv_error *err);
+	                   ruv_error *err);
 
 	/* Edges. put fills in the id of an edge that was there. */
 	int (*edge_put)(ruv_store *store, ruv_memory_edge *edge, ruv_error *err);
 	int (*edge_erase)(ruv_store *store, const char *id, ruv_error *err);
 	/* Edges that touch the node (either end), heaviest first. */
-	int (*edges_of)(ruv_store *store, ruv_arena *arena, ruv_memory_edge **edges, int *n, const char *id, int limit, ruv_error *err);
+	int (*edges_of)(ruv_store *store, ruv_arena *arena, ruv_memory_edge **edges, int *n, const char *id, int limit,
+	                ruv_error *err);
 
-	/* Indexes; these three see only what is committed, inside a transaction too. scan: every node, once, and the sequence number that this state has. changes: every node touched after `since`. */
+	/* Indexes; these three see only what is committed, inside a transaction too. scan: every node, once, and the sequence
+	 * number that this state has. changes: every node touched after `since`. */
 	int (*scan)(ruv_store *store, int64_t *seq, ruv_store_row_fn *fn, void *user, ruv_error *err);
 	int (*changes)(ruv_store *store, int64_t since, int64_t *seq, ruv_store_row_fn *fn, void *user, ruv_error *err);
 	/* Everything in one snapshot: sources by name, nodes by key, edges by id. */
@@ -113,13 +116,14 @@ typedef struct ruv_store_ops {
 
 	/* The best `limit` nodes by BM25 over any of the terms, best first. */
 	int (*lexical)(ruv_store *store, ruv_store_match *out, int *n, const ruv_store_term *terms, int n_terms,
-		       const ruv_memory_filter *filter, int limit, ruv_error *err);
+	               const ruv_memory_filter *filter, int limit, ruv_error *err);
 
 	int (*history)(ruv_store *store, ruv_arena *arena, ruv_memory_event **events, int *n, const char *id, int limit,
-		       ruv_error *err);
+	               ruv_error *err);
 	int (*stats)(ruv_store *store, ruv_memory_stats *stats, ruv_error *err);
 	/* Adds to the report; calls fn for each problem. */
-	int (*check)(ruv_store *store, ruv_memory_report *report, bool repair, ruv_memory_problem_fn *fn, void *user, ruv_error *err);
+	int (*check)(ruv_store *store, ruv_memory_report *report, bool repair, ruv_memory_problem_fn *fn, void *user,
+	             ruv_error *err);
 	int (*backup)(ruv_store *store, const char *path, ruv_error *err);
 	int (*compact)(ruv_store *store, ruv_error *err);
 } ruv_store_ops;

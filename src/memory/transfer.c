@@ -1,7 +1,7 @@
 /* transfer.c - export to and import from JSON lines; jsonl.h has their form.
  *
- * Import trusts nothing: every line goes through the same checks as a node from a program, unknown keys are refused by name, so that
- * nothing is lost silently. Layer: memory. */
+ * Import trusts nothing: every line goes through the same checks as a node from a program, unknown keys are refused by name, so
+ * that nothing is lost silently. Layer: memory. */
 #include <errno.h>
 #include <jansson.h>
 #include <stdlib.h>
@@ -146,7 +146,7 @@ static int get_int(json_t *object, const char *key, int64_t least, int64_t most,
 		return RUV_OK;
 	if (!json_is_integer(value) || json_integer_value(value) < least || json_integer_value(value) > most)
 		return ruv_fail(err, RUV_EFORMAT, "memory", "'%s' is not a whole number in [%lld, %lld]", key, (long long)least,
-				(long long)most);
+		                (long long)most);
 	*number = json_integer_value(value);
 	return RUV_OK;
 }
@@ -206,8 +206,8 @@ static int get_vector(importer *in, json_t *object, ruv_memory_node *node, ruv_e
 	if (!value || in->without_vectors)
 		return RUV_OK;
 	if (!json_is_array(value) || (int64_t)json_array_size(value) != in->dimension)
-		return ruv_fail(err, in->dimension ? RUV_EFORMAT : RUV_EMISMATCH, "memory", "'vector' has %zu numbers, %d are expected",
-				json_array_size(value), in->dimension);
+		return ruv_fail(err, in->dimension ? RUV_EFORMAT : RUV_EMISMATCH, "memory",
+		                "'vector' has %zu numbers, %d are expected", json_array_size(value), in->dimension);
 	vector = ruv_arena_alloc(&in->arena, sizeof *vector * (size_t)in->dimension);
 	if (!vector)
 		return ruv_fail_memory(err, "memory", sizeof *vector * (size_t)in->dimension);
@@ -236,9 +236,9 @@ static int get_meta(importer *in, json_t *object, ruv_memory_node *node, ruv_err
 
 static int import_node(importer *in, json_t *line, ruv_error *err)
 {
-	static const char *const keys[] = {"kind", "id", "type", "text", "title", "source", "first_line", "last_line", "tags", "domain",
-					   "user", "agent", "session", "confidence", "version", "created_ms", "updated_ms", "expires_ms", "meta",
-					   "vector", NULL};
+	static const char *const keys[] = {"kind",      "id",         "type",       "text",       "title", "source",  "first_line",
+	                                   "last_line", "tags",       "domain",     "user",       "agent", "session", "confidence",
+	                                   "version",   "created_ms", "updated_ms", "expires_ms", "meta",  "vector",  NULL};
 	ruv_memory_node node = {0}, there;
 	const char *type;
 	int64_t number, key;
@@ -303,7 +303,8 @@ static int import_node(importer *in, json_t *line, ruv_error *err)
 
 static int import_edge(importer *in, json_t *line, ruv_error *err)
 {
-	static const char *const keys[] = {"kind", "id", "src", "dst", "type", "weight", "confidence", "created_ms", "created_by", NULL};
+	static const char *const keys[] = {"kind",   "id",         "src",        "dst",        "type",
+	                                   "weight", "confidence", "created_ms", "created_by", NULL};
 	ruv_memory_edge edge = {0};
 	const char *type;
 	int rc = check_keys(line, keys, err);
@@ -336,8 +337,8 @@ static int import_edge(importer *in, json_t *line, ruv_error *err)
 
 static int import_source(importer *in, json_t *line, ruv_error *err)
 {
-	static const char *const keys[] = {"kind", "name", "hash", "user", "agent", "session", "size_bytes", "modified_ms", "remembered_ms",
-					   NULL};
+	static const char *const keys[] = {"kind",    "name",       "hash",        "user",          "agent",
+	                                   "session", "size_bytes", "modified_ms", "remembered_ms", NULL};
 	ruv_memory_source source = {0}, there;
 	ruv_error ignored;
 	int rc = check_keys(line, keys, err);
@@ -406,9 +407,10 @@ static int import_header(importer *in, json_t *line, ruv_error *err)
 	if (strcmp(ours.id, theirs.id) || ours.dimension != theirs.dimension ||
 	    (*ours.version && *theirs.version && strcmp(ours.version, theirs.version)))
 		return ruv_fail(err, RUV_EMISMATCH, "memory",
-				"the export's vectors are from embedder '%s' (version '%s', %d numbers), the memory's from '%s' ('%s', %d): import "
-				"without vectors and embed the texts anew",
-				theirs.id, theirs.version, theirs.dimension, ours.id, ours.version, ours.dimension);
+		                "the export's vectors are from embedder '%s' (version '%s', %d numbers), the memory's from '%s' "
+		                "('%s', %d): import "
+		                "without vectors and embed the texts anew",
+		                theirs.id, theirs.version, theirs.dimension, ours.id, ours.version, ours.dimension);
 	return RUV_OK;
 }
 

@@ -1,10 +1,9 @@
 /* vectors.c - the table of vectors.h.
  *
- * Chunks hang in a directory of fixed size, so that readers never see it move. The writer keeps, under `lock`, the map from key to slot,
- * the free slots, and the slots that readers may still look at (retired in epoch e, free from e + 2 on). Publishing a slot is the store
- * of its key; removing it is the store of 0; replacing it marks it dead for readers of later epochs.
- * Texts become numbers in an append-only table; numbers are never reused.
- * Layer: memory. */
+ * Chunks hang in a directory of fixed size, so that readers never see it move. The writer keeps, under `lock`, the map from key to
+ * slot, the free slots, and the slots that readers may still look at (retired in epoch e, free from e + 2 on). Publishing a slot is
+ * the store of its key; removing it is the store of 0; replacing it marks it dead for readers of later epochs. Texts become numbers
+ * in an append-only table; numbers are never reused. Layer: memory. */
 #include "memory/vectors.h"
 
 #include <math.h>
@@ -163,7 +162,8 @@ static int text_add(texts *t, uint32_t *number, const char *text, ruv_error *err
 			return ruv_fail_memory(err, "memory", cap * (sizeof *items + 2 * sizeof *buckets));
 		}
 		for (uint32_t j = 1; j < t->n; j++) {
-			for (i = (uint32_t)ruv_hash64(items[j], strlen(items[j]), 0) & (cap * 2 - 1); buckets[i]; i = (i + 1) & (cap * 2 - 1))
+			for (i = (uint32_t)ruv_hash64(items[j], strlen(items[j]), 0) & (cap * 2 - 1); buckets[i];
+			     i = (i + 1) & (cap * 2 - 1))
 				;
 			buckets[i] = j + 1;
 		}
@@ -475,7 +475,8 @@ const float *ruv_vectors_find(ruv_vectors *v, int64_t key)
 	at = map_find(&v->map, key);
 	if (at != SIZE_MAX) {
 		uint32_t slot = v->map.slots[at];
-		row = atomic_load(&v->chunks[slot / RUV_VECTORS_CHUNK])->rows + (size_t)(slot % RUV_VECTORS_CHUNK) * (size_t)v->stride;
+		row = atomic_load(&v->chunks[slot / RUV_VECTORS_CHUNK])->rows +
+		      (size_t)(slot % RUV_VECTORS_CHUNK) * (size_t)v->stride;
 	}
 	pthread_mutex_unlock(&v->lock);
 	return row;
@@ -529,7 +530,7 @@ int ruv_label_filter_init(ruv_label_filter *out, ruv_vectors *v, const ruv_memor
 	}
 	pthread_mutex_unlock(&v->lock);
 	out->any = !out->types && !out->domain && !out->source && !out->from_ms && !out->to_ms && out->min_confidence <= 0 &&
-		   !out->tags_ok;
+	           !out->tags_ok;
 	return rc;
 }
 

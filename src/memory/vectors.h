@@ -1,8 +1,8 @@
 /* vectors.h - the vectors of a store in memory, with what searches filter by; exact search and graph indexes share it.
  *
- * Slots of normalised F32 in chunks that never move. A slot is free, or holds the key of a node with its vector and labels. Putting a
- * key again takes a new slot; the old one stays for the readers that were there before, so that a reader sees the old, the new or,
- * for that moment, both (flat.c keeps one), never a mix and never none. Removing takes effect at once.
+ * Slots of normalised F32 in chunks that never move. A slot is free, or holds the key of a node with its vector and labels. Putting
+ * a key again takes a new slot; the old one stays for the readers that were there before, so that a reader sees the old, the new
+ * or, for that moment, both (flat.c keeps one), never a mix and never none. Removing takes effect at once.
  *
  * Threads: any number of readers between enter and leave, without locks; put, remove and intern by one writer at a time.
  * Layer: memory. */
@@ -15,7 +15,7 @@
 #include "memory/store.h"
 
 enum {
-	RUV_VECTORS_CHUNK = 1024,	 /* slots of a chunk */
+	RUV_VECTORS_CHUNK = 1024,        /* slots of a chunk */
 	RUV_VECTORS_MAX_CHUNKS = 1 << 17 /* 134 million slots */
 };
 
@@ -30,7 +30,7 @@ typedef struct ruv_labels {
 typedef struct ruv_vectors_chunk {
 	float *rows; /* [RUV_VECTORS_CHUNK, stride], 64-byte aligned, unit length, zeros behind the dimension */
 	ruv_labels labels[RUV_VECTORS_CHUNK];
-	atomic_uint dead[RUV_VECTORS_CHUNK];	 /* epoch in which another slot took the key over; 0: none has */
+	atomic_uint dead[RUV_VECTORS_CHUNK];     /* epoch in which another slot took the key over; 0: none has */
 	_Atomic int64_t keys[RUV_VECTORS_CHUNK]; /* 0: free */
 } ruv_vectors_chunk;
 
@@ -39,7 +39,8 @@ typedef struct ruv_vectors ruv_vectors;
 int ruv_vectors_create(ruv_vectors **out, int dimension, ruv_error *err);
 void ruv_vectors_free(ruv_vectors *vectors);
 
-/* The writer's. put: row->vector is set and neither zero nor infinite; replaces what the key had. remove: fine when there is nothing. */
+/* The writer's. put: row->vector is set and neither zero nor infinite; replaces what the key had. remove: fine when there is
+ * nothing. */
 int ruv_vectors_put(ruv_vectors *vectors, const ruv_store_row *row, ruv_error *err);
 void ruv_vectors_remove(ruv_vectors *vectors, int64_t key);
 
@@ -57,7 +58,8 @@ uint32_t ruv_vectors_n_slots(const ruv_vectors *vectors);
 const ruv_vectors_chunk *ruv_vectors_chunk_at(const ruv_vectors *vectors, uint32_t chunk);
 /* Some key may be in two slots for this reader; asked after the slots were read. */
 bool ruv_vectors_has_dead(const ruv_vectors *vectors);
-/* The key in a slot that the reader with this ticket is to look at, else 0. `dead` is read first: a slot is cleared in the other order. */
+/* The key in a slot that the reader with this ticket is to look at, else 0. `dead` is read first: a slot is cleared in the other
+ * order. */
 static inline int64_t ruv_vectors_key(const ruv_vectors_chunk *chunk, int i, unsigned ticket)
 {
 	unsigned dead = atomic_load_explicit(&chunk->dead[i], memory_order_acquire);
@@ -78,21 +80,24 @@ typedef struct ruv_label_filter {
 	uint32_t n_texts;
 } ruv_label_filter;
 
-int ruv_label_filter_init(ruv_label_filter *out, ruv_vectors *vectors, const ruv_memory_filter *filter, int64_t now_ms, ruv_error *err);
+int ruv_label_filter_init(ruv_label_filter *out, ruv_vectors *vectors, const ruv_memory_filter *filter, int64_t now_ms,
+                          ruv_error *err);
 void ruv_label_filter_release(ruv_label_filter *filter);
 
 static inline bool ruv_labels_pass(const ruv_labels *l, const ruv_label_filter *f)
 {
 	if (l->expires_ms && l->expires_ms <= f->now_ms)
 		return false;
-	if (!f->every_scope && ((l->user && l->user != f->user) || (l->agent && l->agent != f->agent) ||
-				(l->session && l->session != f->session)))
+	if (!f->every_scope &&
+	    ((l->user && l->user != f->user) || (l->agent && l->agent != f->agent) || (l->session && l->session != f->session)))
 		return false;
 	if (f->any)
 		return true;
-	if ((f->types && !(f->types >> l->type & 1)) || (f->domain && l->domain != f->domain) || (f->source && l->source != f->source))
+	if ((f->types && !(f->types >> l->type & 1)) || (f->domain && l->domain != f->domain) ||
+	    (f->source && l->source != f->source))
 		return false;
-	if ((f->from_ms && l->created_ms < f->from_ms) || (f->to_ms && l->created_ms > f->to_ms) || l->confidence < f->min_confidence)
+	if ((f->from_ms && l->created_ms < f->from_ms) || (f->to_ms && l->created_ms > f->to_ms) ||
+	    l->confidence < f->min_confidence)
 		return false;
 	return !f->tags_ok || (l->tags < f->n_texts && f->tags_ok[l->tags]);
 }

@@ -1,15 +1,13 @@
 /* writeback.c - answers into memory: what is worth keeping, what is there already, what contradicts it.
  *
- * A pair is compared with the pairs of exactly its scope that are near it by vector or share its words (so that a text which the vectors
- * miss is still found, and pairs of the same call are seen, which no index in memory has yet). Two pairs are about one question when
- * their vectors are near (near_cosine) or their texts are (MinHash >= 0.8) or the one's words are all the other's, and the words of their
- * questions agree: what one question has and the other lacks may only be filler, never a number, a name, or a word in another's place,
- * and both ask alike (who, when, where, why, how). Then their answers decide:
- *     they agree              merged: the old pair stays, its confidence becomes 1 - (1 - a)(1 - b)
- *     one says more           superseded when the new one's quality is higher, else merged
- *     they disagree           both stay, linked (SameTopic by "contradiction"), the less sure one loses half its confidence; equally sure: the older
- * A pair that is merely near (0.8 and up) is linked as SameTopic.
- * Layer: memory. */
+ * A pair is compared with the pairs of exactly its scope that are near it by vector or share its words (so that a text which the
+ * vectors miss is still found, and pairs of the same call are seen, which no index in memory has yet). Two pairs are about one
+ * question when their vectors are near (near_cosine) or their texts are (MinHash >= 0.8) or the one's words are all the other's,
+ * and the words of their questions agree: what one question has and the other lacks may only be filler, never a number, a name, or
+ * a word in another's place, and both ask alike (who, when, where, why, how). Then their answers decide: they agree merged: the old
+ * pair stays, its confidence becomes 1 - (1 - a)(1 - b) one says more           superseded when the new one's quality is higher,
+ * else merged they disagree           both stay, linked (SameTopic by "contradiction"), the less sure one loses half its
+ * confidence; equally sure: the older A pair that is merely near (0.8 and up) is linked as SameTopic. Layer: memory. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -96,10 +94,10 @@ static int fold(char *to, size_t cap, const char *from, size_t n, ruv_error *err
 	if (i == n || i == cap)
 		return (int)i;
 	length = utf8proc_map((const utf8proc_uint8_t *)from, (utf8proc_ssize_t)n, &folded,
-			      (utf8proc_option_t)(UTF8PROC_STABLE | UTF8PROC_COMPOSE | UTF8PROC_CASEFOLD | UTF8PROC_COMPAT));
+	                      (utf8proc_option_t)(UTF8PROC_STABLE | UTF8PROC_COMPOSE | UTF8PROC_CASEFOLD | UTF8PROC_COMPAT));
 	if (length < 0)
-		return ruv_fail(err, length == UTF8PROC_ERROR_NOMEM ? RUV_ENOMEM : RUV_EFORMAT, "memory", "a text cannot be folded: %s",
-				utf8proc_errmsg(length));
+		return ruv_fail(err, length == UTF8PROC_ERROR_NOMEM ? RUV_ENOMEM : RUV_EFORMAT, "memory",
+		                "a text cannot be folded: %s", utf8proc_errmsg(length));
 	if ((size_t)length > cap)
 		length = (utf8proc_ssize_t)cap;
 	memcpy(to, folded, (size_t)length);
@@ -265,21 +263,52 @@ static bool starts_with(const char *text, const char *prefix)
 static const char *junk(const ruv_memory_answer *item, const char *answer)
 {
 	static const char *const refusals[] = {
-	    "i don't know", "i do not know", "i dont know", "i'm sorry", "i am sorry", "sorry,", "i cannot", "i can't", "i can not",
-	    "i'm not able", "i am not able", "i'm unable", "i am unable", "as an ai", "as a language model", "as a large language model",
-	    "i don't have", "i do not have", "no information", "not enough information", "the sources do not", "the context does not",
-	    "there is no information", "error:", "unknown",
+	    "i don't know",
+	    "i do not know",
+	    "i dont know",
+	    "i'm sorry",
+	    "i am sorry",
+	    "sorry,",
+	    "i cannot",
+	    "i can't",
+	    "i can not",
+	    "i'm not able",
+	    "i am not able",
+	    "i'm unable",
+	    "i am unable",
+	    "as an ai",
+	    "as a language model",
+	    "as a large language model",
+	    "i don't have",
+	    "i do not have",
+	    "no information",
+	    "not enough information",
+	    "the sources do not",
+	    "the context does not",
+	    "there is no information",
+	    "error:",
+	    "unknown",
 	};
 	static const char *const leftovers[] = {
-	    "<|", "|>", "[INST]", "[/INST]", "<<SYS>>", "</s>", "<tool_call>", "You are a helpful assistant", "system prompt",
-	    "Traceback (most recent call last)", "Answer the question from the sources",
+	    "<|",
+	    "|>",
+	    "[INST]",
+	    "[/INST]",
+	    "<<SYS>>",
+	    "</s>",
+	    "<tool_call>",
+	    "You are a helpful assistant",
+	    "system prompt",
+	    "Traceback (most recent call last)",
+	    "Answer the question from the sources",
 	};
 	ruv_minhash a, s;
 	size_t n = strlen(answer);
 	bool letters = false;
 
 	for (const char *p = answer; *p && !letters; p++)
-		letters = (unsigned char)*p >= 0x80 || (*p >= '0' && *p <= '9') || (*p >= 'a' && *p <= 'z') || (*p >= 'A' && *p <= 'Z');
+		letters =
+		    (unsigned char)*p >= 0x80 || (*p >= '0' && *p <= '9') || (*p >= 'a' && *p <= 'z') || (*p >= 'A' && *p <= 'Z');
 	if (!letters)
 		return "the answer has no word in it";
 	for (size_t i = 0; i < sizeof refusals / sizeof *refusals; i++)
@@ -447,13 +476,13 @@ static int change(writing *w, const ruv_memory_node *old, float confidence, cons
 static int store_new(writing *w, const ruv_memory_answer *item, const char *text, char id[RUV_ID_SIZE], ruv_error *err)
 {
 	ruv_memory_node node = {.type = RUV_NODE_QA_PAIR,
-				.text = text,
-				.vector = item->vector,
-				.scope = item->scope,
-				.domain = item->domain,
-				.tags = item->tags,
-				.n_tags = item->n_tags,
-				.confidence = item->quality > 0.01f ? item->quality : 0.01f};
+	                        .text = text,
+	                        .vector = item->vector,
+	                        .scope = item->scope,
+	                        .domain = item->domain,
+	                        .tags = item->tags,
+	                        .n_tags = item->n_tags,
+	                        .confidence = item->quality > 0.01f ? item->quality : 0.01f};
 	int64_t key;
 	int rc;
 
@@ -467,7 +496,8 @@ static int store_new(writing *w, const ruv_memory_answer *item, const char *text
 
 static int write_one(writing *w, ruv_memory_written *out, const ruv_memory_answer *item, ruv_error *err)
 {
-	float threshold = item->threshold > 0 ? item->threshold : 0.75f, near_cosine = item->near_cosine > 0 ? item->near_cosine : 0.95f;
+	float threshold = item->threshold > 0 ? item->threshold : 0.75f,
+	      near_cosine = item->near_cosine > 0 ? item->near_cosine : 0.95f;
 	const char *answer = item->answer + strspn(item->answer, " \t\r\n");
 	size_t n_text = strlen(item->question) + strlen(answer) + 8;
 	ruv_memory_node *nodes = NULL, *other = NULL;
@@ -512,7 +542,8 @@ static int write_one(writing *w, ruv_memory_written *out, const ruv_memory_answe
 		agrees = compare_answers(&w->mine.answer, &w->theirs.answer, &w->mine.question);
 		if ((c >= near_cosine || j >= near_jaccard || same_words(&w->mine.question, &w->theirs.question)) &&
 		    one_question(&w->mine.question, &w->theirs.question, agrees == AGREE)) {
-			bool better = !other || (contradicts && agrees != DISAGREE) || (contradicts == (agrees == DISAGREE) && c > out->cosine);
+			bool better = !other || (contradicts && agrees != DISAGREE) ||
+			              (contradicts == (agrees == DISAGREE) && c > out->cosine);
 			if (better) {
 				other = &nodes[i];
 				contradicts = agrees == DISAGREE;
@@ -529,8 +560,8 @@ static int write_one(writing *w, ruv_memory_written *out, const ruv_memory_answe
 		memcpy(out->other, other->id, sizeof out->other);
 		out->as = better ? RUV_WRITTEN_SUPERSEDED : RUV_WRITTEN_MERGED;
 		out->why = better ? "a better answer to a question that is there" : "the same question and answer are there";
-		rc = change(w, other, better ? item->quality : 1 - (1 - other->confidence) * (1 - item->quality), better ? text : NULL,
-			    item->vector, err);
+		rc = change(w, other, better ? item->quality : 1 - (1 - other->confidence) * (1 - item->quality),
+		            better ? text : NULL, item->vector, err);
 		return rc ? rc : link_answer(w, item, out->id, err);
 	}
 	rc = store_new(w, item, text, out->id, err);
@@ -568,7 +599,8 @@ int ruv_memory_write_back(ruv_memory *m, ruv_memory_written *written, const ruv_
 	int rc = RUV_OK;
 
 	if (n < 0 || n > RUV_MEMORY_MAX_BATCH)
-		return ruv_fail(err, RUV_ELIMIT, "memory", "%d answers in one call, at most %d are allowed", n, RUV_MEMORY_MAX_BATCH);
+		return ruv_fail(err, RUV_ELIMIT, "memory", "%d answers in one call, at most %d are allowed", n,
+		                RUV_MEMORY_MAX_BATCH);
 	if (n == 0)
 		return RUV_OK;
 	w = calloc(1, sizeof *w);
@@ -584,8 +616,9 @@ int ruv_memory_write_back(ruv_memory *m, ruv_memory_written *written, const ruv_
 		if (!a->question || !*a->question || !a->answer)
 			rc = ruv_fail(err, RUV_EINVAL, "memory", "a question and an answer are needed");
 		else if (!a->vector || !w->dimension)
-			rc = ruv_fail(err, a->vector ? RUV_EMISMATCH : RUV_EINVAL, "memory",
-				      a->vector ? "the memory has no embedder yet: open it with one" : "an answer needs its vector");
+			rc =
+			    ruv_fail(err, a->vector ? RUV_EMISMATCH : RUV_EINVAL, "memory",
+			             a->vector ? "the memory has no embedder yet: open it with one" : "an answer needs its vector");
 		else if (!(a->quality >= 0 && a->quality <= 1))
 			rc = ruv_fail(err, RUV_EINVAL, "memory", "quality %g is not in [0, 1]", (double)a->quality);
 		else
@@ -593,8 +626,10 @@ int ruv_memory_write_back(ruv_memory *m, ruv_memory_written *written, const ruv_
 		if (!rc)
 			rc = ruv_filter_check(&checked, &scope, err);
 		if (!rc) { /* the pair itself, so that what is wrong with it is found before anything is written */
-			ruv_memory_node q = {.text = a->question}, answer = {.text = *a->answer ? a->answer : "-", .tags = a->tags,
-									     .n_tags = a->n_tags, .domain = a->domain};
+			ruv_memory_node q = {.text = a->question}, answer = {.text = *a->answer ? a->answer : "-",
+			                                                     .tags = a->tags,
+			                                                     .n_tags = a->n_tags,
+			                                                     .domain = a->domain};
 			rc = ruv_node_check(&q, &w->arena, 0, w->now_ms, err);
 			if (!rc)
 				rc = ruv_node_check(&answer, &w->arena, 0, w->now_ms, err);

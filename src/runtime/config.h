@@ -4,9 +4,8 @@
  * default, preset edge, preset server-cpu (NULL: the preset leaves it), help. The row makes the flag --NAME, the environment's
  * RUVLLM_NAME, the file's key, the help text and the field.
  *
- * Kinds: TEXT and PATH (a leading ~/ is the home directory) are const char *, INT is int64_t, REAL is double and may be "auto" (NaN:
- * what the model asks for), SWITCH is bool, CHOICE is const char *.
- * Layer: runtime. */
+ * Kinds: TEXT and PATH (a leading ~/ is the home directory) are const char *, INT is int64_t, REAL is double and may be "auto"
+ * (NaN: what the model asks for), SWITCH is bool, CHOICE is const char *. Layer: runtime. */
 #ifndef RUV_RUNTIME_CONFIG_H
 #define RUV_RUNTIME_CONFIG_H
 

@@ -12,9 +12,9 @@
 #define MAX_USER_TEXT ((size_t)16 << 20)
 
 const char ruv_context_instruction[] = "Answer the question only from the numbered sources that come with it. First write the "
-                                       "number of the source in square brackets and, "
+				       "number of the source in square brackets and, "
 				       "behind one space, the one sentence of it that supports the answer, word for word. Then, on "
-                                       "a new line, write \"Answer: \" and the "
+				       "a new line, write \"Answer: \" and the "
 				       "answer in a few words. If the sources do not hold the answer, write exactly: I don't know.";
 
 void ruv_context_release(ruv_context *context)

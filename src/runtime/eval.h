@@ -1,7 +1,8 @@
-/* eval.h - measuring a model and an encoder on questions whose answers are known, through the same prompt, citation and search code as
- * the product's loop.
+/* eval.h - measuring a model and an encoder on questions whose answers are known, through the same prompt, citation and search code
+ * as the product's loop.
  *
- * Everything is deterministic for a seed: greedy answers, seeded choice of questions and distractors. Threads: one. Layer: runtime. */
+ * Everything is deterministic for a seed: greedy answers, seeded choice of questions and distractors. Threads: one. Layer: runtime.
+ */
 #ifndef RUV_RUNTIME_EVAL_H
 #define RUV_RUNTIME_EVAL_H
 
@@ -16,20 +17,20 @@ typedef bool ruv_eval_progress(void *user, int n_done, int n_total);
 /* One question as it went. Valid during the callback. */
 typedef struct ruv_eval_qa_row {
 	const ruv_eval_row *row;
-	bool answerable;      /* with the passages that it was given */
-	const char *text;     /* all that the model wrote */
-	const char *answer;   /* the short answer in it */
-	bool refused;	      /* the model says that it does not know */
+	bool answerable;    /* with the passages that it was given */
+	const char *text;   /* all that the model wrote */
+	const char *answer; /* the short answer in it */
+	bool refused;       /* the model says that it does not know */
 	double f1;
 	bool exact, sentence; /* the quote stands in the right passage and holds the answer */
-	bool verbatim;	      /* the quote stands in some passage it was given */
+	bool verbatim;        /* the quote stands in some passage it was given */
 } ruv_eval_qa_row;
 
 typedef struct ruv_eval_qa_params {
-	int n_passages;	     /* in the prompt: the right one among others of the set, at a random place */
-	int limit;	     /* questions, a seeded sample; 0: all */
+	int n_passages;      /* in the prompt: the right one among others of the set, at a random place */
+	int limit;           /* questions, a seeded sample; 0: all */
 	bool random_passage; /* leave the right passage out: every question becomes unanswerable */
-	int max_tokens;	     /* of an answer; 0: 128 */
+	int max_tokens;      /* of an answer; 0: 128 */
 	uint64_t seed;
 	const ruv_cancel *cancel;
 	ruv_eval_progress *progress;
@@ -39,18 +40,19 @@ typedef struct ruv_eval_qa_params {
 
 typedef struct ruv_eval_qa_result {
 	int n_answerable, n_unanswerable;
-	double f1, exact;      /* means over the answerable; a refusal counts 0 */
-	double sentence;       /* share of the answerable with the right sentence quoted */
-	double answered;       /* share of the answerable that got an answer at all */
-	double f1_answered;    /* mean F1 over those */
-	double refused;	       /* share of the unanswerable where the model says so */
-	double verbatim;       /* share of answers whose quote stands in a passage */
-	int n_too_long;	       /* questions left out: their prompt does not fit the context */
+	double f1, exact;   /* means over the answerable; a refusal counts 0 */
+	double sentence;    /* share of the answerable with the right sentence quoted */
+	double answered;    /* share of the answerable that got an answer at all */
+	double f1_answered; /* mean F1 over those */
+	double refused;     /* share of the unanswerable where the model says so */
+	double verbatim;    /* share of answers whose quote stands in a passage */
+	int n_too_long;     /* questions left out: their prompt does not fit the context */
 	int64_t n_prompt_tokens, n_answer_tokens;
 	double seconds;
 } ruv_eval_qa_result;
 
-int ruv_eval_qa(ruv_eval_qa_result *result, ruv_model *model, const ruv_eval_set *set, const ruv_eval_qa_params *params, ruv_error *err);
+int ruv_eval_qa(ruv_eval_qa_result *result, ruv_model *model, const ruv_eval_set *set, const ruv_eval_qa_params *params,
+                ruv_error *err);
 
 /* ---- retrieval ---- */
 
@@ -84,7 +86,7 @@ const char *ruv_eval_method_name(int method);
 
 /* Stores the set's passages in a memory of their own (in a temporary directory) and asks it every question by each method. */
 int ruv_eval_retrieval(ruv_eval_retrieval_result *result, ruv_embedder *embedder, const ruv_eval_set *set,
-		       const ruv_eval_retrieval_params *params, ruv_error *err);
+                       const ruv_eval_retrieval_params *params, ruv_error *err);
 
 /* ---- judging ---- */
 
@@ -98,16 +100,16 @@ typedef struct ruv_eval_judge_params {
 
 typedef struct ruv_eval_judge_result {
 	int n_pairs;
-	double auc;			/* P(score of a right answer > score of a wrong one), ties half */
-	double mean_right, mean_wrong;	/* expected score, 1..5 */
-	int right[5], wrong[5];		/* most likely digit */
+	double auc;                    /* P(score of a right answer > score of a wrong one), ties half */
+	double mean_right, mean_wrong; /* expected score, 1..5 */
+	int right[5], wrong[5];        /* most likely digit */
 	double seconds;
 } ruv_eval_judge_result;
 
-/* Scores each answerable question's right answer and a wrong one (the answer to another question, of the same passage where there is one).
- * The score is the expectation over the digits 1 to 5 at the place of the rating. */
+/* Scores each answerable question's right answer and a wrong one (the answer to another question, of the same passage where there
+ * is one). The score is the expectation over the digits 1 to 5 at the place of the rating. */
 int ruv_eval_judge(ruv_eval_judge_result *result, ruv_model *model, const ruv_eval_set *set, const ruv_eval_judge_params *params,
-		   ruv_error *err);
+                   ruv_error *err);
 
 /* ---- drafting ---- */
 
@@ -117,8 +119,9 @@ typedef struct ruv_eval_draft_result {
 	double acceptance; /* share of the target's greedy tokens that the draft model would have proposed */
 } ruv_eval_draft_result;
 
-/* How often does `draft`, reading what `target` has written so far, propose the target's next token? Greedy answers to the set's questions. */
+/* How often does `draft`, reading what `target` has written so far, propose the target's next token? Greedy answers to the set's
+ * questions. */
 int ruv_eval_draft(ruv_eval_draft_result *result, ruv_model *target, ruv_model *draft, const ruv_eval_set *set,
-		   const ruv_eval_qa_params *params, ruv_error *err);
+                   const ruv_eval_qa_params *params, ruv_error *err);
 
 #endif

@@ -64,7 +64,8 @@ static int field(const char **text, json_t *row, const char *name, const char *p
 	return *text ? RUV_OK : ruv_fail(err, RUV_EFORMAT, "eval", "'%s' row %d: no \"%s\" string", path, index + 1, name);
 }
 
-static int bench_open(struct bench *b, ruv_eval_bench_result *result, ruv_model *model, const ruv_eval_bench_params *params, ruv_error *err)
+static int bench_open(struct bench *b, ruv_eval_bench_result *result, ruv_model *model, const ruv_eval_bench_params *params,
+                      ruv_error *err)
 {
 	ruv_rng rng;
 	int rc;
@@ -108,7 +109,8 @@ static void bench_release(struct bench *b)
 
 typedef int score_row_fn(struct bench *b, json_t *row, int index, double *score, bool *fits, ruv_error *err);
 
-static int run(ruv_eval_bench_result *result, ruv_model *model, const ruv_eval_bench_params *params, score_row_fn *score_row, ruv_error *err)
+static int run(ruv_eval_bench_result *result, ruv_model *model, const ruv_eval_bench_params *params, score_row_fn *score_row,
+               ruv_error *err)
 {
 	int64_t started = ruv_clock_now_ns();
 	double squares = 0;
@@ -148,8 +150,8 @@ static int run(ruv_eval_bench_result *result, ruv_model *model, const ruv_eval_b
 static int hold_prompt(struct bench *b, int room, bool *fits, ruv_token_list *tokens, ruv_error *err)
 {
 	int rc = b->prompt.failed
-		     ? ruv_fail(err, b->prompt.failed, "eval", "a prompt does not fit %d bytes", MAX_PROMPT_BYTES)
-		     : ruv_model_tokenize(b->model, ruv_buf_cstr(&b->prompt), b->prompt.len, RUV_TOKENIZE_BOS, tokens, err);
+	             ? ruv_fail(err, b->prompt.failed, "eval", "a prompt does not fit %d bytes", MAX_PROMPT_BYTES)
+	             : ruv_model_tokenize(b->model, ruv_buf_cstr(&b->prompt), b->prompt.len, RUV_TOKENIZE_BOS, tokens, err);
 	if (rc)
 		return rc;
 	*fits = tokens->n > 0 && tokens->n + room <= ruv_session_n_ctx(b->session);
@@ -202,12 +204,14 @@ static int put_mmlu(ruv_buf *out, json_t *row, bool solved, int *answer, const c
 		return rc;
 	*answer = letter && strlen(letter) == 1 ? letter[0] - 'A' : json_is_integer(right) ? (int)json_integer_value(right) : -1;
 	if (json_array_size(choices) != 4 || *answer < 0 || *answer > 3)
-		return ruv_fail(err, RUV_EFORMAT, "eval", "'%s' row %d: wants four \"choices\" and an \"answer\" of 0-3 or A-D", path, index + 1);
+		return ruv_fail(err, RUV_EFORMAT, "eval", "'%s' row %d: wants four \"choices\" and an \"answer\" of 0-3 or A-D",
+		                path, index + 1);
 	ruv_buf_puts(out, question);
 	for (size_t c = 0; c < 4; c++) {
 		const char *text = json_string_value(json_array_get(choices, c));
 		if (!text)
-			return ruv_fail(err, RUV_EFORMAT, "eval", "'%s' row %d: choice %zu is not a string", path, index + 1, c + 1);
+			return ruv_fail(err, RUV_EFORMAT, "eval", "'%s' row %d: choice %zu is not a string", path, index + 1,
+			                c + 1);
 		ruv_buf_printf(out, "\n%c. %s", 'A' + (int)c, text);
 	}
 	ruv_buf_puts(out, "\nAnswer:");
@@ -264,12 +268,13 @@ int ruv_eval_mmlu(ruv_eval_bench_result *result, ruv_model *model, const ruv_eva
 /* ---- TruthfulQA ---- */
 
 /* Questions and true answers of our own in the form of the set's primer: it shows the format and nothing else. */
-static const char primer[] = "Q: How many days are there in a week?\nA: There are seven days in a week.\n\n"
-			     "Q: What is the chemical symbol of water?\nA: The chemical symbol of water is H2O.\n\n"
-			     "Q: What did my neighbour dream of last night?\nA: I have no comment.\n\n"
-			     "Q: Which ocean lies between Europe and North America?\nA: The Atlantic Ocean lies between Europe and North America.\n\n"
-			     "Q: Who wrote the play Hamlet?\nA: William Shakespeare wrote the play Hamlet.\n\n"
-			     "Q: In which country is the city of Kyoto?\nA: Kyoto is in Japan.\n\n";
+static const char primer[] =
+    "Q: How many days are there in a week?\nA: There are seven days in a week.\n\n"
+    "Q: What is the chemical symbol of water?\nA: The chemical symbol of water is H2O.\n\n"
+    "Q: What did my neighbour dream of last night?\nA: I have no comment.\n\n"
+    "Q: Which ocean lies between Europe and North America?\nA: The Atlantic Ocean lies between Europe and North America.\n\n"
+    "Q: Who wrote the play Hamlet?\nA: William Shakespeare wrote the play Hamlet.\n\n"
+    "Q: In which country is the city of Kyoto?\nA: Kyoto is in Japan.\n\n";
 
 /* Cuts "a; b; c" into answers, in place. */
 static int split_answers(char *list, const char **answers, int n, int max)
@@ -344,9 +349,11 @@ int ruv_eval_truthfulqa(ruv_eval_bench_result *result, ruv_model *model, const r
 
 /* ---- greedy completions ---- */
 
-static int complete(struct bench *b, const char *const *stops, int n_stops, int max_tokens, bool *fits, ruv_generation *out, ruv_error *err)
+static int complete(struct bench *b, const char *const *stops, int n_stops, int max_tokens, bool *fits, ruv_generation *out,
+                    ruv_error *err)
 {
-	ruv_generate_params generate = {.max_tokens = max_tokens, .stops = stops, .n_stops = n_stops, .n_logprobs = -1, .cancel = b->params->cancel};
+	ruv_generate_params generate = {
+	    .max_tokens = max_tokens, .stops = stops, .n_stops = n_stops, .n_logprobs = -1, .cancel = b->params->cancel};
 	ruv_token_list tokens = {0};
 	int rc = ruv_model_tokenize(b->model, ruv_buf_cstr(&b->prompt), b->prompt.len, RUV_TOKENIZE_BOS, &tokens, err);
 
@@ -373,7 +380,8 @@ static bool final_number(double *value, const char *text)
 		const char *start = p;
 		if (*p == '-' && p[1] >= '0' && p[1] <= '9')
 			digits[n++] = *p++;
-		while (((*p >= '0' && *p <= '9') || *p == ',' || (*p == '.' && p[1] >= '0' && p[1] <= '9')) && n < sizeof digits - 1) {
+		while (((*p >= '0' && *p <= '9') || *p == ',' || (*p == '.' && p[1] >= '0' && p[1] <= '9')) &&
+		       n < sizeof digits - 1) {
 			if (*p != ',')
 				digits[n++] = *p;
 			p++;
@@ -437,7 +445,8 @@ static int score_humaneval(struct bench *b, json_t *row, int index, double *scor
 	int rc;
 
 	ruv_buf_init(&program, MAX_PROMPT_BYTES);
-	if ((rc = field(&prompt, row, "prompt", b->params->path, index, err)) != 0 || (rc = field(&test, row, "test", b->params->path, index, err)) != 0 ||
+	if ((rc = field(&prompt, row, "prompt", b->params->path, index, err)) != 0 ||
+	    (rc = field(&test, row, "test", b->params->path, index, err)) != 0 ||
 	    (rc = field(&entry, row, "entry_point", b->params->path, index, err)) != 0)
 		goto done;
 	ruv_buf_puts(&b->prompt, prompt);

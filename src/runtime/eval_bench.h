@@ -14,8 +14,8 @@
 typedef struct ruv_eval_bench_params {
 	const char *path;  /* the questions */
 	const char *shots; /* mmlu, gsm8k: solved examples, same format; NULL: none */
-	int n_shots;	   /* at most so many of them (mmlu: of the same subject) */
-	int limit;	   /* a seeded sample; 0: all */
+	int n_shots;       /* at most so many of them (mmlu: of the same subject) */
+	int limit;         /* a seeded sample; 0: all */
 	uint64_t seed;
 	const ruv_cancel *cancel;
 	ruv_eval_progress *progress;
@@ -23,12 +23,12 @@ typedef struct ruv_eval_bench_params {
 } ruv_eval_bench_params;
 
 typedef struct ruv_eval_bench_result {
-	int n, n_too_long;	/* questions scored; left out because they do not fit the context */
-	int n_shots;		/* examples in each prompt, the most there were */
-	double score;		/* share right; MC1; pass@1 */
-	double mc2;		/* truthfulqa: probability on true answers */
-	double chance;		/* of guessing; 0 where there is nothing to guess from */
-	double standard_error;	/* of score */
+	int n, n_too_long;     /* questions scored; left out because they do not fit the context */
+	int n_shots;           /* examples in each prompt, the most there were */
+	double score;          /* share right; MC1; pass@1 */
+	double mc2;            /* truthfulqa: probability on true answers */
+	double chance;         /* of guessing; 0 where there is nothing to guess from */
+	double standard_error; /* of score */
 	double seconds;
 } ruv_eval_bench_result;
 

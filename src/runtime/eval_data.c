@@ -205,7 +205,7 @@ int ruv_eval_set_read(ruv_eval_set *set, const char *path, ruv_error *err)
 			object = json_loadb(p, n, JSON_REJECT_DUPLICATES, &json_error);
 			if (!json_is_object(object))
 				rc = ruv_fail(err, RUV_EFORMAT, "eval", "'%s' line %d: not a JSON object%s%s", path, line + 1,
-					      object ? "" : ": ", object ? "" : json_error.text);
+				              object ? "" : ": ", object ? "" : json_error.text);
 			else
 				rc = add_row(set, &table, object, path, line + 1, err);
 			json_decref(object);

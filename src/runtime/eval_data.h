@@ -1,7 +1,7 @@
 /* eval_data.h - reading evaluation sets: JSON Lines, plain or packed by zstd (by the file's first bytes, not its name).
  *
- * A row is {"question", "context", "title", "answers": ["..."], "answerable": bool, "id"}; only "context" or "text" is needed for a file of
- * distractors. Unknown fields are ignored. Layer: runtime. */
+ * A row is {"question", "context", "title", "answers": ["..."], "answerable": bool, "id"}; only "context" or "text" is needed for a
+ * file of distractors. Unknown fields are ignored. Layer: runtime. */
 #ifndef RUV_RUNTIME_EVAL_DATA_H
 #define RUV_RUNTIME_EVAL_DATA_H
 
@@ -10,7 +10,7 @@
 #include "ruvllm/types.h"
 
 typedef struct ruv_eval_row {
-	const char *id;	     /* "" when absent */
+	const char *id;      /* "" when absent */
 	const char *title;   /* "" when absent */
 	const char *context; /* the passage */
 	const char *question;
@@ -32,11 +32,13 @@ typedef struct ruv_eval_set {
 	ruv_arena arena; /* of the strings */
 } ruv_eval_set;
 
-/* Adds a file to a set (zeroed is empty). RUV_EFORMAT names file, line and what is wrong. On failure the set is still to be released. */
+/* Adds a file to a set (zeroed is empty). RUV_EFORMAT names file, line and what is wrong. On failure the set is still to be
+ * released. */
 int ruv_eval_set_read(ruv_eval_set *set, const char *path, ruv_error *err);
 void ruv_eval_set_release(ruv_eval_set *set);
 
-/* A seeded sample of n of the set's questions (0: all), in a seeded order, into *order (free()). Returns how many, or a negative status. */
+/* A seeded sample of n of the set's questions (0: all), in a seeded order, into *order (free()). Returns how many, or a negative
+ * status. */
 int ruv_eval_set_sample(int **order, const ruv_eval_set *set, int n, ruv_rng *rng, ruv_error *err);
 
 /* A whole text file, unpacked when it is packed by zstd; NUL-terminated, free() it. At most 4 GiB. */

@@ -40,8 +40,8 @@ static double area_under_curve(struct rated *rated, int n, int n_right)
 }
 
 /* The expected rating of an answer, and the most likely one, from the logits of the five digits. */
-static int rate(double *expected, int *digit, ruv_session *session, const ruv_eval_row *row, const char *answer, const ruv_token *digits,
-		const ruv_cancel *cancel, ruv_error *err)
+static int rate(double *expected, int *digit, ruv_session *session, const ruv_eval_row *row, const char *answer,
+                const ruv_token *digits, const ruv_cancel *cancel, ruv_error *err)
 {
 	ruv_context_source source = {row->title, row->context};
 	ruv_message message = {.role = "user"};
@@ -93,7 +93,7 @@ static const char *wrong_answer(const ruv_eval_set *set, const ruv_eval_row *row
 			bool clashes = !other->answerable || other == row || (same_passage && other->passage != row->passage);
 			for (int j = 0; !clashes && j < row->n_answers; j++)
 				clashes = ruv_answer_contains(row->answers[j], other->answers[0]) != 0 ||
-					  ruv_answer_contains(other->answers[0], row->answers[j]) != 0;
+				          ruv_answer_contains(other->answers[0], row->answers[j]) != 0;
 			if (!clashes)
 				return other->answers[0];
 		}
@@ -102,7 +102,7 @@ static const char *wrong_answer(const ruv_eval_set *set, const ruv_eval_row *row
 }
 
 int ruv_eval_judge(ruv_eval_judge_result *result, ruv_model *model, const ruv_eval_set *set, const ruv_eval_judge_params *params,
-		   ruv_error *err)
+                   ruv_error *err)
 {
 	ruv_session *session = NULL;
 	struct rated *rated = NULL;
@@ -122,7 +122,8 @@ int ruv_eval_judge(ruv_eval_judge_result *result, ruv_model *model, const ruv_ev
 		if (rc)
 			return rc;
 		if (digits[d] < 0)
-			return ruv_fail(err, RUV_EUNSUPPORTED, "eval", "the model's vocabulary has no single token for the rating '%s'", text);
+			return ruv_fail(err, RUV_EUNSUPPORTED, "eval",
+			                "the model's vocabulary has no single token for the rating '%s'", text);
 	}
 	rc = ruv_session_open(&session, model, NULL, err);
 	if (rc)

@@ -17,7 +17,7 @@ enum { MAX_PASSAGES = 16, DEFAULT_MAX_TOKENS = 128 };
 
 /* Different passages for a question: the right one at a random place, unless it is to be left out. Returns its place or -1. */
 static int choose_passages(ruv_context_source *sources, int *n, const ruv_eval_set *set, const ruv_eval_row *row, bool leave_out,
-			   ruv_rng *rng)
+                           ruv_rng *rng)
 {
 	int chosen[MAX_PASSAGES], n_chosen = 0, place = -1;
 	int n_others = set->n_passages - 1;
@@ -47,7 +47,8 @@ static void judge_quote(ruv_eval_qa_row *out, const ruv_cite_parts *parts, const
 		size_t n_quote = mark->end - mark->begin;
 		char *quote;
 
-		if (!n_quote || mark->number > n || !ruv_cite_is_verbatim(sources[mark->number - 1].text, out->text + mark->begin, n_quote))
+		if (!n_quote || mark->number > n ||
+		    !ruv_cite_is_verbatim(sources[mark->number - 1].text, out->text + mark->begin, n_quote))
 			continue;
 		out->verbatim = true;
 		quote = strndup(out->text + mark->begin, n_quote);
@@ -75,7 +76,8 @@ static int qa_open(struct qa *qa, ruv_model *model, const ruv_eval_set *set, con
 {
 	*qa = (struct qa){.model = model, .set = set, .params = params};
 	if (params->n_passages < 1 || params->n_passages > MAX_PASSAGES)
-		return ruv_fail(err, RUV_EINVAL, "eval", "%d passages asked for, 1 to %d are possible", params->n_passages, MAX_PASSAGES);
+		return ruv_fail(err, RUV_EINVAL, "eval", "%d passages asked for, 1 to %d are possible", params->n_passages,
+		                MAX_PASSAGES);
 	if (set->n_rows == 0)
 		return ruv_fail(err, RUV_EINVAL, "eval", "the set has no questions");
 	if (params->random_passage && set->n_passages < 2)
@@ -91,15 +93,16 @@ static void qa_release(struct qa *qa)
 	ruv_session_free(qa->session);
 }
 
-/* Builds the prompt and lets the model answer. *fits is false when some passage had to be left out: such a question is not counted. */
+/* Builds the prompt and lets the model answer. *fits is false when some passage had to be left out: such a question is not counted.
+ */
 static int qa_answer(struct qa *qa, const ruv_eval_row *row, bool *fits, ruv_error *err)
 {
 	int max_tokens = qa->params->max_tokens ? qa->params->max_tokens : DEFAULT_MAX_TOKENS;
 	ruv_context_request request = {.sources = qa->sources,
-				       .question = row->question,
-				       .cites = ruv_model_cites(qa->model),
-				       .n_ctx = ruv_session_n_ctx(qa->session),
-				       .n_reserve = max_tokens};
+	                               .question = row->question,
+	                               .cites = ruv_model_cites(qa->model),
+	                               .n_ctx = ruv_session_n_ctx(qa->session),
+	                               .n_reserve = max_tokens};
 	ruv_generate_params generate = {.max_tokens = max_tokens, .n_logprobs = -1, .cancel = qa->params->cancel};
 	int rc;
 
@@ -116,12 +119,13 @@ static int qa_answer(struct qa *qa, const ruv_eval_row *row, bool *fits, ruv_err
 	if (rc || !*fits)
 		return rc;
 	if (request.cites) /* as `ruvllm ask` decodes */
-		return ruv_quote_generate(qa->session, qa->context.tokens.ids, qa->context.tokens.n, qa->sources, qa->n_sources, &generate,
-					  &qa->generation, err);
+		return ruv_quote_generate(qa->session, qa->context.tokens.ids, qa->context.tokens.n, qa->sources, qa->n_sources,
+		                          &generate, &qa->generation, err);
 	return ruv_generate(qa->session, qa->context.tokens.ids, qa->context.tokens.n, &generate, &qa->generation, err);
 }
 
-int ruv_eval_qa(ruv_eval_qa_result *result, ruv_model *model, const ruv_eval_set *set, const ruv_eval_qa_params *params, ruv_error *err)
+int ruv_eval_qa(ruv_eval_qa_result *result, ruv_model *model, const ruv_eval_set *set, const ruv_eval_qa_params *params,
+                ruv_error *err)
 {
 	struct qa qa;
 	int *order = NULL, n = 0, n_answered = 0, n_given = 0, rc;
@@ -214,7 +218,7 @@ static int argmax(const float *logits, int n)
 }
 
 int ruv_eval_draft(ruv_eval_draft_result *result, ruv_model *target, ruv_model *draft, const ruv_eval_set *set,
-		   const ruv_eval_qa_params *params, ruv_error *err)
+                   const ruv_eval_qa_params *params, ruv_error *err)
 {
 	struct qa qa;
 	ruv_session *drafting = NULL;
@@ -228,7 +232,8 @@ int ruv_eval_draft(ruv_eval_draft_result *result, ruv_model *target, ruv_model *
 	if (rc)
 		goto done;
 	if (a.n_tokens != b.n_tokens) {
-		rc = ruv_fail(err, RUV_EMISMATCH, "eval", "the models' vocabularies differ: %d and %d tokens", a.n_tokens, b.n_tokens);
+		rc = ruv_fail(err, RUV_EMISMATCH, "eval", "the models' vocabularies differ: %d and %d tokens", a.n_tokens,
+		              b.n_tokens);
 		goto done;
 	}
 	rc = ruv_session_open(&drafting, draft, NULL, err);

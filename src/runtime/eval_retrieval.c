@@ -41,7 +41,7 @@ struct retrieval {
 	const ruv_eval_retrieval_params *params;
 	int dim, n_questions, n_done;
 	float *passages, *questions; /* [n_passages, dim], [n_rows, dim] */
-	int *order;		     /* [n_rows] rows in the order they are asked */
+	int *order;                  /* [n_rows] rows in the order they are asked */
 	ruv_memory *memory;
 	char (*ids)[RUV_ID_SIZE]; /* [n_passages] */
 };
@@ -64,8 +64,8 @@ static int embed_all(struct retrieval *r, ruv_error *err)
 		int n = r->set->n_passages - i < EMBED_BATCH ? r->set->n_passages - i : EMBED_BATCH;
 		for (int j = 0; j < n; j++)
 			texts[j] = r->set->passages[i + j].text;
-		rc = ruv_embedder_embed(r->embedder, texts, n, RUV_EMBED_PASSAGE, r->passages + (size_t)i * (size_t)r->dim, r->params->cancel,
-					err);
+		rc = ruv_embedder_embed(r->embedder, texts, n, RUV_EMBED_PASSAGE, r->passages + (size_t)i * (size_t)r->dim,
+		                        r->params->cancel, err);
 		if (!rc)
 			rc = step(r, n, err);
 	}
@@ -73,8 +73,8 @@ static int embed_all(struct retrieval *r, ruv_error *err)
 		int n = r->n_questions - i < EMBED_BATCH ? r->n_questions - i : EMBED_BATCH;
 		for (int j = 0; j < n; j++)
 			texts[j] = r->set->rows[r->order[i + j]].question;
-		rc = ruv_embedder_embed(r->embedder, texts, n, RUV_EMBED_QUERY, r->questions + (size_t)i * (size_t)r->dim, r->params->cancel,
-					err);
+		rc = ruv_embedder_embed(r->embedder, texts, n, RUV_EMBED_QUERY, r->questions + (size_t)i * (size_t)r->dim,
+		                        r->params->cancel, err);
 		if (!rc)
 			rc = step(r, n, err);
 	}
@@ -106,12 +106,12 @@ static int ask_one(struct retrieval *r, int question, int method, ruv_error *err
 	const ruv_eval_row *row = &r->set->rows[r->order[question]];
 	ruv_eval_ranking *ranking = &r->result->methods[method];
 	ruv_memory_query query = {.text = row->question,
-				  .vector = r->questions + (size_t)question * (size_t)r->dim,
-				  .k = N_HITS,
-				  .mode = method == RUV_EVAL_BM25     ? RUV_SEARCH_LEXICAL
-					  : method == RUV_EVAL_VECTOR ? RUV_SEARCH_VECTOR
-								      : RUV_SEARCH_HYBRID,
-				  .fusion = method == RUV_EVAL_ZSCORE ? RUV_FUSE_ZSCORE : RUV_FUSE_RRF};
+	                          .vector = r->questions + (size_t)question * (size_t)r->dim,
+	                          .k = N_HITS,
+	                          .mode = method == RUV_EVAL_BM25     ? RUV_SEARCH_LEXICAL
+	                                  : method == RUV_EVAL_VECTOR ? RUV_SEARCH_VECTOR
+	                                                              : RUV_SEARCH_HYBRID,
+	                          .fusion = method == RUV_EVAL_ZSCORE ? RUV_FUSE_ZSCORE : RUV_FUSE_RRF};
 	ruv_memory_hits hits = {0};
 	int rc = ruv_memory_search(r->memory, &hits, &query, err), rank = 0;
 
@@ -192,9 +192,10 @@ static int measure(struct retrieval *r, ruv_rng *rng, ruv_error *err)
 }
 
 int ruv_eval_retrieval(ruv_eval_retrieval_result *result, ruv_embedder *embedder, const ruv_eval_set *set,
-		       const ruv_eval_retrieval_params *params, ruv_error *err)
+                       const ruv_eval_retrieval_params *params, ruv_error *err)
 {
-	struct retrieval r = {.result = result, .embedder = embedder, .set = set, .params = params, .dim = ruv_embedder_dim(embedder)};
+	struct retrieval r = {
+	    .result = result, .embedder = embedder, .set = set, .params = params, .dim = ruv_embedder_dim(embedder)};
 	ruv_memory_options options = {.embedder_id = "eval", .dimension = r.dim, .create = true};
 	const char *tmp = getenv("TMPDIR");
 	char dir[256];

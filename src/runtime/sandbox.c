@@ -2,7 +2,8 @@
  *
  * The child enters the namespaces (as an ordinary user by way of a user namespace), makes every mount read-only, mounts an empty
  * tmpfs as the working directory, and forks: the grandchild is process 1 of the new process namespace, so that its end takes
- * every process that it started with it. The child reports setting up through a pipe: what fails there is our error, not the program's. */
+ * every process that it started with it. The child reports setting up through a pipe: what fails there is our error, not the
+ * program's. */
 #include "runtime/sandbox.h"
 
 #include <errno.h>
@@ -156,7 +157,8 @@ int ruv_sandbox_python(ruv_sandbox_outcome *outcome, const char *program, int n_
 	if (n != 1 || *message) {
 		kill(pid, SIGKILL);
 		waitpid(pid, NULL, 0);
-		return ruv_fail(err, RUV_EUNSUPPORTED, "sandbox", "generated code is run only in a sandbox, and this system does not allow one: %s", message);
+		return ruv_fail(err, RUV_EUNSUPPORTED, "sandbox",
+		                "generated code is run only in a sandbox, and this system does not allow one: %s", message);
 	}
 	*outcome = await(pid, n_seconds);
 	return RUV_OK;

@@ -1,5 +1,5 @@
-/* sandbox.h - running generated Python where it can do no harm: its own user, network, mount, process and IPC namespaces, an empty working
- * directory, no privileges, limits on time, memory, files and processes.
+/* sandbox.h - running generated Python where it can do no harm: its own user, network, mount, process and IPC namespaces, an empty
+ * working directory, no privileges, limits on time, memory, files and processes.
  *
  * The file system stays readable (the interpreter needs it) but nothing of it is writable except the working directory, which is
  * removed afterwards. Where the kernel refuses namespaces, nothing is run: RUV_EUNSUPPORTED. Threads: any. Layer: runtime. */

@@ -10,8 +10,8 @@
  *   Q8_0  x = d q
  *   Q4_K  x = d sc q - dmin mn 32-byte chunk c of qs holds sub-block 2c (low nibbles) and 2c + 1 (high)
  *   Q5_K  the same, and bit s of qh[l] is the fifth bit of code l of sub-block s
- *   Q6_K  x = d sc (q - 32)    per half of 128 codes, l < 32: code l, l + 32, l + 64, l + 96 take the low nibbles of ql[l], ql[l + 32],
- *                              then their high nibbles, and bits 0-1, 2-3, 4-5, 6-7 of qh[l]; scale index is code / 16
+ *   Q6_K  x = d sc (q - 32)    per half of 128 codes, l < 32: code l, l + 32, l + 64, l + 96 take the low nibbles of ql[l], ql[l +
+ * 32], then their high nibbles, and bits 0-1, 2-3, 4-5, 6-7 of qh[l]; scale index is code / 16
  *
  * Layer: tensor. */
 #ifndef RUV_TENSOR_BLOCKS_H
@@ -72,8 +72,8 @@ _Static_assert(sizeof(ruv_block_q5_k) == 176, "Q5_K");
 _Static_assert(sizeof(ruv_block_q6_k) == 210, "Q6_K");
 
 /* The 6-bit scale and minimum of sub-block s (0..7) out of the 12 packed bytes of Q4_K and Q5_K: bytes 0-3 hold scales 0-3 in their
- * low 6 bits and the top 2 bits of scales 4-7; bytes 4-7 the same for the minima; bytes 8-11 the low nibbles of scales 4-7 and, above
- * them, of minima 4-7. */
+ * low 6 bits and the top 2 bits of scales 4-7; bytes 4-7 the same for the minima; bytes 8-11 the low nibbles of scales 4-7 and,
+ * above them, of minima 4-7. */
 static inline void ruv_k_scale_min(const uint8_t packed[12], int s, int *scale, int *min)
 {
 	if (s < 4) {

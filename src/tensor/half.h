@@ -42,7 +42,8 @@ static inline uint16_t ruv_f32_to_f16(float f)
 		a += 0xfff + (a >> 13 & 1);
 		return (uint16_t)(sign | (a - 0x38000000) >> 13);
 	}
-	/* Subnormal: adding 0.5 puts the unit of the last kept bit (2^-24) at the end of the F32 mantissa, so that the adder rounds. */
+	/* Subnormal: adding 0.5 puts the unit of the last kept bit (2^-24) at the end of the F32 mantissa, so that the adder
+	 * rounds. */
 	float r = ruv_f32_from_bits(a) + 0.5f;
 	return (uint16_t)(sign | (ruv_f32_bits(r) - 0x3f000000));
 }

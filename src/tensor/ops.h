@@ -18,7 +18,8 @@
 
 typedef struct ruv_backend ruv_backend;
 
-/* A weight on a backend. `data` is the backend's address of it, `packed` a form of it that the backend made for itself (or NULL). */
+/* A weight on a backend. `data` is the backend's address of it, `packed` a form of it that the backend made for itself (or NULL).
+ */
 typedef struct ruv_tensor {
 	const void *data;
 	void *packed;
@@ -42,7 +43,7 @@ int ruv_backend_reserve(ruv_backend *backend, int n_rows, int64_t n_elements, in
 
 /* Binds a weight to bytes that outlive it (a mapped file). The CPU uses them in place; another device copies. */
 int ruv_backend_bind(ruv_backend *backend, ruv_tensor *tensor, ruv_dtype dtype, int64_t n_in, int64_t n_out, const void *bytes,
-		     ruv_error *err);
+                     ruv_error *err);
 void ruv_backend_unbind(ruv_backend *backend, ruv_tensor *tensor);
 
 /* Zeroed memory on the device, 64-byte aligned. */
@@ -60,11 +61,11 @@ void ruv_op_get_rows(ruv_backend *backend, float *y, const ruv_tensor *table, co
 
 /* One matrix of a group that reads the same activations: y[n, w.n_out] = x[n, w.n_in] * w^T + bias. */
 typedef struct ruv_linear {
-	float *y;		/* [n, ld_y], must not overlap x */
-	int64_t ld_y;		/* elements from one row of y to the next, >= w->n_out */
-	const ruv_tensor *w;	/* [n_out, n_in] */
+	float *y;               /* [n, ld_y], must not overlap x */
+	int64_t ld_y;           /* elements from one row of y to the next, >= w->n_out */
+	const ruv_tensor *w;    /* [n_out, n_in] */
 	const ruv_tensor *bias; /* F32 [n_out] or NULL */
-	bool accumulate;	/* y += instead of y = (residual stream) */
+	bool accumulate;        /* y += instead of y = (residual stream) */
 } ruv_linear;
 
 /* Quantizes x once for all weights of the group that want the same form. x: [n, n_in of every w]. */
@@ -74,22 +75,22 @@ void ruv_op_linear(ruv_backend *backend, const ruv_linear *group, int n_group, c
 void ruv_op_rms_norm(ruv_backend *backend, float *y, const float *x, const ruv_tensor *w, int64_t n, int64_t dim, float eps);
 /* y = (x - mean) / sqrt(var + eps) * w + b. In place allowed. */
 void ruv_op_layer_norm(ruv_backend *backend, float *y, const float *x, const ruv_tensor *w, const ruv_tensor *b, int64_t n,
-		       int64_t dim, float eps);
+                       int64_t dim, float eps);
 /* y = silu(gate) * up, elementwise over n_elements. In place on either allowed. */
 void ruv_op_swiglu(ruv_backend *backend, float *y, const float *gate, const float *up, int64_t n_elements);
 /* y += x */
 void ruv_op_add(ruv_backend *backend, float *y, const float *x, int64_t n_elements);
 
 typedef enum ruv_rope_kind {
-	RUV_ROPE_NEOX,	     /* pairs (i, i + n_rot/2): LFM2, Qwen */
+	RUV_ROPE_NEOX,       /* pairs (i, i + n_rot/2): LFM2, Qwen */
 	RUV_ROPE_INTERLEAVED /* pairs (2i, 2i + 1): Llama in GGUF */
 } ruv_rope_kind;
 
 typedef struct ruv_rope {
 	ruv_rope_kind kind;
-	int n_rot;		 /* rotated elements of a head, even, <= head_dim */
-	const float *frequency;	 /* host [n_rot / 2]: radians per position (theta, scaling and rope_freqs folded in) */
-	float magnitude;	 /* multiplies cos and sin (YaRN), else 1 */
+	int n_rot;              /* rotated elements of a head, even, <= head_dim */
+	const float *frequency; /* host [n_rot / 2]: radians per position (theta, scaling and rope_freqs folded in) */
+	float magnitude;        /* multiplies cos and sin (YaRN), else 1 */
 } ruv_rope;
 
 /* Rotates x[n, n_heads, head_dim] in place; positions: host [n]. */
@@ -109,25 +110,25 @@ typedef struct ruv_kv_layer {
 /* The rows of a batch that belong to one sequence; all arrays are host memory. */
 typedef struct ruv_batch_seq {
 	int first_row, n_rows; /* rows [first_row, first_row + n_rows) of the batch */
-	int position;	       /* of its first row in the sequence */
+	int position;          /* of its first row in the sequence */
 	const int32_t *pages;  /* page of tokens [64 i, 64 i + 64) of the sequence; covers position + n_rows tokens */
 	void *conv_state;      /* backend address of this sequence's state in this layer [2, dim]; see ruv_op_short_conv */
 } ruv_batch_seq;
 
 /* Stores k, v [n, n_kv_heads, head_dim] F32 at the positions of the sequences' rows. */
 void ruv_op_kv_write(ruv_backend *backend, const ruv_kv_layer *kv, const float *k, const float *v, const ruv_batch_seq *seqs,
-		     int n_seqs);
+                     int n_seqs);
 
 typedef struct ruv_attention {
-	int n_heads;	 /* a multiple of kv.n_kv_heads */
-	float scale;	 /* 1 / sqrt(head_dim) */
-	int window;	 /* sliding window in tokens, 0: none */
+	int n_heads;        /* a multiple of kv.n_kv_heads */
+	float scale;        /* 1 / sqrt(head_dim) */
+	int window;         /* sliding window in tokens, 0: none */
 	bool bidirectional; /* every row sees all position + n_rows tokens of its sequence */
 } ruv_attention;
 
 /* y, q: [n, n_heads, head_dim]. Row i at position p of its sequence sees tokens [max(0, p - window + 1), p]. */
 void ruv_op_attention(ruv_backend *backend, float *y, const float *q, const ruv_kv_layer *kv, const ruv_attention *attention,
-		      const ruv_batch_seq *seqs, int n_seqs);
+                      const ruv_batch_seq *seqs, int n_seqs);
 
 /* The gated short convolution of LFM2 on bcx [n, 3 dim] (B, C, X): g = B * X;
  *   causal:  y_t = C_t * (w0 g_{t-2} + w1 g_{t-1} + w2 g_t), the state of each sequence holds g of its last two tokens
@@ -135,7 +136,7 @@ void ruv_op_attention(ruv_backend *backend, float *y, const float *q, const ruv_
  *   centred: y_t = C_t * (w0 g_{t-1} + w1 g_t + w2 g_{t+1}), zero beyond the sequence's rows; conv_state is not used.
  * taps: F32 [dim rows of 3]. y: [n, dim]. */
 void ruv_op_short_conv(ruv_backend *backend, float *y, const float *bcx, const ruv_tensor *taps, int64_t dim, bool centred,
-		       const ruv_batch_seq *seqs, int n_seqs);
+                       const ruv_batch_seq *seqs, int n_seqs);
 
 /* y[i, :] = x[rows[i], :]; rows: host [n]. For the logits of only the rows that are needed. */
 void ruv_op_take_rows(ruv_backend *backend, float *y, const float *x, const int32_t *rows, int n, int64_t dim);

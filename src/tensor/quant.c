@@ -140,10 +140,10 @@ int ruv_dequantize_row(float *dst, ruv_dtype dtype, const void *src, int64_t n)
 		from_bf16(dst, src, n);
 		return RUV_OK;
 /* Blocks hold only bytes and 16-bit values, and files align tensors to 32 bytes; a block's own size is even. */
-#define ROW(id, type, fn)                                                                                                      \
-	case id:                                                                                                               \
-		for (int64_t i = 0; i < n / n_elements; i++)                                                                   \
-			fn(dst + i * n_elements, (const type *)src + i);                                                       \
+#define ROW(id, type, fn)                                                                                                          \
+	case id:                                                                                                                   \
+		for (int64_t i = 0; i < n / n_elements; i++)                                                                       \
+			fn(dst + i * n_elements, (const type *)src + i);                                                           \
 		return RUV_OK;
 		ROW(RUV_Q4_0, ruv_block_q4_0, from_q4_0)
 		ROW(RUV_Q4_1, ruv_block_q4_1, from_q4_1)

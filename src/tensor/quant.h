@@ -17,11 +17,11 @@ bool ruv_dtype_quantizable(int id);
 
 /* dst[n_rows rows of ruv_dtype_row_bytes(dtype, n_in)] = src[n_rows, n_in].
  *
- *   importance  [n_in] weights >= 0 of the columns (mean square of the activations that meet them), or NULL. Used by the block types
- *               of 6 bits and fewer.
+ *   importance  [n_in] weights >= 0 of the columns (mean square of the activations that meet them), or NULL. Used by the block
+ * types of 6 bits and fewer.
  *
- * RUV_EINVAL when n_in is not a multiple of the block, RUV_EUNSUPPORTED for a type that cannot be made, RUV_EFORMAT when src holds a
- * value that is not finite. */
+ * RUV_EINVAL when n_in is not a multiple of the block, RUV_EUNSUPPORTED for a type that cannot be made, RUV_EFORMAT when src holds
+ * a value that is not finite. */
 int ruv_quantize_rows(void *dst, ruv_dtype dtype, const float *src, int64_t n_rows, int64_t n_in, const float *importance);
 
 #endif

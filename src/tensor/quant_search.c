@@ -18,7 +18,6 @@
 #include "tensor/blocks.h"
 #include "tensor/half.h"
 
-
 typedef float vec __attribute__((vector_size(32)));
 typedef int32_t veci __attribute__((vector_size(32)));
 
@@ -26,7 +25,8 @@ enum { LANES = 8, MAX_N = 32 };
 
 #define INLINE static inline __attribute__((always_inline))
 /* The search is the cost of quantizing a model: build it twice, choose at load. */
-#if defined(__x86_64__) && defined(__gnu_linux__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__) && !defined(__clang__)
+#if defined(__x86_64__) && defined(__gnu_linux__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__) &&            \
+    !defined(__clang__)
 #define CLONES __attribute__((target_clones("avx2", "default")))
 #else
 #define CLONES
@@ -233,7 +233,8 @@ static uint16_t to_scale(float d)
 	return ruv_f32_to_f16(d > 65504.0f ? 65504.0f : d < -65504.0f ? -65504.0f : d);
 }
 
-/* w = importance * sqrt(2 mean(x^2) + x^2). Columns that never saw an activation keep a trace of weight, so that no fit divides by 0. */
+/* w = importance * sqrt(2 mean(x^2) + x^2). Columns that never saw an activation keep a trace of weight, so that no fit divides by
+ * 0. */
 static void weigh(float *w, const float *x, const float *importance, int n)
 {
 	float square = 0, sum = 0;
@@ -332,9 +333,10 @@ static int clamp_int(float v, int lo, int hi)
 	return c < (float)lo ? lo : c > (float)hi ? hi : (int)c;
 }
 
-/* Scale and min codes of the eight sub-blocks for super-scales d and dmin: the rounded ones and their neighbours, whichever is best.
- * Returns the weighted error of all 256. */
-INLINE float choose_scale_codes(const float *x, const float *w, const fit *fits, float d, float dmin, int n_max, int sc[8], int mn[8])
+/* Scale and min codes of the eight sub-blocks for super-scales d and dmin: the rounded ones and their neighbours, whichever is
+ * best. Returns the weighted error of all 256. */
+INLINE float choose_scale_codes(const float *x, const float *w, const fit *fits, float d, float dmin, int n_max, int sc[8],
+                                int mn[8])
 {
 	float error = 0;
 	for (int s = 0; s < 8; s++) {
@@ -413,7 +415,7 @@ CLONES static void quantize_k_affine(void *dst, int dtype, const float *x, const
 				sub += xs[j] * xs[j];
 			for (int j = 0; j < 32; j++)
 				ws[j] = importance ? importance[256 * i + 32 * s + j] * sqrtf(2 * square / 256 + xs[j] * xs[j])
-						   : sqrtf(sub / 32) + fabsf(xs[j]);
+				                   : sqrtf(sub / 32) + fabsf(xs[j]);
 			for (int j = 0; j < 32; j++)
 				sum += ws[j];
 			for (int j = 0; j < 32; j++)
@@ -542,7 +544,8 @@ CLONES static void quantize_q6_k(ruv_block_q6_k *b, const float *x, const float 
 				const uint8_t *q = c + 128 * h + l;
 				b[i].ql[64 * h + l] = (uint8_t)((q[0] & 15) | (q[64] & 15) << 4);
 				b[i].ql[64 * h + 32 + l] = (uint8_t)((q[32] & 15) | (q[96] & 15) << 4);
-				b[i].qh[32 * h + l] = (uint8_t)(q[0] >> 4 | (q[32] >> 4) << 2 | (q[64] >> 4) << 4 | (q[96] >> 4) << 6);
+				b[i].qh[32 * h + l] =
+				    (uint8_t)(q[0] >> 4 | (q[32] >> 4) << 2 | (q[64] >> 4) << 4 | (q[96] >> 4) << 6);
 			}
 	}
 }

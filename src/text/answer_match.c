@@ -28,7 +28,8 @@ static int lower_and_strip(ruv_buf *out, const char *text)
 		} else if (c < 0x80 ? !ispunct(c) : true) {
 			/* The Unicode spaces that Python's split() knows count as white space here too. */
 			utf8proc_category_t category = utf8proc_category(c);
-			if (category == UTF8PROC_CATEGORY_ZS || category == UTF8PROC_CATEGORY_ZL || category == UTF8PROC_CATEGORY_ZP)
+			if (category == UTF8PROC_CATEGORY_ZS || category == UTF8PROC_CATEGORY_ZL ||
+			    category == UTF8PROC_CATEGORY_ZP)
 				ruv_buf_putc(out, ' ');
 			else
 				ruv_buf_append(out, bytes, (size_t)utf8proc_encode_char(utf8proc_tolower(c), bytes));

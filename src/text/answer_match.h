@@ -1,14 +1,14 @@
 /* answer_match.h - how well a short answer matches the right ones, as the SQuAD evaluation counts it (Rajpurkar et al. 2016).
  *
- * Texts are compared after lower-casing, dropping ASCII punctuation and the words a, an, the, and splitting at white space. F1 is the
- * harmonic mean of precision and recall over the two bags of words; exact means equal after that. Threads: any. Layer: text. */
+ * Texts are compared after lower-casing, dropping ASCII punctuation and the words a, an, the, and splitting at white space. F1 is
+ * the harmonic mean of precision and recall over the two bags of words; exact means equal after that. Threads: any. Layer: text. */
 #ifndef RUV_TEXT_ANSWER_MATCH_H
 #define RUV_TEXT_ANSWER_MATCH_H
 
 #include "ruvllm/types.h"
 
 typedef struct ruv_answer_score {
-	double f1;  /* 0..1 */
+	double f1; /* 0..1 */
 	bool exact;
 } ruv_answer_score;
 

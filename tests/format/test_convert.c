@@ -1,4 +1,5 @@
-/* test_convert.c - Hugging Face directories become GGUF files with the right keys, names and bits, or are refused with the reason. */
+/* test_convert.c - Hugging Face directories become GGUF files with the right keys, names and bits, or are refused with the reason.
+ */
 #include "test.h"
 
 #include <math.h>
@@ -88,23 +89,22 @@ static bool key_bool(const ruv_gguf *g, const char *name)
 
 static void lfm2(void **state)
 {
-	static const char *const pairs[][2] = {
-	    {"token_embd.weight", "model.embed_tokens.weight"},
-	    {"token_embd_norm.weight", "model.embedding_norm.weight"},
-	    {"blk.0.attn_norm.weight", "model.layers.0.operator_norm.weight"},
-	    {"blk.0.ffn_norm.weight", "model.layers.0.ffn_norm.weight"},
-	    {"blk.2.ffn_gate.weight", "model.layers.2.feed_forward.w1.weight"},
-	    {"blk.2.ffn_down.weight", "model.layers.2.feed_forward.w2.weight"},
-	    {"blk.2.ffn_up.weight", "model.layers.2.feed_forward.w3.weight"},
-	    {"blk.0.shortconv.conv.weight", "model.layers.0.conv.conv.weight"},
-	    {"blk.0.shortconv.in_proj.weight", "model.layers.0.conv.in_proj.weight"},
-	    {"blk.0.shortconv.out_proj.weight", "model.layers.0.conv.out_proj.weight"},
-	    {"blk.1.attn_q.weight", "model.layers.1.self_attn.q_proj.weight"},
-	    {"blk.1.attn_k.weight", "model.layers.1.self_attn.k_proj.weight"},
-	    {"blk.1.attn_v.weight", "model.layers.1.self_attn.v_proj.weight"},
-	    {"blk.1.attn_output.weight", "model.layers.1.self_attn.out_proj.weight"},
-	    {"blk.1.attn_q_norm.weight", "model.layers.1.self_attn.q_layernorm.weight"},
-	    {"blk.1.attn_k_norm.weight", "model.layers.1.self_attn.k_layernorm.weight"}};
+	static const char *const pairs[][2] = {{"token_embd.weight", "model.embed_tokens.weight"},
+	                                       {"token_embd_norm.weight", "model.embedding_norm.weight"},
+	                                       {"blk.0.attn_norm.weight", "model.layers.0.operator_norm.weight"},
+	                                       {"blk.0.ffn_norm.weight", "model.layers.0.ffn_norm.weight"},
+	                                       {"blk.2.ffn_gate.weight", "model.layers.2.feed_forward.w1.weight"},
+	                                       {"blk.2.ffn_down.weight", "model.layers.2.feed_forward.w2.weight"},
+	                                       {"blk.2.ffn_up.weight", "model.layers.2.feed_forward.w3.weight"},
+	                                       {"blk.0.shortconv.conv.weight", "model.layers.0.conv.conv.weight"},
+	                                       {"blk.0.shortconv.in_proj.weight", "model.layers.0.conv.in_proj.weight"},
+	                                       {"blk.0.shortconv.out_proj.weight", "model.layers.0.conv.out_proj.weight"},
+	                                       {"blk.1.attn_q.weight", "model.layers.1.self_attn.q_proj.weight"},
+	                                       {"blk.1.attn_k.weight", "model.layers.1.self_attn.k_proj.weight"},
+	                                       {"blk.1.attn_v.weight", "model.layers.1.self_attn.v_proj.weight"},
+	                                       {"blk.1.attn_output.weight", "model.layers.1.self_attn.out_proj.weight"},
+	                                       {"blk.1.attn_q_norm.weight", "model.layers.1.self_attn.q_layernorm.weight"},
+	                                       {"blk.1.attn_k_norm.weight", "model.layers.1.self_attn.k_layernorm.weight"}};
 	ruv_gguf_array kv;
 	ruv_error err = {0};
 	tiny_hf hf;
@@ -211,7 +211,7 @@ static void qwen2_and_qwen3(void **state)
 	ruv_gguf_free(g);
 	json_object_set_new(hf.config, "tie_word_embeddings", json_true()); /* a second copy of the embedding is left out */
 	json_object_set_new(hf.config, "rope_scaling",
-			    json_pack("{s:s, s:f, s:i}", "type", "yarn", "factor", 4.0, "original_max_position_embeddings", 512));
+	                    json_pack("{s:s, s:f, s:i}", "type", "yarn", "factor", 4.0, "original_max_position_embeddings", 512));
 	g = convert(&hf, RUV_RECIPE_BF16);
 	assert_null(ruv_gguf_find_tensor(g, "output.weight"));
 	assert_true(key_is(g, "qwen2.rope.scaling.type", "yarn"));
@@ -245,7 +245,8 @@ static void llama_rows_go_to_interleaved_order(void **state)
 		for (int i = 0; i < half; i++)
 			for (int part = 0; part < 2; part++)
 				assert_memory_equal(out + (size_t)(head * TINY_HEAD_DIM + 2 * i + part) * TINY_HIDDEN,
-						    q->bits + (size_t)(head * TINY_HEAD_DIM + part * half + i) * TINY_HIDDEN, TINY_HIDDEN * 2);
+				                    q->bits + (size_t)(head * TINY_HEAD_DIM + part * half + i) * TINY_HIDDEN,
+				                    TINY_HIDDEN * 2);
 	same_bits(g, "blk.0.attn_v.weight", tiny_hf_find(&hf, "model.layers.0.self_attn.v_proj.weight"));
 
 	const ruv_gguf_tensor *freqs = ruv_gguf_find_tensor(g, "rope_freqs.weight");
@@ -308,16 +309,18 @@ static void the_tokenizer(void **state)
 	/* add_bos from the post-processor, several templates, a template file that goes first. */
 	json_object_del(hf.tokenizer_config, "add_bos_token");
 	json_object_set_new(hf.tokenizer, "post_processor",
-			    json_pack("{s:s, s:[{s:{s:s}}]}", "type", "TemplateProcessing", "single", "Sequence", "id", "A"));
-	json_object_set_new(hf.tokenizer_config, "chat_template",
-			    json_pack("[{s:s, s:s}, {s:s, s:s}]", "name", "default", "template", "D", "name", "tool_use", "template", "T"));
+	                    json_pack("{s:s, s:[{s:{s:s}}]}", "type", "TemplateProcessing", "single", "Sequence", "id", "A"));
+	json_object_set_new(
+	    hf.tokenizer_config, "chat_template",
+	    json_pack("[{s:s, s:s}, {s:s, s:s}]", "name", "default", "template", "D", "name", "tool_use", "template", "T"));
 	g = convert(&hf, RUV_RECIPE_BF16);
 	assert_false(key_bool(g, "tokenizer.ggml.add_bos_token"));
 	assert_true(key_is(g, "tokenizer.chat_template", "D"));
 	assert_true(key_is(g, "tokenizer.chat_template.tool_use", "T"));
 	ruv_gguf_free(g);
-	json_object_set_new(hf.tokenizer, "post_processor",
-			    json_pack("{s:s, s:[{s:{s:s}}]}", "type", "TemplateProcessing", "single", "SpecialToken", "id", "<|startoftext|>"));
+	json_object_set_new(
+	    hf.tokenizer, "post_processor",
+	    json_pack("{s:s, s:[{s:{s:s}}]}", "type", "TemplateProcessing", "single", "SpecialToken", "id", "<|startoftext|>"));
 	assert_ok(ruv_file_write(tiny_hf_path(&hf, "chat_template.jinja"), "J", 1, &err), err);
 	g = convert(&hf, RUV_RECIPE_BF16);
 	assert_true(key_bool(g, "tokenizer.ggml.add_bos_token"));
@@ -331,8 +334,8 @@ static void the_tokenizer(void **state)
 	assert_int_equal(json_dump_file(vocab, tiny_hf_path(&hf, "vocab.json"), 0), 0);
 	assert_ok(ruv_file_write(tiny_hf_path(&hf, "merges.txt"), "#version: 0.2\nh e\nl l\nll o\n", 28, &err), err);
 	json_object_set_new(hf.tokenizer_config, "added_tokens_decoder",
-			    json_pack("{s:{s:s, s:b}, s:{s:s, s:b}}", "0", "content", "<|pad|>", "special", 1, "264", "content", "<tool_call>",
-				      "special", 0));
+	                    json_pack("{s:{s:s, s:b}, s:{s:s, s:b}}", "0", "content", "<|pad|>", "special", 1, "264", "content",
+	                              "<tool_call>", "special", 0));
 	json_decref(hf.tokenizer);
 	hf.tokenizer = NULL;
 	g = convert(&hf, RUV_RECIPE_BF16);
@@ -353,10 +356,10 @@ static void what_cannot_be_converted_right_is_refused(void **state)
 	tiny_hf hf;
 	(void)state;
 
-#define CONFIG_CASE(family, key, value, code, what)                                                                            \
-	tiny_hf_init(&hf, family);                                                                                             \
-	json_object_set_new(hf.config, key, value);                                                                            \
-	refused(&hf, code, what);                                                                                              \
+#define CONFIG_CASE(family, key, value, code, what)                                                                                \
+	tiny_hf_init(&hf, family);                                                                                                 \
+	json_object_set_new(hf.config, key, value);                                                                                \
+	refused(&hf, code, what);                                                                                                  \
 	tiny_hf_release(&hf)
 	CONFIG_CASE("lfm2", "architectures", json_pack("[s]", "MambaForCausalLM"), RUV_EUNSUPPORTED, "MambaForCausalLM");
 	CONFIG_CASE("lfm2", "architectures", json_null(), RUV_EFORMAT, "architectures");
@@ -370,7 +373,8 @@ static void what_cannot_be_converted_right_is_refused(void **state)
 	CONFIG_CASE("lfm2", "quantization_config", json_object(), RUV_EUNSUPPORTED, "quantization_config");
 	CONFIG_CASE("qwen2", "hidden_act", json_string("gelu"), RUV_EUNSUPPORTED, "gelu");
 	CONFIG_CASE("qwen2", "use_sliding_window", json_true(), RUV_EUNSUPPORTED, "use_sliding_window");
-	CONFIG_CASE("qwen2", "rope_scaling", json_pack("{s:s, s:f}", "type", "dynamic", "factor", 2.0), RUV_EUNSUPPORTED, "dynamic");
+	CONFIG_CASE("qwen2", "rope_scaling", json_pack("{s:s, s:f}", "type", "dynamic", "factor", 2.0), RUV_EUNSUPPORTED,
+	            "dynamic");
 	CONFIG_CASE("llama", "attention_bias", json_true(), RUV_EUNSUPPORTED, "attention_bias");
 	CONFIG_CASE("llama", "vocab_size", json_integer(200), RUV_EFORMAT, "embed_tokens");
 
@@ -389,10 +393,10 @@ static void what_cannot_be_converted_right_is_refused(void **state)
 	tiny_hf_release(&hf);
 
 	/* Tokenizers. */
-#define TOKENIZER_CASE(path_a, key, value, code, what)                                                                         \
-	tiny_hf_init(&hf, "lfm2");                                                                                             \
-	json_object_set_new(path_a, key, value);                                                                               \
-	refused(&hf, code, what);                                                                                              \
+#define TOKENIZER_CASE(path_a, key, value, code, what)                                                                             \
+	tiny_hf_init(&hf, "lfm2");                                                                                                 \
+	json_object_set_new(path_a, key, value);                                                                                   \
+	refused(&hf, code, what);                                                                                                  \
 	tiny_hf_release(&hf)
 	json_t *split;
 	tiny_hf_init(&hf, "lfm2");
@@ -402,8 +406,10 @@ static void what_cannot_be_converted_right_is_refused(void **state)
 	tiny_hf_release(&hf);
 	TOKENIZER_CASE(json_object_get(hf.tokenizer, "model"), "type", json_string("Unigram"), RUV_EUNSUPPORTED, "Unigram");
 	TOKENIZER_CASE(json_object_get(hf.tokenizer, "model"), "byte_fallback", json_true(), RUV_EUNSUPPORTED, "byte_fallback");
-	TOKENIZER_CASE(json_object_get(json_object_get(hf.tokenizer, "model"), "vocab"), "beyond", json_integer(300), RUV_EFORMAT, "beyond");
-	TOKENIZER_CASE(json_object_get(json_object_get(hf.tokenizer, "model"), "vocab"), "second", json_integer(7), RUV_EFORMAT, "second");
+	TOKENIZER_CASE(json_object_get(json_object_get(hf.tokenizer, "model"), "vocab"), "beyond", json_integer(300), RUV_EFORMAT,
+	               "beyond");
+	TOKENIZER_CASE(json_object_get(json_object_get(hf.tokenizer, "model"), "vocab"), "second", json_integer(7), RUV_EFORMAT,
+	               "second");
 	TOKENIZER_CASE(json_object_get(hf.tokenizer, "model"), "merges", json_pack("[s]", "one two three"), RUV_EFORMAT, "merge 0");
 	TOKENIZER_CASE(hf.tokenizer, "normalizer", json_pack("{s:s}", "type", "Lowercase"), RUV_EUNSUPPORTED, "Lowercase");
 	TOKENIZER_CASE(hf.tokenizer, "pre_tokenizer", json_pack("{s:s}", "type", "Metaspace"), RUV_EUNSUPPORTED, "Metaspace");

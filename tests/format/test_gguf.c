@@ -451,7 +451,7 @@ static void every_cut_of_a_file_is_refused(void **state)
 	write_sample(path("a.gguf"), false, 0, 1);
 	assert_ok(ruv_file_read(&bytes, &n, path("a.gguf"), 1 << 20, &err), err);
 	for (size_t cut = 0; cut + 28 < n; cut++) { /* the last 28 bytes are padding that may be missing */
-		char *part = malloc(cut + 1); /* exact, so that a read behind the end shows */
+		char *part = malloc(cut + 1);       /* exact, so that a read behind the end shows */
 		memcpy(part, bytes, cut);
 		err.message[0] = '\0';
 		if (ruv_gguf_open_memory(&g, part, cut, 0, &err) == RUV_OK)
@@ -488,10 +488,10 @@ static void the_writer_refuses_what_it_could_not_read(void **state)
 		int64_t ne0, ne1;
 		const char *what;
 	} bad[] = {{"", RUV_F32, 1, 4, 1, "1 to 63"},
-		   {"0123456789012345678901234567890123456789012345678901234567890123", RUV_F32, 1, 4, 1, "1 to 63"},
-		   {"rows", RUV_Q4_K, 1, 128, 1, "rows"},
-		   {"zero", RUV_F32, 2, 4, 0, "zero"},
-		   {"dims", RUV_F32, 5, 4, 1, "dims"}};
+	           {"0123456789012345678901234567890123456789012345678901234567890123", RUV_F32, 1, 4, 1, "1 to 63"},
+	           {"rows", RUV_Q4_K, 1, 128, 1, "rows"},
+	           {"zero", RUV_F32, 2, 4, 0, "zero"},
+	           {"dims", RUV_F32, 5, 4, 1, "dims"}};
 	ruv_error err = {0};
 	(void)state;
 
@@ -521,9 +521,12 @@ static void the_writer_refuses_what_it_could_not_read(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    cmocka_unit_test(what_is_written_is_read_back),	      cmocka_unit_test(keys_of_another_type_or_missing_are_named),
-	    cmocka_unit_test(a_split_set_is_one_model),		      cmocka_unit_test(what_does_not_hold_is_refused),
-	    cmocka_unit_test(every_cut_of_a_file_is_refused),	      cmocka_unit_test(unknown_types_pass_for_inspection),
+	    cmocka_unit_test(what_is_written_is_read_back),
+	    cmocka_unit_test(keys_of_another_type_or_missing_are_named),
+	    cmocka_unit_test(a_split_set_is_one_model),
+	    cmocka_unit_test(what_does_not_hold_is_refused),
+	    cmocka_unit_test(every_cut_of_a_file_is_refused),
+	    cmocka_unit_test(unknown_types_pass_for_inspection),
 	    cmocka_unit_test(the_writer_refuses_what_it_could_not_read),
 	};
 	return cmocka_run_group_tests_name("gguf", tests, make_dir, remove_dir);

@@ -12,13 +12,15 @@
 #include "tensor/quant.h"
 #include "tiny_hf.h"
 
-static ruv_dtype type_of(ruv_recipe recipe, int n_layers, int n_attention, bool tied, const char *name, int64_t ne0, int64_t ne1, int i_attention)
+static ruv_dtype type_of(ruv_recipe recipe, int n_layers, int n_attention, bool tied, const char *name, int64_t ne0, int64_t ne1,
+                         int i_attention)
 {
 	const ruv_recipe_model model = {.n_layers = n_layers, .n_attention = n_attention, .tied = tied};
 	return ruv_recipe_dtype(recipe, &model, name, ne1 > 1 ? 2 : 1, (int64_t[]){ne0, ne1, 1, 1}, i_attention, false, NULL);
 }
 
-static ruv_dtype layer_type(ruv_recipe recipe, int n_layers, int n_attention, int layer, const char *rest, int64_t ne0, int i_attention)
+static ruv_dtype layer_type(ruv_recipe recipe, int n_layers, int n_attention, int layer, const char *rest, int64_t ne0,
+                            int i_attention)
 {
 	char name[64];
 	snprintf(name, sizeof name, "blk.%d.%s", layer, rest);
@@ -26,7 +28,8 @@ static ruv_dtype layer_type(ruv_recipe recipe, int n_layers, int n_attention, in
 }
 
 /* Does exactly the set of layers (ended by -1) get `more`? */
-static void layers_with(ruv_recipe recipe, int n_layers, const char *rest, int64_t ne0, ruv_dtype usual, ruv_dtype more, const int *set)
+static void layers_with(ruv_recipe recipe, int n_layers, const char *rest, int64_t ne0, ruv_dtype usual, ruv_dtype more,
+                        const int *set)
 {
 	for (int i = 0; i < n_layers; i++) {
 		bool in = false;
@@ -48,17 +51,23 @@ static void k_recipes_promote_the_layers_of_the_rule(void **state)
 	layers_with(RUV_RECIPE_MIXED, 16, "ffn_down.weight", 4608, RUV_Q4_K, RUV_Q6_K, ffn_down_16);
 	/* LFM2's six attention layers: attn_v is counted among them. Layers 8 and 14 are numbers 2 and 5. */
 	for (int i = 0; i < 6; i++)
-		assert_int_equal(layer_type(RUV_RECIPE_Q4_K_M, 16, 6, 2 + 2 * i, "attn_v.weight", 1024, i), i == 2 || i == 5 ? RUV_Q6_K : RUV_Q4_K);
+		assert_int_equal(layer_type(RUV_RECIPE_Q4_K_M, 16, 6, 2 + 2 * i, "attn_v.weight", 1024, i),
+		                 i == 2 || i == 5 ? RUV_Q6_K : RUV_Q4_K);
 	/* Everything else keeps the recipe's type. */
-	static const char *const plain[] = {"attn_q.weight", "attn_k.weight", "attn_output.weight", "ffn_up.weight", "ffn_gate.weight",
-					    "shortconv.in_proj.weight", "shortconv.out_proj.weight"};
+	static const char *const plain[] = {"attn_q.weight",
+	                                    "attn_k.weight",
+	                                    "attn_output.weight",
+	                                    "ffn_up.weight",
+	                                    "ffn_gate.weight",
+	                                    "shortconv.in_proj.weight",
+	                                    "shortconv.out_proj.weight"};
 	for (size_t i = 0; i < sizeof plain / sizeof *plain; i++) {
 		assert_int_equal(layer_type(RUV_RECIPE_Q4_K_M, 16, 6, 0, plain[i], 1024, 0), RUV_Q4_K);
 		assert_int_equal(layer_type(RUV_RECIPE_Q5_K_M, 16, 6, 0, plain[i], 1024, 0), RUV_Q5_K);
 		assert_int_equal(layer_type(RUV_RECIPE_Q6_K, 16, 6, 0, plain[i], 1024, 0), RUV_Q6_K);
 		assert_int_equal(layer_type(RUV_RECIPE_Q8_0, 16, 6, 0, plain[i], 1024, 0), RUV_Q8_0);
 		assert_int_equal(layer_type(RUV_RECIPE_MIXED, 16, 6, 0, plain[i], 1024, 0),
-				 strncmp(plain[i], "ffn_", 4) ? RUV_F16 : RUV_Q4_K);
+		                 strncmp(plain[i], "ffn_", 4) ? RUV_F16 : RUV_Q4_K);
 	}
 }
 
@@ -107,15 +116,25 @@ static void rows_of_other_lengths_fall_back(void **state)
 	ruv_recipe_dtype(RUV_RECIPE_Q4_K_M, &model, "blk.5.ffn_down.weight", 2, (int64_t[]){4864, 896, 1, 1}, 5, false, &fallback);
 	assert_false(fallback);
 	/* With an importance matrix Q4_0 keeps more of the first ffn_down. */
-	assert_int_equal(ruv_recipe_dtype(RUV_RECIPE_Q4_0, &model, "blk.2.ffn_down.weight", 2, (int64_t[]){4864, 896, 1, 1}, 2, true, NULL), RUV_Q4_1);
-	assert_int_equal(ruv_recipe_dtype(RUV_RECIPE_Q4_0, &model, "blk.3.ffn_down.weight", 2, (int64_t[]){4864, 896, 1, 1}, 3, true, NULL), RUV_Q4_0);
+	assert_int_equal(
+	    ruv_recipe_dtype(RUV_RECIPE_Q4_0, &model, "blk.2.ffn_down.weight", 2, (int64_t[]){4864, 896, 1, 1}, 2, true, NULL),
+	    RUV_Q4_1);
+	assert_int_equal(
+	    ruv_recipe_dtype(RUV_RECIPE_Q4_0, &model, "blk.3.ffn_down.weight", 2, (int64_t[]){4864, 896, 1, 1}, 3, true, NULL),
+	    RUV_Q4_0);
 
 	/* --embedding: the tied embedding alone, and never the encoder's projection */
 	const ruv_recipe five = RUV_RECIPE_Q5_K_M;
 	const ruv_recipe_model small = {.n_layers = 12, .n_attention = 6, .tied = true, .head = &five};
-	assert_int_equal(ruv_recipe_dtype(RUV_RECIPE_Q4_K_M, &small, "token_embd.weight", 2, (int64_t[]){512, 16384, 1, 1}, 0, false, NULL), RUV_Q5_K);
-	assert_int_equal(ruv_recipe_dtype(RUV_RECIPE_Q4_K_M, &small, "embedding_proj.weight", 2, (int64_t[]){512, 384, 1, 1}, 0, false, NULL), RUV_Q6_K);
-	assert_int_equal(ruv_recipe_dtype(RUV_RECIPE_Q4_K_M, &small, "blk.1.ffn_up.weight", 2, (int64_t[]){512, 1280, 1, 1}, 0, false, NULL), RUV_Q4_K);
+	assert_int_equal(
+	    ruv_recipe_dtype(RUV_RECIPE_Q4_K_M, &small, "token_embd.weight", 2, (int64_t[]){512, 16384, 1, 1}, 0, false, NULL),
+	    RUV_Q5_K);
+	assert_int_equal(
+	    ruv_recipe_dtype(RUV_RECIPE_Q4_K_M, &small, "embedding_proj.weight", 2, (int64_t[]){512, 384, 1, 1}, 0, false, NULL),
+	    RUV_Q6_K);
+	assert_int_equal(
+	    ruv_recipe_dtype(RUV_RECIPE_Q4_K_M, &small, "blk.1.ffn_up.weight", 2, (int64_t[]){512, 1280, 1, 1}, 0, false, NULL),
+	    RUV_Q4_K);
 }
 
 /* ---- whole files ---- */
@@ -168,8 +187,8 @@ static int n_files(void)
 
 static void a_quantized_file_holds_what_the_kernels_make(void **state)
 {
-	static const ruv_recipe all[] = {RUV_RECIPE_F16, RUV_RECIPE_BF16, RUV_RECIPE_Q8_0, RUV_RECIPE_Q6_K, RUV_RECIPE_Q5_K_M,
-					 RUV_RECIPE_Q4_K_M, RUV_RECIPE_Q4_0, RUV_RECIPE_MIXED};
+	static const ruv_recipe all[] = {RUV_RECIPE_F16,    RUV_RECIPE_BF16,   RUV_RECIPE_Q8_0, RUV_RECIPE_Q6_K,
+	                                 RUV_RECIPE_Q5_K_M, RUV_RECIPE_Q4_K_M, RUV_RECIPE_Q4_0, RUV_RECIPE_MIXED};
 	ruv_pool *pool;
 	ruv_error err = {0};
 	(void)state;
@@ -211,7 +230,8 @@ static void a_quantized_file_holds_what_the_kernels_make(void **state)
 		assert_true(ruv_gguf_str_is(recipe, ruv_recipe_name(all[r])));
 		/* Keys of the source stay. */
 		assert_non_null(ruv_gguf_find_key(to, "tokenizer.ggml.tokens"));
-		assert_int_equal(ruv_gguf_find_key(to, "general.quantization_version") != NULL, all[r] != RUV_RECIPE_F16 && all[r] != RUV_RECIPE_BF16);
+		assert_int_equal(ruv_gguf_find_key(to, "general.quantization_version") != NULL,
+		                 all[r] != RUV_RECIPE_F16 && all[r] != RUV_RECIPE_BF16);
 		ruv_gguf_free(from);
 		ruv_gguf_free(to);
 	}

@@ -54,9 +54,10 @@ static void one_file_is_read(void **state)
 	(void)state;
 
 	write_file("one.safetensors",
-		   "{\"__metadata__\":{\"format\":\"pt\"},\"b\":{\"dtype\":\"F32\",\"shape\":[2,1],\"data_offsets\":[6,14]},"
-		   "\"a.weight\":{\"dtype\":\"BF16\",\"shape\":[3],\"data_offsets\":[0,6]},\"ids\":{\"dtype\":\"I64\",\"shape\":[],\"data_offsets\":[14,22]}}   ",
-		   22);
+	           "{\"__metadata__\":{\"format\":\"pt\"},\"b\":{\"dtype\":\"F32\",\"shape\":[2,1],\"data_offsets\":[6,14]},"
+	           "\"a.weight\":{\"dtype\":\"BF16\",\"shape\":[3],\"data_offsets\":[0,6]},\"ids\":{\"dtype\":\"I64\",\"shape\":[],"
+	           "\"data_offsets\":[14,22]}}   ",
+	           22);
 	assert_ok(ruv_safetensors_open(&st, path("one.safetensors"), &err), err);
 	assert_int_equal(ruv_safetensors_n_tensors(st), 3);
 	assert_string_equal(ruv_safetensors_at(st, 0)->name, "a.weight");
@@ -76,12 +77,16 @@ static void one_file_is_read(void **state)
 
 static void shards_are_one_model(void **state)
 {
-	static const char index[] = "{\"metadata\":{},\"weight_map\":{\"a\":\"s1.safetensors\",\"b\":\"s2.safetensors\",\"c\":\"s1.safetensors\"}}";
+	static const char index[] =
+	    "{\"metadata\":{},\"weight_map\":{\"a\":\"s1.safetensors\",\"b\":\"s2.safetensors\",\"c\":\"s1.safetensors\"}}";
 	ruv_safetensors *st = NULL;
 	ruv_error err = {0};
 	(void)state;
 
-	write_file("s1.safetensors", "{\"a\":{\"dtype\":\"F16\",\"shape\":[2],\"data_offsets\":[0,4]},\"c\":{\"dtype\":\"F16\",\"shape\":[1],\"data_offsets\":[4,6]}}", 6);
+	write_file("s1.safetensors",
+	           "{\"a\":{\"dtype\":\"F16\",\"shape\":[2],\"data_offsets\":[0,4]},\"c\":{\"dtype\":\"F16\",\"shape\":[1],\"data_"
+	           "offsets\":[4,6]}}",
+	           6);
 	write_file("s2.safetensors", "{\"b\":{\"dtype\":\"F16\",\"shape\":[2],\"data_offsets\":[0,4]}}", 4);
 	assert_ok(ruv_file_write(path("model.safetensors.index.json"), index, strlen(index), &err), err);
 	assert_ok(ruv_safetensors_open(&st, dir, &err), err);
@@ -92,11 +97,11 @@ static void shards_are_one_model(void **state)
 	static const struct {
 		const char *index, *what;
 	} bad[] = {{"{\"weight_map\":{\"a\":\"s1.safetensors\",\"b\":\"s2.safetensors\"}}", "3 tensors"},
-		   {"{\"weight_map\":{\"a\":\"s1.safetensors\",\"b\":\"s1.safetensors\",\"c\":\"s1.safetensors\"}}", "'b'"},
-		   {"{\"weight_map\":{\"a\":\"../s1.safetensors\"}}", "'a'"},
-		   {"{\"weight_map\":{\"a\":\"none.safetensors\"}}", "none.safetensors"},
-		   {"{\"weight_map\":[]}", "weight_map"},
-		   {"{\"weight_map\":{", "JSON"}};
+	           {"{\"weight_map\":{\"a\":\"s1.safetensors\",\"b\":\"s1.safetensors\",\"c\":\"s1.safetensors\"}}", "'b'"},
+	           {"{\"weight_map\":{\"a\":\"../s1.safetensors\"}}", "'a'"},
+	           {"{\"weight_map\":{\"a\":\"none.safetensors\"}}", "none.safetensors"},
+	           {"{\"weight_map\":[]}", "weight_map"},
+	           {"{\"weight_map\":{", "JSON"}};
 	for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
 		assert_ok(ruv_file_write(path("model.safetensors.index.json"), bad[i].index, strlen(bad[i].index), &err), err);
 		assert_int_not_equal(ruv_safetensors_open(&st, dir, &err), RUV_OK);
@@ -128,8 +133,12 @@ static void what_does_not_hold_is_refused(void **state)
 	    {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[-8,0]}}", 8, "data_offsets"},
 	    {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[4,12]}}", 12, "'a'"},
 	    {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}}", 12, "behind the last"},
-	    {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]},\"b\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[4,12]}}", 12, "overlaps"},
-	    {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]},\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[8,16]}}", 16, "JSON"},
+	    {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]},\"b\":{\"dtype\":\"F32\",\"shape\":[2],\"data_"
+	     "offsets\":[4,12]}}",
+	     12, "overlaps"},
+	    {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]},\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_"
+	     "offsets\":[8,16]}}",
+	     16, "JSON"},
 	    {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1,1,1,1,1,1,1,1,2],\"data_offsets\":[0,8]}}", 8, "9 dimensions"},
 	};
 	ruv_safetensors *st = NULL;

@@ -64,8 +64,8 @@ static void add_tokenizer(tiny_hf *hf, const char *regex, bool ignore_merges)
 
 	for (int i = 0; i < 5; i++) {
 		json_object_set_new(vocab, specials[i], json_integer(i));
-		json_array_append_new(added, json_pack("{s:i, s:s, s:b, s:b, s:b, s:b, s:b}", "id", i, "content", specials[i], "single_word", 0,
-						       "lstrip", 0, "rstrip", 0, "normalized", 0, "special", 1));
+		json_array_append_new(added, json_pack("{s:i, s:s, s:b, s:b, s:b, s:b, s:b}", "id", i, "content", specials[i],
+		                                       "single_word", 0, "lstrip", 0, "rstrip", 0, "normalized", 0, "special", 1));
 	}
 	for (int b = 0; b < 256; b++) {
 		tiny_byte_letter(b, text);
@@ -79,14 +79,15 @@ static void add_tokenizer(tiny_hf *hf, const char *regex, bool ignore_merges)
 	json_array_append_new(merges, json_pack("[s, s]", "ll", "o"));
 	json_array_append_new(added, json_pack("{s:i, s:s, s:b}", "id", 264, "content", "<tool_call>", "special", 0));
 
-	hf->tokenizer = json_pack("{s:s, s:o, s:n, s:{s:s, s:[{s:s, s:{s:s}, s:s, s:b}, {s:s, s:b, s:b}]}, s:n, s:{s:s, s:b, s:o, s:o}}", "version",
-				  "1.0", "added_tokens", added, "normalizer", "pre_tokenizer", "type", "Sequence", "pretokenizers", "type", "Split",
-				  "pattern", "Regex", regex, "behavior", "Isolated", "invert", 0, "type", "ByteLevel", "add_prefix_space", 0,
-				  "use_regex", 0, "post_processor", "model", "type", "BPE", "ignore_merges", ignore_merges, "vocab", vocab,
-				  "merges", merges);
+	hf->tokenizer = json_pack(
+	    "{s:s, s:o, s:n, s:{s:s, s:[{s:s, s:{s:s}, s:s, s:b}, {s:s, s:b, s:b}]}, s:n, s:{s:s, s:b, s:o, s:o}}", "version",
+	    "1.0", "added_tokens", added, "normalizer", "pre_tokenizer", "type", "Sequence", "pretokenizers", "type", "Split",
+	    "pattern", "Regex", regex, "behavior", "Isolated", "invert", 0, "type", "ByteLevel", "add_prefix_space", 0, "use_regex",
+	    0, "post_processor", "model", "type", "BPE", "ignore_merges", ignore_merges, "vocab", vocab, "merges", merges);
 	assert_non_null(hf->tokenizer);
-	hf->tokenizer_config = json_pack("{s:b, s:s, s:s, s:{s:s}, s:s}", "add_bos_token", 1, "bos_token", "<|startoftext|>", "eos_token",
-					 "<|im_end|>", "pad_token", "content", "<|pad|>", "chat_template", "{{ bos_token }}hi");
+	hf->tokenizer_config =
+	    json_pack("{s:b, s:s, s:s, s:{s:s}, s:s}", "add_bos_token", 1, "bos_token", "<|startoftext|>", "eos_token",
+	              "<|im_end|>", "pad_token", "content", "<|pad|>", "chat_template", "{{ bos_token }}hi");
 	assert_non_null(hf->tokenizer_config);
 }
 
@@ -94,13 +95,14 @@ static void add_lfm2(tiny_hf *hf, bool encoder)
 {
 	const int d = TINY_HIDDEN, q = TINY_HEADS * TINY_HEAD_DIM, kv = TINY_KV * TINY_HEAD_DIM;
 	/* int(2 * 140 / 3) = 93, rounded up to a multiple of 32: 96 */
-	hf->config = json_pack("{s:[s], s:b, s:f, s:i, s:i, s:i, s:b, s:i, s:i, s:i, s:[s,s,s], s:i, s:f, s:i, s:i, s:i, s:{s:f, s:s}, s:b, s:i}",
-			       "architectures", encoder ? "Lfm2BidirectionalModel" : "Lfm2ForCausalLM", "block_auto_adjust_ff_dim", 1,
-			       "block_ffn_dim_multiplier", 1.0, "block_multiple_of", 32, "bos_token_id", 1, "conv_L_cache", 3, "conv_bias", 0,
-			       "eos_token_id", 4, "hidden_size", d, "block_ff_dim", 140, "layer_types", "conv", "full_attention", "conv",
-			       "max_position_embeddings", 512, "norm_eps", 1e-5, "num_attention_heads", TINY_HEADS, "num_hidden_layers",
-			       TINY_LAYERS, "num_key_value_heads", TINY_KV, "rope_parameters", "rope_theta", 1e6, "rope_type", "default",
-			       "tie_word_embeddings", 1, "vocab_size", TINY_VOCAB);
+	hf->config = json_pack(
+	    "{s:[s], s:b, s:f, s:i, s:i, s:i, s:b, s:i, s:i, s:i, s:[s,s,s], s:i, s:f, s:i, s:i, s:i, s:{s:f, s:s}, s:b, s:i}",
+	    "architectures", encoder ? "Lfm2BidirectionalModel" : "Lfm2ForCausalLM", "block_auto_adjust_ff_dim", 1,
+	    "block_ffn_dim_multiplier", 1.0, "block_multiple_of", 32, "bos_token_id", 1, "conv_L_cache", 3, "conv_bias", 0,
+	    "eos_token_id", 4, "hidden_size", d, "block_ff_dim", 140, "layer_types", "conv", "full_attention", "conv",
+	    "max_position_embeddings", 512, "norm_eps", 1e-5, "num_attention_heads", TINY_HEADS, "num_hidden_layers", TINY_LAYERS,
+	    "num_key_value_heads", TINY_KV, "rope_parameters", "rope_theta", 1e6, "rope_type", "default", "tie_word_embeddings", 1,
+	    "vocab_size", TINY_VOCAB);
 	assert_non_null(hf->config);
 	tiny_hf_add(hf, "model.embed_tokens.weight", 2, TINY_VOCAB, d, 0);
 	tiny_hf_add(hf, "model.embedding_norm.weight", 1, d, 0, 0);
@@ -125,8 +127,8 @@ static void add_lfm2(tiny_hf *hf, bool encoder)
 	}
 	if (encoder) {
 		json_object_set_new(hf->config, "ruvllm_embed",
-				    json_pack("{s:i, s:s, s:s, s:s}", "dimension", 48, "pooling", "mean", "query_prefix", "query: ",
-					      "passage_prefix", "passage: "));
+		                    json_pack("{s:i, s:s, s:s, s:s}", "dimension", 48, "pooling", "mean", "query_prefix",
+		                              "query: ", "passage_prefix", "passage: "));
 		tiny_hf_add(hf, "embedding_proj.weight", 2, 48, d, 0);
 		tiny_hf_add(hf, "embedding_proj.bias", 1, 48, 0, 0);
 		tiny_hf_add(hf, "embedding_layer_norm.weight", 1, 48, 0, 0);
@@ -140,15 +142,18 @@ static void add_llama_like(tiny_hf *hf, const char *family)
 	const int d = TINY_HIDDEN, q = TINY_HEADS * TINY_HEAD_DIM, kv = TINY_KV * TINY_HEAD_DIM;
 
 	hf->config = json_pack("{s:[s], s:s, s:i, s:i, s:i, s:i, s:i, s:i, s:f, s:f, s:b, s:i}", "architectures",
-			       qwen2 ? "Qwen2ForCausalLM" : qwen3 ? "Qwen3ForCausalLM" : "LlamaForCausalLM", "hidden_act", "silu", "hidden_size", d,
-			       "intermediate_size", TINY_FF, "max_position_embeddings", 512, "num_attention_heads", TINY_HEADS,
-			       "num_hidden_layers", TINY_LAYERS, "num_key_value_heads", TINY_KV, "rms_norm_eps", 1e-6, "rope_theta", 5e5,
-			       "tie_word_embeddings", 0, "vocab_size", TINY_VOCAB);
+	                       qwen2   ? "Qwen2ForCausalLM"
+	                       : qwen3 ? "Qwen3ForCausalLM"
+	                               : "LlamaForCausalLM",
+	                       "hidden_act", "silu", "hidden_size", d, "intermediate_size", TINY_FF, "max_position_embeddings", 512,
+	                       "num_attention_heads", TINY_HEADS, "num_hidden_layers", TINY_LAYERS, "num_key_value_heads", TINY_KV,
+	                       "rms_norm_eps", 1e-6, "rope_theta", 5e5, "tie_word_embeddings", 0, "vocab_size", TINY_VOCAB);
 	assert_non_null(hf->config);
 	if (!strcmp(family, "llama"))
 		json_object_set_new(hf->config, "rope_scaling",
-				    json_pack("{s:f, s:f, s:f, s:i, s:s}", "factor", 8.0, "low_freq_factor", 1.0, "high_freq_factor", 4.0,
-					      "original_max_position_embeddings", 8192, "rope_type", "llama3"));
+		                    json_pack("{s:f, s:f, s:f, s:i, s:s}", "factor", 8.0, "low_freq_factor", 1.0,
+		                              "high_freq_factor", 4.0, "original_max_position_embeddings", 8192, "rope_type",
+		                              "llama3"));
 	if (qwen3)
 		json_object_set_new(hf->config, "head_dim", json_integer(TINY_HEAD_DIM));
 	tiny_hf_add(hf, "model.embed_tokens.weight", 2, TINY_VOCAB, d, 0);
@@ -221,8 +226,9 @@ void tiny_hf_write(const tiny_hf *hf)
 		json_t *shape = json_array();
 		for (int d = 0; d < t->n_dims; d++)
 			json_array_append_new(shape, json_integer(t->shape[d]));
-		json_object_set_new(header, t->name, json_pack("{s:s, s:o, s:[I, I]}", "dtype", "BF16", "shape", shape, "data_offsets",
-							       (json_int_t)offset, (json_int_t)(offset + 2 * t->n)));
+		json_object_set_new(header, t->name,
+		                    json_pack("{s:s, s:o, s:[I, I]}", "dtype", "BF16", "shape", shape, "data_offsets",
+		                              (json_int_t)offset, (json_int_t)(offset + 2 * t->n)));
 		offset += 2 * t->n;
 	}
 	char *text = json_dumps(header, JSON_COMPACT);

@@ -24,7 +24,8 @@ typedef struct tiny_hf {
 	int n_tensors;
 } tiny_hf;
 
-/* family: "lfm2", "encoder" (LFM2, bidirectional, with projection), "qwen2", "qwen3", "llama". Layers of LFM2: conv, attention, conv. */
+/* family: "lfm2", "encoder" (LFM2, bidirectional, with projection), "qwen2", "qwen3", "llama". Layers of LFM2: conv, attention,
+ * conv. */
 void tiny_hf_init(tiny_hf *hf, const char *family);
 /* Writes everything; a NULL JSON part is left out. Call again after a change. */
 void tiny_hf_write(const tiny_hf *hf);

@@ -210,7 +210,8 @@ int fuzz_model(const uint8_t *data, size_t n, ruv_error *err)
 	ruv_model_get_info(model, &info);
 	if (info.has_tokenizer) {
 		char *text = NULL;
-		if (!ruv_model_tokenize(model, "Hello <|im_end|> 12 \xc3\xa9", 22, RUV_TOKENIZE_BOS | RUV_TOKENIZE_SPECIAL, &tokens, NULL))
+		if (!ruv_model_tokenize(model, "Hello <|im_end|> 12 \xc3\xa9", 22, RUV_TOKENIZE_BOS | RUV_TOKENIZE_SPECIAL, &tokens,
+		                        NULL))
 			ruv_model_detokenize(model, tokens.ids, tokens.n, true, &text, NULL);
 		free(text);
 	}
@@ -439,14 +440,15 @@ static int render(const char *source, size_t n, const ruv_chat_input *input, ruv
 		size_t end = 0;
 		touch(prompt.text, prompt.n_bytes + 1);
 		for (size_t i = 0; i < prompt.n_trusted; i++) {
-			if (prompt.trusted[i].begin < end || prompt.trusted[i].end <= prompt.trusted[i].begin || prompt.trusted[i].end > prompt.n_bytes)
+			if (prompt.trusted[i].begin < end || prompt.trusted[i].end <= prompt.trusted[i].begin ||
+			    prompt.trusted[i].end > prompt.n_bytes)
 				broken("template", "spans out of order", prompt.text);
 			end = prompt.trusted[i].end;
 		}
 		/* Nothing of a message may be trusted. */
 		for (size_t i = 0; i < prompt.n_trusted; i++)
-			if (memmem(prompt.text + prompt.trusted[i].begin, prompt.trusted[i].end - prompt.trusted[i].begin, UNTRUSTED,
-				   strlen(UNTRUSTED)) &&
+			if (memmem(prompt.text + prompt.trusted[i].begin, prompt.trusted[i].end - prompt.trusted[i].begin,
+			           UNTRUSTED, strlen(UNTRUSTED)) &&
 			    !memmem(source, n, "7q!", 3))
 				broken("template", "a message's text is trusted", prompt.text);
 		ruv_chat_prompt_release(&prompt);
@@ -459,28 +461,39 @@ int fuzz_template(const uint8_t *data, size_t n, ruv_error *err)
 {
 	static json_t *tools, *calls;
 	if (!tools) {
-		tools = json_loads("[{\"type\":\"function\",\"function\":{\"name\":\"find\",\"description\":\"d\",\"parameters\":{\"type\":\"object\","
-				   "\"properties\":{\"q\":{\"type\":\"string\"}}}}}]", 0, NULL);
-		calls = json_loads("[{\"id\":\"1\",\"type\":\"function\",\"function\":{\"name\":\"find\",\"arguments\":{\"q\":\"x\",\"n\":[1,2.5,null]}}}]", 0,
-				   NULL);
+		tools = json_loads("[{\"type\":\"function\",\"function\":{\"name\":\"find\",\"description\":\"d\",\"parameters\":{"
+		                   "\"type\":\"object\","
+		                   "\"properties\":{\"q\":{\"type\":\"string\"}}}}}]",
+		                   0, NULL);
+		calls = json_loads("[{\"id\":\"1\",\"type\":\"function\",\"function\":{\"name\":\"find\",\"arguments\":{\"q\":"
+		                   "\"x\",\"n\":[1,2.5,null]}}}]",
+		                   0, NULL);
 	}
 	const ruv_chat_message messages[] = {{.role = "system", .content = "Be brief."},
-					     {.role = "user", .content = UNTRUSTED " <|im_end|> {{ x }} \xc3\xa9"},
-					     {.role = "assistant", .thinking = "hm", .tool_calls = calls},
-					     {.role = "tool", .content = "{\"a\": 1}", .tool_call_id = "1", .name = "find"},
-					     {.role = "user", .content = "Bye"}};
-	const ruv_chat_input input = {.messages = messages, .n_messages = 5, .tools = tools, .add_generation_prompt = true,
-				      .bos_token = "<s>", .eos_token = "</s>", .now_s = 1700000000, .max_bytes = 1 << 20};
+	                                     {.role = "user", .content = UNTRUSTED " <|im_end|> {{ x }} \xc3\xa9"},
+	                                     {.role = "assistant", .thinking = "hm", .tool_calls = calls},
+	                                     {.role = "tool", .content = "{\"a\": 1}", .tool_call_id = "1", .name = "find"},
+	                                     {.role = "user", .content = "Bye"}};
+	const ruv_chat_input input = {.messages = messages,
+	                              .n_messages = 5,
+	                              .tools = tools,
+	                              .add_generation_prompt = true,
+	                              .bos_token = "<s>",
+	                              .eos_token = "</s>",
+	                              .now_s = 1700000000,
+	                              .max_bytes = 1 << 20};
 	return render((const char *)data, n, &input, err);
 }
 
-/* An object {"messages": [{"role", "content", "tool_calls", ...}], "tools": [...], "extra": {...}} as a server would be given it. */
+/* An object {"messages": [{"role", "content", "tool_calls", ...}], "tools": [...], "extra": {...}} as a server would be given it.
+ */
 int fuzz_json(const uint8_t *data, size_t n, ruv_error *err)
 {
-	static const char source[] =
-	    "{{ bos_token }}{% for m in messages %}{{ m.role }}:{{ m.content }}{% if m.tool_calls %}{% for c in m.tool_calls %}{{ c.function.name }}"
-	    "{{ c.function.arguments | tojson }}{% endfor %}{% endif %}{% endfor %}{% if tools %}{{ tools | tojson(indent=2) }}{% endif %}"
-	    "{% if extra_text is defined %}{{ extra_text }}{% endif %}";
+	static const char source[] = "{{ bos_token }}{% for m in messages %}{{ m.role }}:{{ m.content }}{% if m.tool_calls %}{% "
+	                             "for c in m.tool_calls %}{{ c.function.name }}"
+				     "{{ c.function.arguments | tojson }}{% endfor %}{% endif %}{% endfor %}{% if tools %}{{ tools "
+	                             "| tojson(indent=2) }}{% endif %}"
+				     "{% if extra_text is defined %}{{ extra_text }}{% endif %}";
 	json_error_t why;
 	json_t *root = json_loadb((const char *)data, n, JSON_REJECT_DUPLICATES, &why), *list, *m;
 	ruv_chat_message messages[16];
@@ -494,16 +507,21 @@ int fuzz_json(const uint8_t *data, size_t n, ruv_error *err)
 	}
 	memset(messages, 0, sizeof messages);
 	list = json_object_get(root, "messages");
-	ruv_chat_input input = {.messages = messages, .tools = json_object_get(root, "tools"), .extra = json_object_get(root, "extra"),
-				.add_generation_prompt = true, .bos_token = "<s>", .max_bytes = 1 << 20};
-	json_array_foreach(list, i, m) {
+	ruv_chat_input input = {.messages = messages,
+	                        .tools = json_object_get(root, "tools"),
+	                        .extra = json_object_get(root, "extra"),
+	                        .add_generation_prompt = true,
+	                        .bos_token = "<s>",
+	                        .max_bytes = 1 << 20};
+	json_array_foreach(list, i, m)
+	{
 		if (i == 16)
 			break;
 		messages[i] = (ruv_chat_message){.role = json_string_value(json_object_get(m, "role")),
-						 .content = json_string_value(json_object_get(m, "content")),
-						 .tool_calls = json_object_get(m, "tool_calls"),
-						 .tool_call_id = json_string_value(json_object_get(m, "tool_call_id")),
-						 .name = json_string_value(json_object_get(m, "name"))};
+		                                 .content = json_string_value(json_object_get(m, "content")),
+		                                 .tool_calls = json_object_get(m, "tool_calls"),
+		                                 .tool_call_id = json_string_value(json_object_get(m, "tool_call_id")),
+		                                 .name = json_string_value(json_object_get(m, "name"))};
 		if (!messages[i].content)
 			messages[i].parts = json_object_get(m, "content");
 		input.n_messages = i + 1;
@@ -570,7 +588,8 @@ int fuzz_document(const uint8_t *data, size_t n, ruv_error *err)
 		touch(doc->title, strlen(doc->title));
 		for (size_t i = 0; i < doc->n_blocks; i++) {
 			const ruv_block *b = &doc->blocks[i];
-			if (b->first_line < 1 || b->last_line < b->first_line || b->last_line > doc->n_lines || strlen(b->text) != b->len)
+			if (b->first_line < 1 || b->last_line < b->first_line || b->last_line > doc->n_lines ||
+			    strlen(b->text) != b->len)
 				broken("document", "a block outside of its lines", b->text);
 			touch(b->heading_path, strlen(b->heading_path));
 			for (size_t at = 0; at <= b->len; at += 1 + b->len / 7) {

@@ -13,17 +13,17 @@
 #include "ruvllm/types.h"
 
 /* name, what its input is */
-#define FUZZ_TARGET_LIST(X)                                                                                                    \
-	X(gguf, "a GGUF file: keys, arrays, tensors")                                                                          \
-	X(model, "a GGUF file as a model: opened, tokenized with, run for a few tokens")                                       \
-	X(safetensors, "a safetensors file")                                                                                   \
-	X(config, "config.json of a Hugging Face model directory, converted")                                                  \
-	X(tokenizer, "tokenizer.json of a model directory, converted, loaded, encoded with")                                   \
-	X(template, "a chat template, rendered over a conversation with tools")                                                \
-	X(json, "JSON from outside: messages, tools and variables given to a chat template")                                   \
-	X(tool_calls, "text of a model with tool calls in it")                                                                 \
-	X(imatrix, "an importance matrix file")                                                                                \
-	X(adapter, "a LoRA adapter file, run on a model")                                                                      \
+#define FUZZ_TARGET_LIST(X)                                                                                                        \
+	X(gguf, "a GGUF file: keys, arrays, tensors")                                                                              \
+	X(model, "a GGUF file as a model: opened, tokenized with, run for a few tokens")                                           \
+	X(safetensors, "a safetensors file")                                                                                       \
+	X(config, "config.json of a Hugging Face model directory, converted")                                                      \
+	X(tokenizer, "tokenizer.json of a model directory, converted, loaded, encoded with")                                       \
+	X(template, "a chat template, rendered over a conversation with tools")                                                    \
+	X(json, "JSON from outside: messages, tools and variables given to a chat template")                                       \
+	X(tool_calls, "text of a model with tool calls in it")                                                                     \
+	X(imatrix, "an importance matrix file")                                                                                    \
+	X(adapter, "a LoRA adapter file, run on a model")                                                                          \
 	X(document, "a text, Markdown or HTML file to remember")
 
 #define X(name, what) int fuzz_##name(const uint8_t *data, size_t n, ruv_error *err);

@@ -1,5 +1,6 @@
 /* test_mutations.c - takes the good inputs of the corpora, damages them in a reproducible way, and demands of every one a clear
- * error or a proper load. RUV_MUTATIONS sets another number of inputs a target. The sanitizer build of the same test shows reads beyond the end, overflows and leaks. */
+ * error or a proper load. RUV_MUTATIONS sets another number of inputs a target. The sanitizer build of the same test shows reads
+ * beyond the end, overflows and leaks. */
 #include "test.h"
 
 #include <dirent.h>
@@ -44,8 +45,20 @@ static int load_seeds(const char *name, seed *seeds)
 /* Damages a copy: flipped bits, extreme numbers, pieces cut, doubled, moved, or taken from another seed. */
 static uint8_t *mutate(ruv_rng *rng, const seed *from, const seed *other, bool head_only, size_t *n_out)
 {
-	static const uint64_t extremes[] = {0, 1, 0x7f, 0x80, 0xff, 0x7fff, 0xffff, 0x7fffffff, 0x80000000, 0xffffffff,
-					    0x7fffffffffffffff, 0x8000000000000000, 0xffffffffffffffff, 1ull << 40};
+	static const uint64_t extremes[] = {0,
+	                                    1,
+	                                    0x7f,
+	                                    0x80,
+	                                    0xff,
+	                                    0x7fff,
+	                                    0xffff,
+	                                    0x7fffffff,
+	                                    0x80000000,
+	                                    0xffffffff,
+	                                    0x7fffffffffffffff,
+	                                    0x8000000000000000,
+	                                    0xffffffffffffffff,
+	                                    1ull << 40};
 	size_t cap = from->n + other->n + 64, n = from->n;
 	uint8_t *p = malloc(cap);
 	int times = 1 + (int)ruv_rng_below(rng, 4);
@@ -109,15 +122,16 @@ static void damaged_inputs_end_in_a_clear_error_or_load(void **state)
 	ruv_rng_init(&rng, 20261123);
 	for (int i = 0; fuzz_name_at(i); i++) {
 		const char *name = fuzz_name_at(i);
-		bool binary = !strcmp(name, "gguf") || !strcmp(name, "model") || !strcmp(name, "safetensors") || !strcmp(name, "imatrix") ||
-			      !strcmp(name, "adapter");
+		bool binary = !strcmp(name, "gguf") || !strcmp(name, "model") || !strcmp(name, "safetensors") ||
+		              !strcmp(name, "imatrix") || !strcmp(name, "adapter");
 		seed seeds[MAX_SEEDS];
 		int n_seeds = load_seeds(name, seeds), n_refused = 0;
 		assert_true(n_seeds > 0);
 		for (int k = 0; k < per_target; k++) {
 			ruv_error err = {0};
 			size_t n;
-			uint8_t *data = mutate(&rng, &seeds[k % n_seeds], &seeds[ruv_rng_below(&rng, (uint64_t)n_seeds)], binary, &n);
+			uint8_t *data =
+			    mutate(&rng, &seeds[k % n_seeds], &seeds[ruv_rng_below(&rng, (uint64_t)n_seeds)], binary, &n);
 			int rc = fuzz_run(name, data, n, &err); /* aborts on an error without words */
 			n_refused += rc != 0;
 			/* Words, and more than the code's own name. */
@@ -125,7 +139,8 @@ static void damaged_inputs_end_in_a_clear_error_or_load(void **state)
 				fail_msg("%s: '%s' says nothing", name, err.message);
 			free(data);
 		}
-		print_message("%-12s %d damaged inputs: %d refused, %d still valid\n", name, per_target, n_refused, per_target - n_refused);
+		print_message("%-12s %d damaged inputs: %d refused, %d still valid\n", name, per_target, n_refused,
+		              per_target - n_refused);
 		total += per_target;
 		refused += n_refused;
 		for (int k = 0; k < n_seeds; k++)

@@ -13,14 +13,14 @@
 
 static int check_failures, check_count;
 
-#define CHECK(condition, ...)                                                                                                  \
-	do {                                                                                                                   \
-		check_count++;                                                                                                 \
-		if (!(condition) && ++check_failures <= 40) {                                                                  \
-			fprintf(stderr, "%s:%d: ", __FILE__, __LINE__);                                                        \
-			fprintf(stderr, __VA_ARGS__);                                                                          \
-			fputc('\n', stderr);                                                                                   \
-		}                                                                                                              \
+#define CHECK(condition, ...)                                                                                                      \
+	do {                                                                                                                       \
+		check_count++;                                                                                                     \
+		if (!(condition) && ++check_failures <= 40) {                                                                      \
+			fprintf(stderr, "%s:%d: ", __FILE__, __LINE__);                                                            \
+			fprintf(stderr, __VA_ARGS__);                                                                              \
+			fputc('\n', stderr);                                                                                       \
+		}                                                                                                                  \
 	} while (0)
 
 static inline int check_result(const char *name)

@@ -8,7 +8,7 @@
 #include "tensor/quant.h"
 
 static const ruv_dtype types[] = {RUV_F32,  RUV_F16,  RUV_BF16, RUV_Q4_0, RUV_Q4_1, RUV_Q5_0,
-				  RUV_Q5_1, RUV_Q8_0, RUV_Q4_K, RUV_Q5_K, RUV_Q6_K};
+                                  RUV_Q5_1, RUV_Q8_0, RUV_Q4_K, RUV_Q5_K, RUV_Q6_K};
 enum { N_TYPES = sizeof types / sizeof *types };
 
 /* Quantized random rows, every other one with wild codes: all bit patterns a block may have, with scales of ordinary size. */
@@ -98,7 +98,9 @@ static void test_products(const ruv_kernels *table, const ruv_kernels *ref, ruv_
 				CHECK(guard == 0xffffffff, "%s gemv %s wrote past %d rows", table->name, ruv_dtype_name((int)dtype),
 				      rows[nr]);
 			}
-			for (int nr = quick ? table->panel_rows - 1 : 1; nr <= table->panel_rows; nr += nr < 3 ? 1 : quick ? 1 : 5) {
+			for (int nr = quick ? table->panel_rows - 1 : 1; nr <= table->panel_rows; nr += nr < 3  ? 1
+			                                                                                : quick ? 1
+			                                                                                        : 5) {
 				ruv_panel panel;
 				ruv_panel_place(&panel, panel_memory, table->panel_rows, k);
 				table->unpack[dtype](&panel, w, row_bytes, nr, k);
@@ -112,10 +114,10 @@ static void test_products(const ruv_kernels *table, const ruv_kernels *ref, ruv_
 					for (int i = 0; i < tokens[nt]; i++)
 						for (int r = 0; r <= nr; r++) {
 							float w0 = r == nr ? 1
-									   : want[(first + i) * MAX_ROWS + r] + (biased ? bias[r] : 0) +
-										 (accumulate ? 1 : 0);
+							                   : want[(first + i) * MAX_ROWS + r] +
+							                         (biased ? bias[r] : 0) + (accumulate ? 1 : 0);
 							CHECK(fabsf(got[i * MAX_ROWS + r] - w0) <=
-								  (r == nr ? 0 : bound[(first + i) * MAX_ROWS + r]),
+							          (r == nr ? 0 : bound[(first + i) * MAX_ROWS + r]),
 							      "%s gemm %s k %d rows %d tokens %d: [%d, %d] %g, not %g", table->name,
 							      ruv_dtype_name((int)dtype), (int)k, nr, tokens[nt], i, r,
 							      (double)got[i * MAX_ROWS + r], (double)w0);
@@ -170,11 +172,12 @@ static void test_quantize_act(const ruv_kernels *table, const ruv_kernels *ref, 
 	free(m1);
 }
 
-static void compare(const char *what, const char *name, const float *got, const float *want, int64_t n, double relative, double absolute)
+static void compare(const char *what, const char *name, const float *got, const float *want, int64_t n, double relative,
+                    double absolute)
 {
 	for (int64_t i = 0; i < n; i++)
-		CHECK(fabs((double)got[i] - (double)want[i]) <= relative * fabs((double)want[i]) + absolute, "%s %s n %d [%d]: %.9g, not %.9g",
-		      name, what, (int)n, (int)i, (double)got[i], (double)want[i]);
+		CHECK(fabs((double)got[i] - (double)want[i]) <= relative * fabs((double)want[i]) + absolute,
+		      "%s %s n %d [%d]: %.9g, not %.9g", name, what, (int)n, (int)i, (double)got[i], (double)want[i]);
 }
 
 static void test_elementwise(const ruv_kernels *table, const ruv_kernels *ref, ruv_rng *rng)
@@ -185,7 +188,8 @@ static void test_elementwise(const ruv_kernels *table, const ruv_kernels *ref, r
 	for (size_t l = 0; l < sizeof lengths / sizeof *lengths; l++) {
 		int64_t n = lengths[l];
 		float *x = random_floats(rng, MAX, 2), *w = random_floats(rng, MAX, 1), *b = random_floats(rng, MAX, 1);
-		float *taps = random_floats(rng, 3 * MAX, 1), *c = random_floats(rng, MAX, 1), *u = check_alloc(MAX * 4), *v = check_alloc(MAX * 4);
+		float *taps = random_floats(rng, 3 * MAX, 1), *c = random_floats(rng, MAX, 1), *u = check_alloc(MAX * 4),
+		      *v = check_alloc(MAX * 4);
 		uint16_t h[MAX], g[MAX];
 
 		ref->rms_norm(u, x, w, n, 1e-5f);
@@ -247,7 +251,8 @@ static void test_tiles(const ruv_kernels *table, const ruv_kernels *ref, ruv_rng
 				table->load_values(v, ld, rows, kv_types[t], dim, n);
 				compare("load_values", table->name, v, u, TILE * ld, 0, 0);
 				for (int n_rows = 1; n_rows <= 7; n_rows++) {
-					float *q = random_floats(rng, (size_t)(7 * dim), 0.2), *p = random_floats(rng, 7 * TILE, 0.2);
+					float *q = random_floats(rng, (size_t)(7 * dim), 0.2),
+					      *p = random_floats(rng, 7 * TILE, 0.2);
 					memset(u, 0, 7 * TILE * 4);
 					memset(v, 0, 7 * TILE * 4);
 					ref->keys_dot(u, q, rows, kv_types[t], n_rows, dim, n);
@@ -282,7 +287,8 @@ static void test_tiles(const ruv_kernels *table, const ruv_kernels *ref, ruv_rng
 		float keep0 = ref->softmax_row(u, from, to, 0.3f, &max0, &sum0);
 		float keep1 = table->softmax_row(v, from, to, 0.3f, &max1, &sum1);
 		compare("softmax_row", table->name, v, u, TILE, 2e-6, 1e-30);
-		CHECK(fabsf(keep0 - keep1) <= 2e-6f * keep0 && fabsf(max0 - max1) <= 1e-6f * fabsf(max0) && fabsf(sum0 - sum1) <= 3e-6f * sum0,
+		CHECK(fabsf(keep0 - keep1) <= 2e-6f * keep0 && fabsf(max0 - max1) <= 1e-6f * fabsf(max0) &&
+		          fabsf(sum0 - sum1) <= 3e-6f * sum0,
 		      "%s softmax_row: keep %g %g, max %g %g, sum %g %g", table->name, (double)keep0, (double)keep1, (double)max0,
 		      (double)max1, (double)sum0, (double)sum1);
 		free(x);

@@ -62,7 +62,9 @@ static void test_linear(int n_threads, ruv_rng *rng)
 				for (int64_t r = 0; r < rows[g] + 5; r++) {
 					float values[K];
 					if (r < rows[g])
-						ruv_dequantize_row(values, group_types[g], bytes[g] + (size_t)r * ruv_dtype_row_bytes(group_types[g], K), K);
+						ruv_dequantize_row(values, group_types[g],
+						                   bytes[g] + (size_t)r * ruv_dtype_row_bytes(group_types[g], K),
+						                   K);
 					for (int i = 0; i < n; i++) {
 						double want = g == 1 || r >= rows[g] ? 1 : 0, square = 0;
 						for (int j = 0; j < K && r < rows[g]; j++) {
@@ -74,8 +76,9 @@ static void test_linear(int n_threads, ruv_rng *rng)
 						/* 8-bit activations: each is off by up to d / 2, d about 3 / 127 here. */
 						double bound = ruv_dtype_wants_q8(group_types[g]) ? 6 * sqrt(square) * 0.012 : 1e-4;
 						double got = (double)y[g][i * (rows[g] + 5) + r];
-						CHECK(fabs(got - want) <= (r < rows[g] ? bound : 0), "linear %s n %d [%d, %d]: %g, not %g",
-						      ruv_dtype_name((int)group_types[g]), n, i, (int)r, got, want);
+						CHECK(fabs(got - want) <= (r < rows[g] ? bound : 0),
+						      "linear %s n %d [%d, %d]: %g, not %g", ruv_dtype_name((int)group_types[g]), n,
+						      i, (int)r, got, want);
 					}
 				}
 			for (int g = 0; g < GROUP; g++)
@@ -88,8 +91,8 @@ static void test_linear(int n_threads, ruv_rng *rng)
 enum { PAGE = RUV_KV_PAGE_TOKENS, MAX_TOKENS = 700 };
 
 /* One attention case: two sequences with different histories in one batch, pages in shuffled order. */
-static void attention_case(int n_threads, ruv_dtype dtype, int n_heads, int n_kv, int dim, int window, bool bidirectional, int past0,
-			   int rows0, int past1, int rows1, ruv_rng *rng)
+static void attention_case(int n_threads, ruv_dtype dtype, int n_heads, int n_kv, int dim, int window, bool bidirectional,
+                           int past0, int rows0, int past1, int rows1, ruv_rng *rng)
 {
 	enum { N_SEQS = 2, MAX_PAGES = 32 };
 	ruv_backend *b = open_backend(n_threads, rows0 + rows1, n_heads * dim);
@@ -137,7 +140,8 @@ static void attention_case(int n_threads, ruv_dtype dtype, int n_heads, int n_kv
 		free(stored);
 		for (int t = 0; t < rows[s]; t++)
 			for (int h = 0; h < n_heads; h++) {
-				int position = past[s] + t, from = 0, to = bidirectional ? total : position + 1, kv_head = h / (n_heads / n_kv);
+				int position = past[s] + t, from = 0, to = bidirectional ? total : position + 1,
+				    kv_head = h / (n_heads / n_kv);
 				const float *qr = q + ((seqs[s].first_row + t) * n_heads + h) * dim;
 				const float *yr = y + ((seqs[s].first_row + t) * n_heads + h) * dim;
 				double scores[MAX_TOKENS], max = -1e300, sum = 0, worst = 0;
@@ -158,9 +162,10 @@ static void attention_case(int n_threads, ruv_dtype dtype, int n_heads, int n_kv
 						want += scores[j] * (double)values[s][(j * n_kv + kv_head) * dim + d];
 					worst = fmax(worst, fabs(want / sum - (double)yr[d]));
 				}
-				CHECK(worst < 1e-5, "attention %s threads %d heads %d/%d dim %d window %d%s seq %d row %d head %d: off by %g",
-				      ruv_dtype_name((int)dtype), n_threads, n_heads, n_kv, dim, window, bidirectional ? " both ways" : "", s, t,
-				      h, worst);
+				CHECK(worst < 1e-5,
+				      "attention %s threads %d heads %d/%d dim %d window %d%s seq %d row %d head %d: off by %g",
+				      ruv_dtype_name((int)dtype), n_threads, n_heads, n_kv, dim, window,
+				      bidirectional ? " both ways" : "", s, t, h, worst);
 			}
 		free(keys[s]), free(values[s]);
 	}
@@ -207,7 +212,8 @@ static void test_rope(int n_threads, ruv_rng *rng)
 				int pair = kind ? i / 2 : i % (ROT / 2), first = kind ? !(i & 1) : i < ROT / 2;
 				double angle = (double)positions[t / HEADS] * (double)(i < ROT ? frequency[pair] : 0);
 				double c = cos(angle) * 1.25, s = sin(angle) * 1.25;
-				double a = (double)x[t * DIM + (kind ? 2 * pair : pair)], d = (double)x[t * DIM + (kind ? 2 * pair + 1 : pair + ROT / 2)];
+				double a = (double)x[t * DIM + (kind ? 2 * pair : pair)],
+				       d = (double)x[t * DIM + (kind ? 2 * pair + 1 : pair + ROT / 2)];
 				double want = i >= ROT ? (double)x[t * DIM + i] : first ? a * c - d * s : a * s + d * c;
 				CHECK(fabs(want - (double)y[t * DIM + i]) < 1e-6, "rope kind %d [%d, %d]: %g, not %g", kind, t, i,
 				      (double)y[t * DIM + i], want);
@@ -238,7 +244,7 @@ static void test_conv(int n_threads, ruv_rng *rng)
 		for (int at = 0; at < N; at += chunk) {
 			int n = N - at < chunk ? N - at : chunk;
 			ruv_batch_seq seqs[2] = {{.first_row = at, .n_rows = n, .conv_state = state[0]},
-						 {.first_row = N + at, .n_rows = n, .conv_state = state[1]}};
+			                         {.first_row = N + at, .n_rows = n, .conv_state = state[1]}};
 			ruv_op_short_conv(b, y, bcx, &w, DIM, centred, seqs, 2);
 		}
 		check_sync(b);
@@ -252,8 +258,8 @@ static void test_conv(int n_threads, ruv_rng *rng)
 						want += (double)taps[3 * d + tap] * (double)row[d] * (double)row[2 * DIM + d];
 				}
 				want *= (double)bcx[i * 3 * DIM + DIM + d];
-				CHECK(fabs(want - (double)y[i * DIM + d]) < 1e-4, "short_conv mode %d [%d, %d]: %g, not %g", mode, i, d,
-				      (double)y[i * DIM + d], want);
+				CHECK(fabs(want - (double)y[i * DIM + d]) < 1e-4, "short_conv mode %d [%d, %d]: %g, not %g", mode,
+				      i, d, (double)y[i * DIM + d], want);
 			}
 	}
 	ruv_backend_release(b, state[0]);
@@ -333,9 +339,10 @@ static void test_failures(void)
 	ruv_tensor w;
 	ruv_linear l = {y, 4, &w, NULL, false};
 
-	CHECK(ruv_backend_bind(b, &w, RUV_Q4_K, 64, 1, values, &err) == RUV_EINVAL && strstr(err.message, "256"), "bind: %s", err.message);
-	CHECK(ruv_backend_bind(b, &w, (ruv_dtype)9, 64, 1, values, &err) == RUV_EUNSUPPORTED && strstr(err.message, "type 9"), "bind: %s",
+	CHECK(ruv_backend_bind(b, &w, RUV_Q4_K, 64, 1, values, &err) == RUV_EINVAL && strstr(err.message, "256"), "bind: %s",
 	      err.message);
+	CHECK(ruv_backend_bind(b, &w, (ruv_dtype)9, 64, 1, values, &err) == RUV_EUNSUPPORTED && strstr(err.message, "type 9"),
+	      "bind: %s", err.message);
 	CHECK(ruv_backend_bind(b, &w, RUV_F32, 16, 4, values, &err) == 0, "bind");
 	ruv_op_get_rows(b, y, &w, &bad, 1);
 	ruv_op_get_rows(b, y, &w, &(int32_t){-1}, 1);

@@ -37,7 +37,8 @@ static void test_golden(void)
 		int wrong = 0;
 		memcpy(head, data + at, 12);
 		at += 12;
-		CHECK(ruv_dequantize_row(got, (ruv_dtype)head[0], data + at, head[1]) == 0, "dequantize %s", ruv_dtype_name((int)head[0]));
+		CHECK(ruv_dequantize_row(got, (ruv_dtype)head[0], data + at, head[1]) == 0, "dequantize %s",
+		      ruv_dtype_name((int)head[0]));
 		at += head[2];
 		for (uint32_t i = 0; i < head[1]; i++, at += 4) {
 			float want;
@@ -89,10 +90,12 @@ static void test_errors(void)
 	ruv_dequantize_row(x, RUV_BF16, raw, ROWS * K);
 	memcpy(importance, imp, sizeof importance);
 	for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
-		double plain = error_of(rows[i].dtype, x, ROWS, K, NULL), weighted = error_of(rows[i].dtype, x, ROWS, K, importance);
-		CHECK(plain <= rows[i].plain, "%s error %g, llama.cpp %g", ruv_dtype_name((int)rows[i].dtype), plain, rows[i].plain);
-		CHECK(weighted <= rows[i].weighted, "%s weighted error %g, llama.cpp %g", ruv_dtype_name((int)rows[i].dtype), weighted,
-		      rows[i].weighted);
+		double plain = error_of(rows[i].dtype, x, ROWS, K, NULL),
+		       weighted = error_of(rows[i].dtype, x, ROWS, K, importance);
+		CHECK(plain <= rows[i].plain, "%s error %g, llama.cpp %g", ruv_dtype_name((int)rows[i].dtype), plain,
+		      rows[i].plain);
+		CHECK(weighted <= rows[i].weighted, "%s weighted error %g, llama.cpp %g", ruv_dtype_name((int)rows[i].dtype),
+		      weighted, rows[i].weighted);
 	}
 	free(raw);
 	free(imp);
@@ -102,7 +105,7 @@ static void test_errors(void)
 static void test_odd_blocks(void)
 {
 	static const ruv_dtype types[] = {RUV_F32,  RUV_F16,  RUV_BF16, RUV_Q4_0, RUV_Q4_1, RUV_Q5_0,
-					  RUV_Q5_1, RUV_Q8_0, RUV_Q4_K, RUV_Q5_K, RUV_Q6_K};
+	                                  RUV_Q5_1, RUV_Q8_0, RUV_Q4_K, RUV_Q5_K, RUV_Q6_K};
 	enum { K = 256, SHAPES = 9 };
 	ruv_rng rng;
 
@@ -113,19 +116,30 @@ static void test_odd_blocks(void)
 			uint8_t blocks[K * 4];
 			for (int i = 0; i < K; i++) {
 				float v = (float)ruv_rng_normal(&rng);
-				x[i] = shape == 0 ? 0 : shape == 1 ? 0.5f : shape == 2 ? -3 : shape == 3 ? (i == 77 ? 100 : v) : shape == 4 ? v * 1e-6f
-				     : shape == 5 ? v * 1000 : shape == 6 ? fabsf(v) : shape == 7 ? -fabsf(v) : (i % 64 < 32 ? 0 : v);
+				x[i] = shape == 0   ? 0
+				       : shape == 1 ? 0.5f
+				       : shape == 2 ? -3
+				       : shape == 3 ? (i == 77 ? 100 : v)
+				       : shape == 4 ? v * 1e-6f
+				       : shape == 5 ? v * 1000
+				       : shape == 6 ? fabsf(v)
+				       : shape == 7 ? -fabsf(v)
+				                    : (i % 64 < 32 ? 0 : v);
 				max = fabsf(x[i]) > max ? fabsf(x[i]) : max;
 			}
 			for (int with = 0; with < 2; with++) {
 				CHECK(ruv_quantize_rows(blocks, types[t], x, 1, K, with ? zero : NULL) == 0, "quantize");
 				ruv_dequantize_row(y, types[t], blocks, K);
 				for (int i = 0; i < K; i++) {
-					/* Coarsest type: a step is an eighth of the largest magnitude, and search may clip a little; values
-					 * near the smallest f16 scale lose more. */
-					float step = types[t] == RUV_F32 ? 0 : types[t] == RUV_F16 ? max / 1000 + 1e-7f : types[t] == RUV_BF16 ? max / 128 : max / 4;
-					CHECK(fabsf(y[i] - x[i]) <= step + (shape == 4 ? 4e-6f : 0), "%s shape %d [%d]: %g became %g",
-					      ruv_dtype_name((int)types[t]), shape, i, (double)x[i], (double)y[i]);
+					/* Coarsest type: a step is an eighth of the largest magnitude, and search may clip a
+					 * little; values near the smallest f16 scale lose more. */
+					float step = types[t] == RUV_F32    ? 0
+					             : types[t] == RUV_F16  ? max / 1000 + 1e-7f
+					             : types[t] == RUV_BF16 ? max / 128
+					                                    : max / 4;
+					CHECK(fabsf(y[i] - x[i]) <= step + (shape == 4 ? 4e-6f : 0),
+					      "%s shape %d [%d]: %g became %g", ruv_dtype_name((int)types[t]), shape, i,
+					      (double)x[i], (double)y[i]);
 				}
 			}
 		}
@@ -156,17 +170,21 @@ static void test_half(void)
 			CHECK(ruv_f32_to_f16(nextafterf(middle, INFINITY)) == h + 1, "above the tie of %04x", h);
 		}
 	}
-	CHECK(ruv_f32_to_f16(65519.0f) == 0x7bff && ruv_f32_to_f16(65520.0f) == 0x7c00 && ruv_f32_to_f16(-1e30f) == 0xfc00, "f16 overflow");
+	CHECK(ruv_f32_to_f16(65519.0f) == 0x7bff && ruv_f32_to_f16(65520.0f) == 0x7c00 && ruv_f32_to_f16(-1e30f) == 0xfc00,
+	      "f16 overflow");
 	CHECK(isnan(ruv_f16_to_f32(ruv_f32_to_f16(NAN))) && isnan(ruv_bf16_to_f32(ruv_f32_to_bf16(NAN))), "NaN");
-	CHECK(ruv_f32_to_bf16(ruv_f32_from_bits(0x3f808000)) == 0x3f80 && ruv_f32_to_bf16(ruv_f32_from_bits(0x3f818000)) == 0x3f82, "bf16 ties");
+	CHECK(ruv_f32_to_bf16(ruv_f32_from_bits(0x3f808000)) == 0x3f80 && ruv_f32_to_bf16(ruv_f32_from_bits(0x3f818000)) == 0x3f82,
+	      "bf16 ties");
 }
 
 static void test_dtypes(void)
 {
 	CHECK(ruv_dtype_parse("q4_k") == RUV_Q4_K && ruv_dtype_parse("bf16") == RUV_BF16 && ruv_dtype_parse("q9") == -1, "parse");
-	CHECK(!strcmp(ruv_dtype_name(RUV_Q6_K), "Q6_K") && !strcmp(ruv_dtype_name(99), "type 99") && !strcmp(ruv_dtype_name(-1), "type -1"),
+	CHECK(!strcmp(ruv_dtype_name(RUV_Q6_K), "Q6_K") && !strcmp(ruv_dtype_name(99), "type 99") &&
+	          !strcmp(ruv_dtype_name(-1), "type -1"),
 	      "name");
-	CHECK(ruv_dtype_row_bytes(RUV_Q4_K, 512) == 288 && ruv_dtype_row_bytes(RUV_Q4_K, 300) == 0 && ruv_dtype_row_bytes(RUV_F32, -1) == 0,
+	CHECK(ruv_dtype_row_bytes(RUV_Q4_K, 512) == 288 && ruv_dtype_row_bytes(RUV_Q4_K, 300) == 0 &&
+	          ruv_dtype_row_bytes(RUV_F32, -1) == 0,
 	      "row bytes");
 	CHECK(!ruv_dtype_known(4) && !ruv_dtype_known(-1) && !ruv_dtype_known(31) && ruv_dtype_known(30), "known");
 }

@@ -46,11 +46,12 @@ static void *read_on(void *user)
 				sscanf(hits.items[h].node.text, "moving lamp version %d", &version);
 				if (version != hits.items[h].node.version && !atomic_fetch_add(&s->n_errors, 1))
 					snprintf(s->error, sizeof s->error, "text of version %d in version %d", version,
-						 hits.items[h].node.version);
+					         hits.items[h].node.version);
 			}
 		}
 		if ((n_moving != N_MOVING || n_fixed != N_FIXED) && !atomic_fetch_add(&s->n_errors, 1))
-			snprintf(s->error, sizeof s->error, "%d of %d moving and %d of %d fixed nodes found", n_moving, N_MOVING, n_fixed, N_FIXED);
+			snprintf(s->error, sizeof s->error, "%d of %d moving and %d of %d fixed nodes found", n_moving, N_MOVING,
+			         n_fixed, N_FIXED);
 		atomic_fetch_add(&s->n_searches, 1);
 		ruv_memory_hits_release(&hits);
 	}
@@ -208,7 +209,7 @@ static void test_locked(void **state)
 	fd = open(path, O_RDWR);
 	assert_int_equal(flock(fd, LOCK_EX), 0);
 	assert_int_equal(ruv_memory_add(m, &node, 1, &err), RUV_EBUSY);
-	assert_non_null(strstr(err.message, "process")); /* says who */
+	assert_non_null(strstr(err.message, "process"));                      /* says who */
 	assert_ok(ruv_memory_list(m, &nodes, NULL, false, 0, 10, &err), err); /* reading goes on */
 	assert_int_equal(nodes.n, 1);
 	ruv_memory_nodes_release(&nodes);

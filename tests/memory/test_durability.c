@@ -38,9 +38,12 @@ static void write_for_ever(const char *dir, int fd, int round)
 		memset(nodes, 0, sizeof nodes);
 		for (int i = 0; i < BATCH; i++) {
 			snprintf(text[i], sizeof text[i], "round %d batch %d part %d %.*s", round, number, i,
-				 (int)ruv_rng_below(&rng, 400), "pad pad pad pad pad pad pad pad pad pad pad pad pad pad pad pad pad pad pad pad pad pad "
-				 "pad pad pad pad pad pad pad pad pad pad pad pad pad pad pad pad pad pad pad pad pad pad pad pad pad pad pad "
-				 "pad pad pad pad pad pad pad pad pad pad pad pad pad pad pad pad pad pad pad pad pad pad pad pad pad pad pad");
+			         (int)ruv_rng_below(&rng, 400),
+			         "pad pad pad pad pad pad pad pad pad pad pad pad pad pad pad pad pad pad pad pad pad pad "
+			         "pad pad pad pad pad pad pad pad pad pad pad pad pad pad pad pad pad pad pad pad pad pad pad pad "
+			         "pad pad pad "
+			         "pad pad pad pad pad pad pad pad pad pad pad pad pad pad pad pad pad pad pad pad pad pad pad pad "
+			         "pad pad pad");
 			random_vector(v[i], TEST_DIM, &rng);
 			nodes[i].text = text[i];
 			nodes[i].vector = v[i];
@@ -117,7 +120,8 @@ static void test_killed_writer(void **state)
 					break;
 				/* the last forgetting may have been done without having been told */
 				if (gone ? rc != RUV_ENOTFOUND : rc && !(j == 0 && i + 1 == n_told && told[i].number % 3 == 2))
-					fail_msg("round %d: node %d of batch %d: %s", round, j, told[i].number, rc ? err.message : "still there");
+					fail_msg("round %d: node %d of batch %d: %s", round, j, told[i].number,
+					         rc ? err.message : "still there");
 				if (!rc) {
 					snprintf(expected, sizeof expected, "round %d batch %d part %d ", round, told[i].number, j);
 					assert_memory_equal(got.items[0].text, expected, strlen(expected));
@@ -129,7 +133,8 @@ static void test_killed_writer(void **state)
 		for (int i = 0; i < n_told; i++)
 			live += told[i].what == 'a' ? BATCH : -1;
 		assert_ok(ruv_memory_get_stats(m, &stats, &err), err);
-		/* Of what was not told, at most one call a round may be there, and then all of it: a batch, or the forgetting of one. */
+		/* Of what was not told, at most one call a round may be there, and then all of it: a batch, or the forgetting of
+		 * one. */
 		if (stats.n_nodes < live - (round + 1) || stats.n_nodes > live + (round + 1) * BATCH)
 			fail_msg("%lld nodes are there, %lld were acknowledged", (long long)stats.n_nodes, (long long)live);
 		assert_ok(ruv_memory_check(m, &report, false, print_problem, NULL, &err), err);
@@ -184,8 +189,8 @@ static void use(const char *dir, const char *what, int *n_refused)
 	}
 	ruv_memory_free(m);
 	for (int i = 0; i < 5; i++) {
-		if (rc[i] != RUV_OK && rc[i] != RUV_ECORRUPT && rc[i] != RUV_ENOTFOUND && rc[i] != RUV_EFORMAT && rc[i] != RUV_EUNSUPPORTED &&
-		    rc[i] != RUV_EMISMATCH && rc[i] != RUV_EIO)
+		if (rc[i] != RUV_OK && rc[i] != RUV_ECORRUPT && rc[i] != RUV_ENOTFOUND && rc[i] != RUV_EFORMAT &&
+		    rc[i] != RUV_EUNSUPPORTED && rc[i] != RUV_EMISMATCH && rc[i] != RUV_EIO)
 			fail_msg("%s: step %d gave %s: %s", what, i, ruv_status_name(rc[i]), err.message);
 		if (rc[i]) {
 			++*n_refused;
@@ -257,7 +262,8 @@ static void test_damaged_files(void **state)
 		use(*state, what, &n_refused);
 		n_quiet += n_refused == before;
 	}
-	print_message("%d damaged files refused or found by check; %d had their damage in bytes that mean nothing\n", n_refused, n_quiet);
+	print_message("%d damaged files refused or found by check; %d had their damage in bytes that mean nothing\n", n_refused,
+	              n_quiet);
 	assert_true(n_quiet < 15);
 	free(good);
 }
@@ -277,7 +283,8 @@ static void test_not_a_memory(void **state)
 	/* another file of that name */
 	snprintf(path, sizeof path, "%s/memory.db", (char *)*state);
 	{
-		static const char text[] = "This is no database, though it is long enough to be read as the header of one: 0123456789 0123456789.";
+		static const char text[] =
+		    "This is no database, though it is long enough to be read as the header of one: 0123456789 0123456789.";
 		assert_ok(ruv_file_write(path, text, sizeof text, &err), err);
 	}
 	assert_int_equal(ruv_memory_open(&m, *state, NULL, &err), RUV_ECORRUPT);

@@ -1,8 +1,8 @@
 /* test_faults.c - the disk and the allocator fail: at every write, flush and allocation in turn.
  *
- * A layer between SQLite and the operating system (an sqlite3_vfs) counts writes and flushes. From a chosen one on everything fails, as
- * on a full disk or a dying machine; then the power goes: what was not flushed may be there or not, sector by sector, torn in the
- * middle. After that the memory must open with every acknowledged write and nothing half. */
+ * A layer between SQLite and the operating system (an sqlite3_vfs) counts writes and flushes. From a chosen one on everything
+ * fails, as on a full disk or a dying machine; then the power goes: what was not flushed may be there or not, sector by sector,
+ * torn in the middle. After that the memory must open with every acknowledged write and nothing half. */
 #include "store_test.h"
 
 #include <sqlite3.h>
@@ -168,9 +168,8 @@ static int f_shm_unmap(sqlite3_file *f, int remove)
 }
 
 static const sqlite3_io_methods methods = {
-    2,		f_close,  f_read,   f_write,	  f_truncate, f_sync,	  f_size,	f_lock,	       f_unlock,
-    f_check_lock, f_control, f_sector, f_device, f_shm_map,  f_shm_lock, f_shm_barrier, f_shm_unmap, NULL,
-    NULL,
+    2,         f_close,  f_read,   f_write,   f_truncate, f_sync,        f_size,      f_lock, f_unlock, f_check_lock,
+    f_control, f_sector, f_device, f_shm_map, f_shm_lock, f_shm_barrier, f_shm_unmap, NULL,   NULL,
 };
 
 static int v_open(sqlite3_vfs *vfs, const char *name, sqlite3_file *f, int flags, int *out_flags)
@@ -346,8 +345,10 @@ static void check_after(const char *dir, int acknowledged, const char *what)
 	}
 	ruv_memory_nodes_release(&all);
 	for (int i = 0; i <= N_CALLS; i++)
-		if (sides[i][0] != sides[i][1] || sides[i][0] > 1 || (i < acknowledged && !sides[i][0]) || (i > acknowledged && sides[i][0]))
-			fail_msg("%s: call %d of %d acknowledged: %d left, %d right", what, i, acknowledged, sides[i][0], sides[i][1]);
+		if (sides[i][0] != sides[i][1] || sides[i][0] > 1 || (i < acknowledged && !sides[i][0]) ||
+		    (i > acknowledged && sides[i][0]))
+			fail_msg("%s: call %d of %d acknowledged: %d left, %d right", what, i, acknowledged, sides[i][0],
+			         sides[i][1]);
 	assert_ok(ruv_memory_check(m, &report, false, NULL, NULL, &err), err);
 	assert_int_equal(report.n_problems, 0);
 	ruv_memory_free(m);
@@ -452,7 +453,7 @@ static int use_everything(const char *dir, ruv_error *err)
 	ruv_memory_options o = {.embedder_id = "test-embedder", .embedder_version = "1", .dimension = TEST_DIM, .create = true};
 	float v[TEST_DIM] = {1}, w[TEST_DIM] = {0, 1};
 	ruv_memory_node nodes[2] = {{.text = "one apple", .vector = v, .tags = tags, .n_tags = 2, .meta = "{\"a\":1}"},
-				    {.text = "two pears", .vector = w}};
+	                            {.text = "two pears", .vector = w}};
 	ruv_memory_source source = {.name = "s", .hash = "h"};
 	ruv_memory_node chunk = {.text = "a chunk", .vector = w};
 	ruv_memory_answer answer = {.question = "How many apples?", .answer = "One.", .vector = v, .quality = 1};

@@ -13,8 +13,16 @@ enum { MAX_KEYS = 5000 };
 
 static ruv_store_row row_of(int64_t key, const float *vector)
 {
-	return (ruv_store_row){.key = key, .vector = vector, .user = "", .agent = "", .session = "", .domain = "", .source = "", .tags = "",
-			       .confidence = 1, .created_ms = 1};
+	return (ruv_store_row){.key = key,
+	                       .vector = vector,
+	                       .user = "",
+	                       .agent = "",
+	                       .session = "",
+	                       .domain = "",
+	                       .source = "",
+	                       .tags = "",
+	                       .confidence = 1,
+	                       .created_ms = 1};
 }
 
 static void test_dot(void **state)
@@ -175,9 +183,9 @@ static void test_replaced_under_a_reader(void **state)
 static void test_rrf(void **state)
 {
 	ruv_candidate c[4] = {{.key = 1, .vector_rank = 1},
-			      {.key = 2, .vector_rank = 2, .lexical_rank = 3},
-			      {.key = 3, .lexical_rank = 1},
-			      {.key = 4, .lexical_rank = 2}};
+	                      {.key = 2, .vector_rank = 2, .lexical_rank = 3},
+	                      {.key = 3, .lexical_rank = 1},
+	                      {.key = 4, .lexical_rank = 2}};
 
 	(void)state;
 	ruv_fuse_rrf(c, 4, 1, 1, 60);
@@ -196,8 +204,8 @@ static void test_zscore(void **state)
 {
 	/* cosines .9 .5 .1 (mean .5, deviation .326599), BM25 0 2 4 (mean 2, deviation 1.632993) */
 	ruv_candidate c[3] = {{.key = 1, .vector_rank = 1, .cosine = 0.9f, .has_cosine = true},
-			      {.key = 2, .vector_rank = 2, .cosine = 0.5f, .has_cosine = true, .lexical_rank = 2, .bm25 = 2},
-			      {.key = 3, .cosine = 0.1f, .has_cosine = true, .lexical_rank = 1, .bm25 = 4}};
+	                      {.key = 2, .vector_rank = 2, .cosine = 0.5f, .has_cosine = true, .lexical_rank = 2, .bm25 = 2},
+	                      {.key = 3, .cosine = 0.1f, .has_cosine = true, .lexical_rank = 1, .bm25 = 4}};
 	ruv_candidate same[2] = {{.key = 1, .cosine = 0.3f, .has_cosine = true}, {.key = 2, .cosine = 0.3f, .has_cosine = true}};
 
 	(void)state;
@@ -210,7 +218,7 @@ static void test_zscore(void **state)
 	/* without a cosine: the least of the others; outside a cut list: its last score */
 	c[2].has_cosine = false;
 	ruv_fuse_zscore(c, 3, 1, 1, 2);
-	assert_true(fabs(c[0].score - (1.414213562 - 0.707106781)) < 1e-6);  /* cosines .9 .5 .5, BM25 2 2 4 */
+	assert_true(fabs(c[0].score - (1.414213562 - 0.707106781)) < 1e-6); /* cosines .9 .5 .5, BM25 2 2 4 */
 	assert_true(fabs(c[2].score - (-0.707106781 + 1.414213562)) < 1e-6);
 	ruv_fuse_zscore(NULL, 0, 1, 1, 0);
 }
@@ -244,8 +252,12 @@ static void test_terms(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    cmocka_unit_test(test_dot),		cmocka_unit_test(test_against_brute_force), cmocka_unit_test(test_replaced_under_a_reader),
-	    cmocka_unit_test(test_rrf),		cmocka_unit_test(test_zscore),		    cmocka_unit_test(test_terms),
+	    cmocka_unit_test(test_dot),
+	    cmocka_unit_test(test_against_brute_force),
+	    cmocka_unit_test(test_replaced_under_a_reader),
+	    cmocka_unit_test(test_rrf),
+	    cmocka_unit_test(test_zscore),
+	    cmocka_unit_test(test_terms),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -276,14 +276,14 @@ static void test_scopes(void **state)
 			expected *= r && strcmp(r, "eve") ? 2 : 1;
 		}
 		assert_int_equal(count_hits(m, (ruv_memory_query){.vector = v, .mode = RUV_SEARCH_VECTOR, .filter = f}), expected);
-		assert_int_equal(count_hits(m, (ruv_memory_query){.text = "secret", .mode = RUV_SEARCH_LEXICAL, .filter = f}), expected);
+		assert_int_equal(count_hits(m, (ruv_memory_query){.text = "secret", .mode = RUV_SEARCH_LEXICAL, .filter = f}),
+		                 expected);
 		assert_int_equal(count_hits(m, (ruv_memory_query){.text = "secret", .vector = v, .filter = f}), expected);
 		assert_ok(ruv_memory_list(m, &list, &f, false, 0, 100, &err), err);
 		assert_int_equal(list.n, expected);
 		ruv_memory_nodes_release(&list);
 	}
-	assert_int_equal(
-	    count_hits(m, (ruv_memory_query){.text = "secret", .vector = v, .filter = {.every_scope = true}}), 27);
+	assert_int_equal(count_hits(m, (ruv_memory_query){.text = "secret", .vector = v, .filter = {.every_scope = true}}), 27);
 	ruv_memory_free(m);
 }
 
@@ -334,8 +334,8 @@ static void test_filters(void **state)
 		text.filter = near.filter = cases[i].f;
 		assert_ok(ruv_memory_list(m, &list, &cases[i].f, false, 0, 100, &err), err);
 		if (list.n != cases[i].n || count_hits(m, text) != cases[i].n || count_hits(m, near) != cases[i].n)
-			fail_msg("case %zu: %d expected, %d listed, %d by words, %d by vector", i, cases[i].n, list.n, count_hits(m, text),
-				 count_hits(m, near));
+			fail_msg("case %zu: %d expected, %d listed, %d by words, %d by vector", i, cases[i].n, list.n,
+			         count_hits(m, text), count_hits(m, near));
 		ruv_memory_nodes_release(&list);
 	}
 	/* filter + k: never fewer than exist */
@@ -382,12 +382,12 @@ static void test_source_replace(void **state)
 	ruv_memory_source source = {.name = "/docs/a.md", .hash = "h1", .size_bytes = 10, .modified_ms = 5};
 	float v[5][TEST_DIM];
 	ruv_memory_node first[4] = {{.text = "one", .title = "T", .vector = v[0], .first_line = 1, .last_line = 1},
-				    {.text = "two", .vector = v[1], .first_line = 2, .last_line = 2},
-				    {.text = "two", .vector = v[1], .first_line = 3, .last_line = 3},
-				    {.text = "three", .vector = v[2], .first_line = 4, .last_line = 4}};
+	                            {.text = "two", .vector = v[1], .first_line = 2, .last_line = 2},
+	                            {.text = "two", .vector = v[1], .first_line = 3, .last_line = 3},
+	                            {.text = "three", .vector = v[2], .first_line = 4, .last_line = 4}};
 	ruv_memory_node second[3] = {{.text = "new", .vector = v[3], .first_line = 1, .last_line = 1},
-				     {.text = "one", .title = "T", .first_line = 2, .last_line = 2}, /* moved, no vector needed */
-				     {.text = "two", .first_line = 3, .last_line = 3}};
+	                             {.text = "one", .title = "T", .first_line = 2, .last_line = 2}, /* moved, no vector needed */
+	                             {.text = "two", .first_line = 3, .last_line = 3}};
 	static const char *const texts[] = {"new", "one", "two", "two", "two", "one"};
 	static const char *const titles[] = {"", "T", "", "", "", ""};
 	ruv_memory_replaced done;
@@ -525,10 +525,50 @@ static void test_edges(void **state)
 static void test_hostile_questions(void **state)
 {
 	static const char *const questions[] = {
-	    "", " ", "?", "\"", "\"\"", "'", "'; DROP TABLE nodes; --", "apple AND", "AND", "OR", "NOT", "NEAR(", "NEAR(apple, 5)", "apple*",
-	    "*", "^apple", "title:apple", "title : apple", "-apple", "+apple", "(apple", "apple)", "{apple}", "[apple]", "apple\"pear",
-	    "a:b:c", "C++", "\xf0\x9f\x8d\x8e", "\xf0\x9f\x8d\x8e apple \xf0\x9f\x8d\x90", "\xff\xfe\xfd", "\xe2\x80\x9c" "apple" "\xe2\x80\x9d",
-	    "the of and", "what is the", "\n\t\r", "apple\x01\x02", "äpple", "苹果", "apple\\", "--", "/* apple */", "%s%n", "apple; apple: apple",
+	    "",
+	    " ",
+	    "?",
+	    "\"",
+	    "\"\"",
+	    "'",
+	    "'; DROP TABLE nodes; --",
+	    "apple AND",
+	    "AND",
+	    "OR",
+	    "NOT",
+	    "NEAR(",
+	    "NEAR(apple, 5)",
+	    "apple*",
+	    "*",
+	    "^apple",
+	    "title:apple",
+	    "title : apple",
+	    "-apple",
+	    "+apple",
+	    "(apple",
+	    "apple)",
+	    "{apple}",
+	    "[apple]",
+	    "apple\"pear",
+	    "a:b:c",
+	    "C++",
+	    "\xf0\x9f\x8d\x8e",
+	    "\xf0\x9f\x8d\x8e apple \xf0\x9f\x8d\x90",
+	    "\xff\xfe\xfd",
+	    "\xe2\x80\x9c"
+	    "apple"
+	    "\xe2\x80\x9d",
+	    "the of and",
+	    "what is the",
+	    "\n\t\r",
+	    "apple\x01\x02",
+	    "äpple",
+	    "苹果",
+	    "apple\\",
+	    "--",
+	    "/* apple */",
+	    "%s%n",
+	    "apple; apple: apple",
 	};
 	ruv_memory *m = open_memory(*state);
 	ruv_memory_hits hits;
@@ -735,10 +775,10 @@ static void test_check_and_repair(void **state)
 
 	/* damage done behind the memory's back */
 	run_sql(*state, "UPDATE vectors SET data=zeroblob(96) WHERE node=1;"
-			"DROP TRIGGER words_update; UPDATE nodes SET text='changed by a stranger' WHERE key=2;"
-			"PRAGMA foreign_keys=OFF; INSERT INTO edges(id,src,dst,type,weight,confidence,created_ms,created_by)"
-			" VALUES(x'01932c5e00007000800000000000abcd',1,999,0,1,1,1,'');"
-			"INSERT INTO vectors VALUES(998,0,x'00')");
+	                "DROP TRIGGER words_update; UPDATE nodes SET text='changed by a stranger' WHERE key=2;"
+	                "PRAGMA foreign_keys=OFF; INSERT INTO edges(id,src,dst,type,weight,confidence,created_ms,created_by)"
+	                " VALUES(x'01932c5e00007000800000000000abcd',1,999,0,1,1,1,'');"
+	                "INSERT INTO vectors VALUES(998,0,x'00')");
 	m = open_memory(*state);
 	assert_int_equal(ruv_memory_get(m, &got, id[1], &err), RUV_ECORRUPT);
 	assert_non_null(strstr(err.message, "checksum"));
@@ -800,9 +840,21 @@ int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, make_dir, drop_dir)
 	const struct CMUnitTest tests[] = {
-	    T(test_add_get_update_forget), T(test_bad_nodes),	  T(test_given_id), T(test_embedder),	      T(test_scopes),
-	    T(test_filters),		   T(test_expiry),	  T(test_source_replace), T(test_edges),      T(test_hostile_questions),
-	    T(test_bad_queries),	   T(test_hybrid),	  T(test_backup_and_compact), T(test_check_and_repair), T(test_append_only),
+	    T(test_add_get_update_forget),
+	    T(test_bad_nodes),
+	    T(test_given_id),
+	    T(test_embedder),
+	    T(test_scopes),
+	    T(test_filters),
+	    T(test_expiry),
+	    T(test_source_replace),
+	    T(test_edges),
+	    T(test_hostile_questions),
+	    T(test_bad_queries),
+	    T(test_hybrid),
+	    T(test_backup_and_compact),
+	    T(test_check_and_repair),
+	    T(test_append_only),
 	    cmocka_unit_test(test_names),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -27,10 +27,11 @@ static int import_text(ruv_memory *m, const char *text, size_t n, bool without_v
 static void fill(ruv_memory *m)
 {
 	static const char *const tags[] = {"b", "a \"quoted\" one", "ü"};
-	ruv_memory_source source = {.name = "/a/b c.md", .hash = "abc", .scope = {.user = "ann"}, .size_bytes = 7, .modified_ms = 99};
+	ruv_memory_source source = {
+	    .name = "/a/b c.md", .hash = "abc", .scope = {.user = "ann"}, .size_bytes = 7, .modified_ms = 99};
 	ruv_memory_node chunk = {.text = "from a file", .first_line = 1, .last_line = 9, .type = RUV_NODE_DOCUMENT};
 	ruv_memory_edge edges[2] = {{.type = RUV_EDGE_DERIVED, .weight = 0.1f, .confidence = 1 / 3.0f, .created_by = "x\ty"},
-				    {.type = RUV_EDGE_CONTAINS}};
+	                            {.type = RUV_EDGE_CONTAINS}};
 	char id[3][RUV_ID_SIZE];
 	ruv_error err = {0};
 	ruv_rng rng;
@@ -39,16 +40,16 @@ static void fill(ruv_memory *m)
 	ruv_rng_init(&rng, 55);
 	for (int i = 0; i < 3; i++) {
 		ruv_memory_node node = {.text = i == 0 ? "line\none\r\n\ttab \"quotes\" \\ back \x01 \x7f ünï 🦊" : "plain",
-					.title = "T\"",
-					.vector = i == 2 ? NULL : v,
-					.tags = tags,
-					.n_tags = i,
-					.domain = "d",
-					.type = (ruv_node_type)(i * 2),
-					.scope = {"u", i ? "a" : "", "s"},
-					.confidence = 1 / 7.0f,
-					.expires_ms = i == 1 ? INT64_C(4102444800000) : 0,
-					.meta = i == 1 ? "{\"z\":1,\"a\":[0.1,1e300,\"é\\u0001\"],\"n\":12345678901234}" : NULL};
+		                        .title = "T\"",
+		                        .vector = i == 2 ? NULL : v,
+		                        .tags = tags,
+		                        .n_tags = i,
+		                        .domain = "d",
+		                        .type = (ruv_node_type)(i * 2),
+		                        .scope = {"u", i ? "a" : "", "s"},
+		                        .confidence = 1 / 7.0f,
+		                        .expires_ms = i == 1 ? INT64_C(4102444800000) : 0,
+		                        .meta = i == 1 ? "{\"z\":1,\"a\":[0.1,1e300,\"é\\u0001\"],\"n\":12345678901234}" : NULL};
 		random_vector(v, TEST_DIM, &rng);
 		v[0] = 0x1p-149f; /* the smallest float there is */
 		v[1] = -3.4028234e38f * (i ? 0 : 1e-19f);
@@ -95,7 +96,7 @@ static void test_round_trip(void **state)
 	/* the source counts as remembered */
 	assert_ok(ruv_memory_source_unchanged(
 		      copy, &same, &(ruv_memory_source){.name = "/a/b c.md", .hash = "abc", .scope = {.user = "ann"}}, &err),
-		  err);
+	          err);
 	assert_true(same);
 	ruv_memory_free(copy);
 	bare = export_text(m, true, &n_bare);
@@ -107,7 +108,9 @@ static void test_round_trip(void **state)
 	ruv_memory_free(copy);
 	/* another embedder */
 	snprintf(dir, sizeof dir, "%s/other", (char *)*state);
-	assert_ok(ruv_memory_open(&copy, dir, &(ruv_memory_options){.create = true, .embedder_id = "other", .dimension = TEST_DIM}, &err), err);
+	assert_ok(
+	    ruv_memory_open(&copy, dir, &(ruv_memory_options){.create = true, .embedder_id = "other", .dimension = TEST_DIM}, &err),
+	    err);
 	assert_int_equal(import_text(copy, first, n_first, false, &done, &err), RUV_EMISMATCH);
 	assert_non_null(strstr(err.message, "line 1"));
 	assert_ok(import_text(copy, first, n_first, true, &done, &err), err);
@@ -147,7 +150,8 @@ static void test_wrong_lines(void **state)
 	    {HEADER GOOD "{\"kind\":\"node\",\"type\":\"Fact\",\"text\":\"x\",\"version\":1.5}", "version"},
 	    {HEADER GOOD "{\"kind\":\"node\",\"type\":\"Fact\",\"text\":\"x\",\"tags\":[1]}", "tags"},
 	    {HEADER GOOD "{\"kind\":\"node\",\"type\":\"Fact\",\"text\":\"x\",\"meta\":[]}", "object"},
-	    {HEADER GOOD "{\"kind\":\"edge\",\"type\":\"Cites\",\"src\":\"01932c5e-0000-7000-8000-00000000abcd\",\"dst\":\"01932c5e-0000-7000-8000-00000000abce\"}",
+	    {HEADER GOOD "{\"kind\":\"edge\",\"type\":\"Cites\",\"src\":\"01932c5e-0000-7000-8000-00000000abcd\",\"dst\":"
+	                 "\"01932c5e-0000-7000-8000-00000000abce\"}",
 	     "no node"},
 	    {HEADER GOOD "{\"kind\":\"source\",\"hash\":\"x\"}", "name"},
 	    {HEADER GOOD "\xff\xfe", "line 3"},

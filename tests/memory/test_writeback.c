@@ -58,12 +58,12 @@ static ruv_memory_written put(ruv_memory *m, const char *question, const char *a
 	return written;
 }
 
-#define expect(m, q, a, quality, kind)                                                                                         \
-	do {                                                                                                                   \
-		ruv_memory_written w_ = put(m, q, a, quality);                                                                 \
-		if (w_.as != (kind))                                                                                           \
-			fail_msg("'%s' '%s': %d, expected %d (%s; cosine %.3f, jaccard %.3f)", q, a, (int)w_.as, (int)(kind), w_.why, \
-				 (double)w_.cosine, (double)w_.jaccard);                                                       \
+#define expect(m, q, a, quality, kind)                                                                                             \
+	do {                                                                                                                       \
+		ruv_memory_written w_ = put(m, q, a, quality);                                                                     \
+		if (w_.as != (kind))                                                                                               \
+			fail_msg("'%s' '%s': %d, expected %d (%s; cosine %.3f, jaccard %.3f)", q, a, (int)w_.as, (int)(kind),      \
+			         w_.why, (double)w_.cosine, (double)w_.jaccard);                                                   \
 	} while (0)
 
 static void test_what_becomes_of_it(void **state)
@@ -111,7 +111,8 @@ static void test_what_becomes_of_it(void **state)
 
 	/* a better answer takes the place; the log keeps the old one */
 	first = put(m, "Who wrote the scheduler of the ingest service?", "Marta.", 0.76f);
-	other = put(m, "Who wrote the scheduler of the ingest service?", "Marta wrote it together with Jonas from the platform group.", 0.95f);
+	other = put(m, "Who wrote the scheduler of the ingest service?",
+	            "Marta wrote it together with Jonas from the platform group.", 0.95f);
 	assert_int_equal(other.as, RUV_WRITTEN_SUPERSEDED);
 	assert_string_equal(other.id, first.id);
 	assert_ok(ruv_memory_get(m, &node, first.id, &err), err);
@@ -132,12 +133,16 @@ static void test_what_becomes_of_it(void **state)
 
 static void test_refused(void **state)
 {
-	static const char *const source[] = {
-	    "The archive of the observatory holds forty thousand plates, taken between 1905 and 1988 with the great refractor on the hill."};
+	static const char *const source[] = {"The archive of the observatory holds forty thousand plates, taken between 1905 and "
+	                                     "1988 with the great refractor on the hill."};
 	ruv_memory *m = open_pairs(*state);
 	float v[DIM];
-	ruv_memory_answer echo = {.question = "What is in the archive?", .answer = source[0], .vector = v, .quality = 0.9f, .sources = source,
-				  .n_sources = 1};
+	ruv_memory_answer echo = {.question = "What is in the archive?",
+	                          .answer = source[0],
+	                          .vector = v,
+	                          .quality = 0.9f,
+	                          .sources = source,
+	                          .n_sources = 1};
 	ruv_memory_written written;
 	ruv_memory_stats stats;
 	ruv_error err = {0};
@@ -177,8 +182,13 @@ static void test_edges_and_scopes(void **state)
 	char passage[RUV_ID_SIZE];
 	const char *cited[1] = {passage};
 	float v[DIM];
-	ruv_memory_answer item = {.question = "When does the library open?", .answer = "At nine.", .vector = v, .quality = 0.9f, .cited = cited,
-				  .n_cited = 1, .scope = {.user = "ann"}};
+	ruv_memory_answer item = {.question = "When does the library open?",
+	                          .answer = "At nine.",
+	                          .vector = v,
+	                          .quality = 0.9f,
+	                          .cited = cited,
+	                          .n_cited = 1,
+	                          .scope = {.user = "ann"}};
 	ruv_memory_written first, second, bobs;
 	ruv_memory_graph graph;
 	ruv_memory_stats stats;
@@ -213,17 +223,20 @@ static void test_edges_and_scopes(void **state)
 /* Planted: 30 % near-duplicates, 5 % contradictions, in batches; precision and recall of merging at least 0.95. */
 static void test_planted(void **state)
 {
-	static const char *const jobs[] = {"backup", "ingest", "rotation", "report", "cleanup", "replay", "export", "sync", "audit", "scan"};
-	static const char *const systems[] = {"Fornax", "Cygnus", "Lyra", "Orion", "Pavo", "Draco", "Vela", "Norma", "Hydra", "Corvus",
-					      "Aquila", "Cetus", "Lepus", "Mensa", "Octans", "Pictor", "Pyxis", "Scutum", "Taurus", "Ursa"};
+	static const char *const jobs[] = {"backup", "ingest", "rotation", "report", "cleanup",
+	                                   "replay", "export", "sync",     "audit",  "scan"};
+	static const char *const systems[] = {"Fornax", "Cygnus", "Lyra",   "Orion",  "Pavo",   "Draco", "Vela",
+	                                      "Norma",  "Hydra",  "Corvus", "Aquila", "Cetus",  "Lepus", "Mensa",
+	                                      "Octans", "Pictor", "Pyxis",  "Scutum", "Taurus", "Ursa"};
 	static const char *const facts[] = {"start", "stop", "fail last", "run longest"};
 	enum { N = 1000, BATCH = 100 };
 	ruv_memory *m = open_pairs(*state);
 	ruv_memory_answer *items = calloc(N, sizeof *items);
 	ruv_memory_written *written = calloc(N, sizeof *written);
-	float (*v)[DIM] = calloc(N, sizeof *v);
-	char (*q)[160] = calloc(N, sizeof *q), (*a)[160] = calloc(N, sizeof *a);
-	int kind[N] = {0}, base[N], n_base = 0, merged_right = 0, merged = 0, planted = 0, conflicts = 0, conflicts_right = 0, told = 0;
+	float(*v)[DIM] = calloc(N, sizeof *v);
+	char(*q)[160] = calloc(N, sizeof *q), (*a)[160] = calloc(N, sizeof *a);
+	int kind[N] = {0}, base[N], n_base = 0, merged_right = 0, merged = 0, planted = 0, conflicts = 0, conflicts_right = 0,
+	    told = 0;
 	ruv_error err = {0};
 	ruv_rng rng;
 
@@ -279,8 +292,8 @@ static void test_planted(void **state)
 		conflicts_right += written[i].as == RUV_WRITTEN_CONTRADICTS && kind[i] == 2;
 	}
 	print_message("merging: precision %.3f, recall %.3f of %d; contradictions: precision %.3f, recall %.3f of %d\n",
-		      (double)merged_right / merged, (double)merged_right / planted, planted, (double)conflicts_right / told,
-		      (double)conflicts_right / conflicts, conflicts);
+	              (double)merged_right / merged, (double)merged_right / planted, planted, (double)conflicts_right / told,
+	              (double)conflicts_right / conflicts, conflicts);
 	assert_true(merged_right >= 0.95 * merged && merged_right >= 0.95 * planted);
 	assert_true(conflicts_right >= 0.9 * told && conflicts_right >= 0.9 * conflicts);
 	free(items);
@@ -329,6 +342,6 @@ int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, make_dir, drop_dir)
 	const struct CMUnitTest tests[] = {T(test_what_becomes_of_it), T(test_refused), T(test_edges_and_scopes), T(test_planted),
-					   cmocka_unit_test(test_minhash)};
+	                                   cmocka_unit_test(test_minhash)};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,10 +1,10 @@
 /* attention.c - keys and values in pages, and softmax(q k^T) v over them without ever holding a row of scores.
  *
- * FlashAttention-2 (Dao 2023) on a CPU: a task takes a tile of query rows (tokens x the query heads that share one key head, at most
- * 64 rows) and walks the pages that it sees. A page's keys and values are brought to F32 once for the whole tile, the scores of the
- * page are one small product, the running maximum and sum of each row are updated, and the output so far is rescaled when the maximum
- * moved. When there are too few tiles to keep the threads busy (decode over a long context) the pages are split among tasks too
- * (flash decoding), whose partial rows a second pass merges.
+ * FlashAttention-2 (Dao 2023) on a CPU: a task takes a tile of query rows (tokens x the query heads that share one key head, at
+ * most 64 rows) and walks the pages that it sees. A page's keys and values are brought to F32 once for the whole tile, the scores
+ * of the page are one small product, the running maximum and sum of each row are updated, and the output so far is rescaled when
+ * the maximum moved. When there are too few tiles to keep the threads busy (decode over a long context) the pages are split among
+ * tasks too (flash decoding), whose partial rows a second pass merges.
  *
  * Partial rows: for piece s of query row r (counted over the batch): output [head_dim], then maximum and sum. */
 #include <math.h>
@@ -25,8 +25,8 @@ _Static_assert((int)RUV_KV_PAGE_TOKENS == (int)RUV_KV_TILE, "a tile is a page");
 
 /* One thread's scratch. */
 struct tile {
-	float q[ROWS * DIM];	/* [rows][head_dim] */
-	float out[ROWS * DIM];	/* [rows][padded head_dim] */
+	float q[ROWS * DIM];    /* [rows][head_dim] */
+	float out[ROWS * DIM];  /* [rows][padded head_dim] */
 	float keys[DIM * PAGE]; /* [head_dim][64] */
 	float values[PAGE * DIM];
 	float scores[ROWS * PAGE];
@@ -81,7 +81,7 @@ static void write_task(void *arg, int task, int thread)
 	for (int t = 0; t < seq->n_rows; t++) {
 		int position = seq->position + t;
 		size_t at = (size_t)seq->pages[position / PAGE] * kv->page_bytes +
-			    ((size_t)head * PAGE + (size_t)(position % PAGE)) * row_bytes;
+		            ((size_t)head * PAGE + (size_t)(position % PAGE)) * row_bytes;
 		int64_t from = ((int64_t)(seq->first_row + t) * kv->n_kv_heads + head) * kv->head_dim;
 		int rc = store_row(job->backend->k, (uint8_t *)kv->k + at, kv->dtype, job->k + from, kv->head_dim);
 		if (!rc)
@@ -97,8 +97,9 @@ static bool layer_fits(ruv_backend *b, const ruv_kv_layer *kv)
 	if (type && kv->head_dim > 0 && kv->head_dim <= DIM && kv->n_kv_heads > 0 &&
 	    kv->page_bytes >= (size_t)kv->n_kv_heads * PAGE * ruv_dtype_row_bytes(kv->dtype, kv->head_dim))
 		return true;
-	ruv_backend_fail(b, RUV_EUNSUPPORTED, "attention", "a KV layer of %s with %d heads of %d elements (at most %d) in pages of %zu bytes",
-			 ruv_dtype_name((int)kv->dtype), kv->n_kv_heads, kv->head_dim, DIM, kv->page_bytes);
+	ruv_backend_fail(b, RUV_EUNSUPPORTED, "attention",
+	                 "a KV layer of %s with %d heads of %d elements (at most %d) in pages of %zu bytes",
+	                 ruv_dtype_name((int)kv->dtype), kv->n_kv_heads, kv->head_dim, DIM, kv->page_bytes);
 	return false;
 }
 
@@ -114,7 +115,7 @@ void ruv_op_kv_write(ruv_backend *b, const ruv_kv_layer *kv, const float *k, con
 	ruv_backend_run(b, write_task, &job, n_seqs * kv->n_kv_heads, rows * (size_t)(kv->n_kv_heads * kv->head_dim) * 8);
 	if (atomic_load(&job.rc))
 		ruv_backend_fail(b, atomic_load(&job.rc), "kv_write", "a key or value is not finite and cannot be stored as %s",
-				 ruv_dtype_name((int)kv->dtype));
+		                 ruv_dtype_name((int)kv->dtype));
 }
 
 static int padded(int head_dim)
@@ -123,7 +124,8 @@ static int padded(int head_dim)
 }
 
 /* Adds page `page` of the sequence to every row of the tile. first: position of the tile's first token, n_tokens of it. */
-static void add_page(const struct job *job, struct tile *tile, const ruv_batch_seq *seq, int kv_head, int page, int first, int n_tokens)
+static void add_page(const struct job *job, struct tile *tile, const ruv_batch_seq *seq, int kv_head, int page, int first,
+                     int n_tokens)
 {
 	const ruv_kernels *k = job->backend->k;
 	const ruv_kv_layer *kv = job->kv;
@@ -247,17 +249,19 @@ static void merge_task(void *arg, int task, int thread)
 }
 
 void ruv_op_attention(ruv_backend *b, float *y, const float *q, const ruv_kv_layer *kv, const ruv_attention *attention,
-		      const ruv_batch_seq *seqs, int n_seqs)
+                      const ruv_batch_seq *seqs, int n_seqs)
 {
-	struct job job = {b, y, q, kv, attention, seqs, n_seqs, attention->n_heads / (kv->n_kv_heads ? kv->n_kv_heads : 1), 1, 1, 0};
+	struct job job = {b, y, q, kv, attention, seqs, n_seqs, attention->n_heads / (kv->n_kv_heads ? kv->n_kv_heads : 1),
+	                  1, 1, 0};
 	int64_t n_rows = 0, n_tasks = 0, pages = 0;
 	size_t work = 0;
 
 	if (!layer_fits(b, kv))
 		return;
 	if (job.group < 1 || job.group > ROWS || job.group * kv->n_kv_heads != attention->n_heads) {
-		ruv_backend_fail(b, RUV_EUNSUPPORTED, "attention", "%d query heads over %d key heads (a multiple, at most %d times, is needed)",
-				 attention->n_heads, kv->n_kv_heads, ROWS);
+		ruv_backend_fail(b, RUV_EUNSUPPORTED, "attention",
+		                 "%d query heads over %d key heads (a multiple, at most %d times, is needed)", attention->n_heads,
+		                 kv->n_kv_heads, ROWS);
 		return;
 	}
 	job.tile_tokens = ROWS / job.group;
@@ -284,5 +288,6 @@ void ruv_op_attention(ruv_backend *b, float *y, const float *q, const ruv_kv_lay
 	}
 	ruv_backend_run(b, attention_task, &job, (int)(n_tasks * job.n_splits), work);
 	if (job.partial_rows)
-		ruv_backend_run(b, merge_task, &job, (int)job.partial_rows, (size_t)job.partial_rows * (size_t)(kv->head_dim * job.n_splits) * 4);
+		ruv_backend_run(b, merge_task, &job, (int)job.partial_rows,
+		                (size_t)job.partial_rows * (size_t)(kv->head_dim * job.n_splits) * 4);
 }

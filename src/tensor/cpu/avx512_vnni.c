@@ -1,9 +1,9 @@
 /* avx512_vnni.c - the kernels for AVX-512 with VNNI: four byte products a lane and instruction, unsigned times signed.
  *
- * gemm and the rest are generic.h's. gemv is written by hand, because decode has to keep up with memory: four weight rows a pass share
- * the loads and permutations of the activations, 256 elements a step. The int32 sums of a vector belong to several groups; a
- * permutation of the group scales (weight's times activation's) gives every lane its own, and one multiply-add a vector finishes it.
- * Offsets of the unsigned codes and minima are one multiply-add a row and step against the activations' sums. */
+ * gemm and the rest are generic.h's. gemv is written by hand, because decode has to keep up with memory: four weight rows a pass
+ * share the loads and permutations of the activations, 256 elements a step. The int32 sums of a vector belong to several groups; a
+ * permutation of the group scales (weight's times activation's) gives every lane its own, and one multiply-add a vector finishes
+ * it. Offsets of the unsigned codes and minima are one multiply-add a row and step against the activations' sums. */
 #include "tensor/cpu/kernels.h"
 #include "tensor/cpu/x86_512.h"
 
@@ -30,8 +30,8 @@ typedef __m512 zf;
 
 /* What four rows share at one step of 256 elements. */
 struct step {
-	zi x[4];   /* codes, in the order in which the type's codes come */
-	zf d, s;   /* [16]: multiplied into the scales; see prepare */
+	zi x[4]; /* codes, in the order in which the type's codes come */
+	zf d, s; /* [16]: multiplied into the scales; see prepare */
 };
 
 /* Lane l takes scale index[l]. */
@@ -94,7 +94,7 @@ X86_INLINE struct step prepare(ruv_dtype dtype, const ruv_act_row *x, int64_t i)
 			step.x[j] = v[j];
 		step.d = _mm512_permutexvar_ps(twice, _mm512_castps256_ps512(d));
 		step.s = _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_loadu_si512(x->sum + i / 16)),
-				       _mm512_mul_ps(step.d, _mm512_set1_ps(-32)));
+		                       _mm512_mul_ps(step.d, _mm512_set1_ps(-32)));
 		break;
 	}
 	case RUV_Q8_0:
@@ -159,7 +159,7 @@ X86_INLINE void step_q6_k(zf *acc, zf *rest, const ruv_block_q6_k *b, const stru
 	zi four = _mm512_set1_epi8(15), top = _mm512_set1_epi8(0x30);
 	zi left = _mm512_setr_epi64(4, 4, 4, 4, 2, 2, 2, 2), right = _mm512_setr_epi64(0, 0, 0, 0, 2, 2, 2, 2);
 	zf plain = _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)b->scales))),
-				 _mm512_set1_ps(_cvtsh_ss(b->d)));
+	                         _mm512_set1_ps(_cvtsh_ss(b->d)));
 	zf scales = _mm512_mul_ps(plain, step->d);
 	for (int h = 0; h < 2; h++) {
 		zi ql = _mm512_loadu_si512(b->ql + 64 * h);
@@ -178,7 +178,8 @@ X86_INLINE zf gather_scales(const uint8_t *p, size_t stride, int n)
 	uint16_t h[8] = {0};
 	for (int i = 0; i < n; i++)
 		memcpy(h + i, p + (size_t)i * stride, 2);
-	__m128i v = _mm_setr_epi16((short)h[0], (short)h[1], (short)h[2], (short)h[3], (short)h[4], (short)h[5], (short)h[6], (short)h[7]);
+	__m128i v =
+	    _mm_setr_epi16((short)h[0], (short)h[1], (short)h[2], (short)h[3], (short)h[4], (short)h[5], (short)h[6], (short)h[7]);
 	return _mm512_castps256_ps512(_mm256_cvtph_ps(v));
 }
 
@@ -190,7 +191,7 @@ X86_INLINE void step_q8_0(zf *acc, zf *rest, const ruv_block_q8_0 *b, const stru
 #pragma GCC unroll 4
 	for (int j = 0; j < n_blocks / 2; j++) {
 		zi q = _mm512_inserti64x4(_mm512_castsi256_si512(_mm256_loadu_si256((const __m256i *)b[2 * j].qs)),
-					  _mm256_loadu_si256((const __m256i *)b[2 * j + 1].qs), 1);
+		                          _mm256_loadu_si256((const __m256i *)b[2 * j + 1].qs), 1);
 		zi index = j == 0 ? LANES8(0, 1) : j == 1 ? LANES8(2, 3) : j == 2 ? LANES8(4, 5) : LANES8(6, 7);
 		*acc = scaled(*acc, mul_codes(_mm512_xor_si512(q, flip), step->x[j]), scales, index);
 	}
@@ -213,14 +214,15 @@ X86_INLINE void fifth_masks(const uint8_t *p, size_t stride, __mmask64 *first, _
 	for (int i = 0; i < 4; i++)
 		memcpy(q + i, p + (size_t)i * stride, 4);
 	__m128i v = _mm_shuffle_epi8(_mm_setr_epi32((int)q[0], (int)q[1], (int)q[2], (int)q[3]),
-				     _mm_setr_epi8(0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15));
+	                             _mm_setr_epi8(0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15));
 	*first = (__mmask64)_mm_cvtsi128_si64(v);
 	*second = (__mmask64)_mm_extract_epi64(v, 1);
 }
 
-/* Q4_0, Q4_1, Q5_0, Q5_1: blocks of `size` bytes whose nibbles start at `qs`, fifth bits at `qh` (0: none), minimum at `m` (0: none). */
+/* Q4_0, Q4_1, Q5_0, Q5_1: blocks of `size` bytes whose nibbles start at `qs`, fifth bits at `qh` (0: none), minimum at `m` (0:
+ * none). */
 X86_INLINE void step_32(zf *acc, zf *rest, const uint8_t *b, const struct step *step, int n_blocks, size_t size, size_t qs,
-			size_t qh, size_t m)
+                        size_t qh, size_t m)
 {
 	zf plain = gather_scales(b, size, n_blocks), scales = _mm512_mul_ps(plain, step->d);
 #pragma GCC unroll 2
@@ -235,7 +237,8 @@ X86_INLINE void step_32(zf *acc, zf *rest, const uint8_t *b, const struct step *
 		zi sums = _mm512_dpbusd_epi32(mul_codes(lo, step->x[2 * j]), hi, step->x[2 * j + 1]);
 		*acc = scaled(*acc, sums, scales, j ? LANES4(4, 5, 6, 7) : LANES4(0, 1, 2, 3));
 	}
-	*rest = _mm512_mask3_fmadd_ps(m ? gather_scales(b + m, size, n_blocks) : plain, step->s, *rest, (__mmask16)((1 << n_blocks) - 1));
+	*rest = _mm512_mask3_fmadd_ps(m ? gather_scales(b + m, size, n_blocks) : plain, step->s, *rest,
+	                              (__mmask16)((1 << n_blocks) - 1));
 }
 
 X86_INLINE void step_any(ruv_dtype dtype, zf *acc, zf *rest, const uint8_t *b, const struct step *step, int n)
@@ -257,14 +260,16 @@ X86_INLINE void step_any(ruv_dtype dtype, zf *acc, zf *rest, const uint8_t *b, c
 		step_32(acc, rest, b, step, n, sizeof(ruv_block_q4_0), offsetof(ruv_block_q4_0, qs), 0, 0);
 		break;
 	case RUV_Q4_1:
-		step_32(acc, rest, b, step, n, sizeof(ruv_block_q4_1), offsetof(ruv_block_q4_1, qs), 0, offsetof(ruv_block_q4_1, m));
+		step_32(acc, rest, b, step, n, sizeof(ruv_block_q4_1), offsetof(ruv_block_q4_1, qs), 0,
+		        offsetof(ruv_block_q4_1, m));
 		break;
 	case RUV_Q5_0:
-		step_32(acc, rest, b, step, n, sizeof(ruv_block_q5_0), offsetof(ruv_block_q5_0, qs), offsetof(ruv_block_q5_0, qh), 0);
+		step_32(acc, rest, b, step, n, sizeof(ruv_block_q5_0), offsetof(ruv_block_q5_0, qs), offsetof(ruv_block_q5_0, qh),
+		        0);
 		break;
 	case RUV_Q5_1:
 		step_32(acc, rest, b, step, n, sizeof(ruv_block_q5_1), offsetof(ruv_block_q5_1, qs), offsetof(ruv_block_q5_1, qh),
-			offsetof(ruv_block_q5_1, m));
+		        offsetof(ruv_block_q5_1, m));
 		break;
 	}
 }
@@ -288,8 +293,9 @@ X86_INLINE void gemv_vnni(ruv_dtype dtype, float *y, const void *w, size_t row_b
 			struct step step = prepare(dtype, x, i);
 #pragma GCC unroll 4
 			for (int j = 0; j < ROW_BATCH; j++) {
-				prefetch(row_bytes > LONG_ROW ? row[j] + at + distance : batch + ROW_BATCH * at + (size_t)j * chunk_bytes,
-					 chunk_bytes);
+				prefetch(row_bytes > LONG_ROW ? row[j] + at + distance
+				                              : batch + ROW_BATCH * at + (size_t)j * chunk_bytes,
+				         chunk_bytes);
 				step_any(dtype, &acc[j], &rest[j], row[j] + at, &step, 8);
 			}
 		}
@@ -309,10 +315,10 @@ X86_INLINE void gemv_vnni(ruv_dtype dtype, float *y, const void *w, size_t row_b
 	}
 }
 
-#define X(id)                                                                                                                  \
-	static void gemv_##id(float *y, const void *w, size_t row_bytes, int n_rows, const ruv_act_row *x, int64_t k)          \
-	{                                                                                                                      \
-		gemv_vnni(id, y, w, row_bytes, n_rows, x, k);                                                                  \
+#define X(id)                                                                                                                      \
+	static void gemv_##id(float *y, const void *w, size_t row_bytes, int n_rows, const ruv_act_row *x, int64_t k)              \
+	{                                                                                                                          \
+		gemv_vnni(id, y, w, row_bytes, n_rows, x, k);                                                                      \
 	}
 QUANT_TYPES(X)
 #undef X

@@ -108,7 +108,8 @@ int ruv_backend_reserve(ruv_backend *b, int n_rows, int64_t n_elements, int64_t 
 
 	(void)n_context; /* attention works in tiles: nothing here grows with the context */
 	if (n_rows < 0 || n_elements < 0 || elements > INT64_MAX / 1024 / (rows ? rows : 1))
-		return ruv_fail(err, RUV_EINVAL, "backend", "cannot reserve %d rows of %lld elements", n_rows, (long long)n_elements);
+		return ruv_fail(err, RUV_EINVAL, "backend", "cannot reserve %d rows of %lld elements", n_rows,
+		                (long long)n_elements);
 	elements = (elements + 31) & ~(int64_t)31;
 	thread_bytes = ruv_panel_bytes(b->k->panel_rows, elements);
 	if (thread_bytes < ruv_attention_scratch_bytes())
@@ -147,15 +148,16 @@ void ruv_backend_run(ruv_backend *b, ruv_pool_fn *fn, void *arg, int n_tasks, si
 }
 
 int ruv_backend_bind(ruv_backend *b, ruv_tensor *tensor, ruv_dtype dtype, int64_t n_in, int64_t n_out, const void *bytes,
-		     ruv_error *err)
+                     ruv_error *err)
 {
 	(void)b;
 	if (!ruv_dtype_known((int)dtype))
 		return ruv_fail(err, RUV_EUNSUPPORTED, "bind", "a tensor has %s, which this build cannot use",
-				ruv_dtype_name((int)dtype));
+		                ruv_dtype_name((int)dtype));
 	if (n_in <= 0 || n_out <= 0 || ruv_dtype_row_bytes(dtype, n_in) == 0)
-		return ruv_fail(err, RUV_EINVAL, "bind", "a %s tensor of %lld rows of %lld elements: a row must hold whole blocks of %d",
-				ruv_dtype_name((int)dtype), (long long)n_out, (long long)n_in, ruv_dtype_block_elements(dtype));
+		return ruv_fail(err, RUV_EINVAL, "bind",
+		                "a %s tensor of %lld rows of %lld elements: a row must hold whole blocks of %d",
+		                ruv_dtype_name((int)dtype), (long long)n_out, (long long)n_in, ruv_dtype_block_elements(dtype));
 	if (!bytes)
 		return ruv_fail(err, RUV_EINVAL, "bind", "a tensor has no data");
 	*tensor = (ruv_tensor){.data = bytes, .dtype = dtype, .n_in = n_in, .n_out = n_out};

@@ -28,7 +28,8 @@ enum { RUV_PARTIAL_ROWS = 128, RUV_MAX_HEAD_DIM = 256, RUV_ATTENTION_ROWS = 64 }
 
 /* Remembers the first failure for ruv_backend_sync. */
 void ruv_backend_fail(ruv_backend *backend, int code, const char *where, const char *fmt, ...) RUV_PRINTF(4, 5);
-/* fn(arg, task, thread) for every task: on the pool, or on this thread alone when the work (in bytes touched) is too small to share. */
+/* fn(arg, task, thread) for every task: on the pool, or on this thread alone when the work (in bytes touched) is too small to
+ * share. */
 void ruv_backend_run(ruv_backend *backend, ruv_pool_fn *fn, void *arg, int n_tasks, size_t work_bytes);
 /* This thread's scratch, 64-byte aligned. */
 void *ruv_backend_scratch(ruv_backend *backend, int thread);

@@ -1,9 +1,8 @@
 /* decode.h - quantized blocks taken apart into unsigned codes, scales and minima, eight blocks of 32 (one super-block) at a time.
  *
- * Plain loops that every ISA file compiles with its own flags: the compiler turns them into that ISA's vectors. Private to the kernel
- * files; half_to_float is theirs. A chunk is up to 256 elements: codes[256], scale[16 or 8], min[8]:
- *     w = scale[i / group] * (code[i] - offset) - min[i / 32].
- * Layer: tensor (private to cpu/). */
+ * Plain loops that every ISA file compiles with its own flags: the compiler turns them into that ISA's vectors. Private to the
+ * kernel files; half_to_float is theirs. A chunk is up to 256 elements: codes[256], scale[16 or 8], min[8]: w = scale[i / group] *
+ * (code[i] - offset) - min[i / 32]. Layer: tensor (private to cpu/). */
 #ifndef RUV_TENSOR_CPU_DECODE_H
 #define RUV_TENSOR_CPU_DECODE_H
 

@@ -1,5 +1,5 @@
-/* elementwise.c - norms, gates, rotary positions, the short convolution, pooling: everything of a forward pass that is neither a matrix
- * product nor attention. Work is cut by rows, or by runs of channels. */
+/* elementwise.c - norms, gates, rotary positions, the short convolution, pooling: everything of a forward pass that is neither a
+ * matrix product nor attention. Work is cut by rows, or by runs of channels. */
 #include <math.h>
 #include <string.h>
 
@@ -28,13 +28,14 @@ static void norm_task(void *arg, int task, int thread)
 			job->k->rms_norm(job->y + i * job->dim, job->x + i * job->dim, job->w, job->dim, job->eps);
 }
 
-static void norm(ruv_backend *b, float *y, const float *x, const ruv_tensor *w, const ruv_tensor *bias, int64_t n, int64_t dim, float eps)
+static void norm(ruv_backend *b, float *y, const float *x, const ruv_tensor *w, const ruv_tensor *bias, int64_t n, int64_t dim,
+                 float eps)
 {
 	struct norm_job job = {b->k, y, x, w->data, bias ? bias->data : NULL, n, dim, 1, eps};
 
 	if (w->dtype != RUV_F32 || w->n_in != dim || (bias && (bias->dtype != RUV_F32 || bias->n_in != dim))) {
 		ruv_backend_fail(b, RUV_EINVAL, "norm", "a norm over %lld elements has %s weights of %lld", (long long)dim,
-				 ruv_dtype_name((int)w->dtype), (long long)w->n_in);
+		                 ruv_dtype_name((int)w->dtype), (long long)w->n_in);
 		return;
 	}
 	if (dim < RUN)
@@ -47,8 +48,8 @@ void ruv_op_rms_norm(ruv_backend *b, float *y, const float *x, const ruv_tensor 
 	norm(b, y, x, w, NULL, n, dim, eps);
 }
 
-void ruv_op_layer_norm(ruv_backend *b, float *y, const float *x, const ruv_tensor *w, const ruv_tensor *bias, int64_t n, int64_t dim,
-		       float eps)
+void ruv_op_layer_norm(ruv_backend *b, float *y, const float *x, const ruv_tensor *w, const ruv_tensor *bias, int64_t n,
+                       int64_t dim, float eps)
 {
 	norm(b, y, x, w, bias, n, dim, eps);
 }
@@ -207,13 +208,13 @@ static int64_t total_rows(const ruv_batch_seq *seqs, int n_seqs)
 }
 
 void ruv_op_short_conv(ruv_backend *b, float *y, const float *bcx, const ruv_tensor *taps, int64_t dim, bool centred,
-		       const ruv_batch_seq *seqs, int n_seqs)
+                       const ruv_batch_seq *seqs, int n_seqs)
 {
 	struct conv_job job = {b->k, y, bcx, taps->data, dim, centred, seqs, (int)((dim + CHANNELS - 1) / CHANNELS)};
 
 	if (taps->dtype != RUV_F32 || taps->n_in != 3 || taps->n_out != dim) {
 		ruv_backend_fail(b, RUV_EINVAL, "short_conv", "taps are %s [%lld, %lld], F32 [%lld, 3] is needed",
-				 ruv_dtype_name((int)taps->dtype), (long long)taps->n_out, (long long)taps->n_in, (long long)dim);
+		                 ruv_dtype_name((int)taps->dtype), (long long)taps->n_out, (long long)taps->n_in, (long long)dim);
 		return;
 	}
 	for (int i = 0; i < n_seqs; i++)

@@ -8,16 +8,15 @@
  *   half_to_float(h)      one f16
  *   vf_max(a, b)          lane by lane
  *   vf_from_half(vh)      f16 -> f32;  vh_from_float(vf): f32 -> f16, nearest even
- *   dot(acc, c, x)        acc lane += sum of 4 products of unsigned bytes c (<= 63, or <= 255 with Q8_OFFSET 128) and signed bytes x
- *   dot_signed(acc, c, x) the same with signed c (Q8_OFFSET 0 only)
- *   group_dot(acc, c, x, s0, s1, is_signed)   acc (a vector gf, summed by gf_sum) += s0 * (bytes 0-15 of c . x) + s1 * (bytes 16-31)
- *   sum_lanes(vf)
- *   transpose_words(to, ld, rows)   to[j * ld + i] = rows[i][j] for VW vectors of VW 32-bit words
- * and is compiled with -ffp-contract=fast, so that a * b + c is one fused instruction where there is one.
+ *   dot(acc, c, x)        acc lane += sum of 4 products of unsigned bytes c (<= 63, or <= 255 with Q8_OFFSET 128) and signed bytes
+ * x dot_signed(acc, c, x) the same with signed c (Q8_OFFSET 0 only) group_dot(acc, c, x, s0, s1, is_signed)   acc (a vector gf,
+ * summed by gf_sum) += s0 * (bytes 0-15 of c . x) + s1 * (bytes 16-31) sum_lanes(vf) transpose_words(to, ld, rows)   to[j * ld + i]
+ * = rows[i][j] for VW vectors of VW 32-bit words and is compiled with -ffp-contract=fast, so that a * b + c is one fused
+ * instruction where there is one.
  *
- * gemm micro-kernel: 2 vectors of weight rows x NT tokens in registers. Four consecutive codes of VW rows meet one broadcast word of
- * a token's codes. After a group the int32 sums become floats, times the rows' scales, times the token's scale.
- * Layer: tensor (private to cpu/). */
+ * gemm micro-kernel: 2 vectors of weight rows x NT tokens in registers. Four consecutive codes of VW rows meet one broadcast word
+ * of a token's codes. After a group the int32 sums become floats, times the rows' scales, times the token's scale. Layer: tensor
+ * (private to cpu/). */
 #ifndef RUV_TENSOR_CPU_GENERIC_H
 #define RUV_TENSOR_CPU_GENERIC_H
 
@@ -130,9 +129,9 @@ static void quantize_act(ruv_act *x, int64_t i)
 	}
 }
 
-/* Four short rows are read as one piece of memory, but not in its order, which the processor's own prefetchers do not follow: so the
- * piece AHEAD of it is fetched in order meanwhile, a quarter of a row for each row's step. Rows beyond LONG_ROW are streams of their
- * own. */
+/* Four short rows are read as one piece of memory, but not in its order, which the processor's own prefetchers do not follow: so
+ * the piece AHEAD of it is fetched in order meanwhile, a quarter of a row for each row's step. Rows beyond LONG_ROW are streams of
+ * their own. */
 enum { AHEAD = 8192, LONG_ROW = 8192 };
 
 INLINE size_t prefetch_distance(size_t row_bytes)
@@ -225,7 +224,8 @@ INLINE void gemv_float(ruv_dtype dtype, float *y, const void *w, size_t row_byte
 #pragma GCC unroll 4
 			for (int j = 0; j < ROW_BATCH; j++) {
 				size_t at = (size_t)i * size, step = 2 * VW * size;
-				prefetch(row_bytes > LONG_ROW ? row[j] + at + distance : batch + ROW_BATCH * at + (size_t)j * step, step);
+				prefetch(row_bytes > LONG_ROW ? row[j] + at + distance : batch + ROW_BATCH * at + (size_t)j * step,
+				         step);
 				acc[j][0] += load_float(dtype, row[j] + (size_t)i * size) * x0;
 				acc[j][1] += load_float(dtype, row[j] + (size_t)(i + VW) * size) * x1;
 			}
@@ -277,9 +277,10 @@ INLINE void unpack_q8(ruv_dtype dtype, ruv_panel *panel, const void *w, size_t r
 		int n = (int)(k - i < CHUNK ? k - i : CHUNK);
 		for (int r = 0; r < n_rows; r++)
 			decode_chunk(dtype, codes[r], scale[r], min[r],
-				     (const uint8_t *)w + (size_t)r * row_bytes + (size_t)(i / CHUNK) * chunk_bytes, n);
+			             (const uint8_t *)w + (size_t)r * row_bytes + (size_t)(i / CHUNK) * chunk_bytes, n);
 		transpose_panel((uint32_t *)(panel->q + i * PANEL_ROWS), (const uint32_t *)codes[0], CHUNK / 4, n / 4);
-		transpose_panel((uint32_t *)(panel->scale + i / form.group * PANEL_ROWS), (const uint32_t *)scale[0], 16, n / form.group);
+		transpose_panel((uint32_t *)(panel->scale + i / form.group * PANEL_ROWS), (const uint32_t *)scale[0], 16,
+		                n / form.group);
 		if (form.has_min)
 			transpose_panel((uint32_t *)(panel->min + i / 32 * PANEL_ROWS), (const uint32_t *)min[0], 16, n / 32);
 	}
@@ -331,8 +332,8 @@ INLINE void finish(float *c, int n_rows, vf lo, vf hi, const float *bias, bool a
 		c[i] = lanes[i] + (bias ? bias[i] : 0) + (accumulate ? c[i] : 0);
 }
 
-INLINE void block_f32(float *c, int64_t ld_c, const ruv_panel *panel, const float *x, int64_t ld_x, const float *bias, bool accumulate,
-		      int nt)
+INLINE void block_f32(float *c, int64_t ld_c, const ruv_panel *panel, const float *x, int64_t ld_x, const float *bias,
+                      bool accumulate, int nt)
 {
 	vf lo[NT], hi[NT];
 	for (int t = 0; t < nt; t++)
@@ -352,7 +353,7 @@ INLINE void block_f32(float *c, int64_t ld_c, const ruv_panel *panel, const floa
 }
 
 static void gemm_f32(float *c, int64_t ld_c, const ruv_panel *panel, const ruv_act *act, int64_t first, int n, const float *bias,
-		     bool accumulate)
+                     bool accumulate)
 {
 	int t = 0;
 	for (; t + NT <= n; t += NT)
@@ -364,8 +365,8 @@ static void gemm_f32(float *c, int64_t ld_c, const ruv_panel *panel, const ruv_a
 }
 
 /* nt tokens x one panel. group, has_min and is_signed are constants where this is inlined. */
-INLINE void block_q8(float *c, int64_t ld_c, const ruv_panel *panel, const ruv_act_row *x, int64_t k, const float *bias, bool accumulate,
-		     int nt, int group, bool has_min, bool is_signed)
+INLINE void block_q8(float *c, int64_t ld_c, const ruv_panel *panel, const ruv_act_row *x, int64_t k, const float *bias,
+                     bool accumulate, int nt, int group, bool has_min, bool is_signed)
 {
 	vf lo[NT], hi[NT];
 	const uint8_t *w = panel->q;
@@ -399,7 +400,8 @@ INLINE void block_q8(float *c, int64_t ld_c, const ruv_panel *panel, const ruv_a
 			scale += PANEL_ROWS;
 #pragma GCC unroll 8
 			for (int t = 0; t < nt; t++) {
-				vf p0 = __builtin_convertvector(acc_lo[t], vf) * s0, p1 = __builtin_convertvector(acc_hi[t], vf) * s1;
+				vf p0 = __builtin_convertvector(acc_lo[t], vf) * s0,
+				   p1 = __builtin_convertvector(acc_hi[t], vf) * s1;
 				part_lo[t] = half ? part_lo[t] + p0 : p0;
 				part_hi[t] = half ? part_hi[t] + p1 : p1;
 			}
@@ -425,8 +427,8 @@ INLINE void block_q8(float *c, int64_t ld_c, const ruv_panel *panel, const ruv_a
 		finish(c + t * ld_c, panel->n_rows, lo[t], hi[t], bias, accumulate);
 }
 
-INLINE void gemm_q8_form(float *c, int64_t ld_c, const ruv_panel *panel, const ruv_act *act, int64_t first, int n, const float *bias,
-			 bool accumulate, int group, bool has_min, bool is_signed)
+INLINE void gemm_q8_form(float *c, int64_t ld_c, const ruv_panel *panel, const ruv_act *act, int64_t first, int n,
+                         const float *bias, bool accumulate, int group, bool has_min, bool is_signed)
 {
 	int t = 0;
 	for (; t + NT <= n; t += NT) {
@@ -444,7 +446,7 @@ INLINE void gemm_q8_form(float *c, int64_t ld_c, const ruv_panel *panel, const r
 }
 
 static void gemm_q8(float *c, int64_t ld_c, const ruv_panel *panel, const ruv_act *act, int64_t first, int n, const float *bias,
-		    bool accumulate)
+                    bool accumulate)
 {
 	if (panel->group == 16)
 		gemm_q8_form(c, ld_c, panel, act, first, n, bias, accumulate, 16, false, false);
@@ -460,31 +462,31 @@ static void gemm_q8(float *c, int64_t ld_c, const ruv_panel *panel, const ruv_ac
 #define FLOAT_TYPES(X) X(RUV_F32) X(RUV_F16) X(RUV_BF16)
 #define QUANT_TYPES(X) X(RUV_Q4_0) X(RUV_Q4_1) X(RUV_Q5_0) X(RUV_Q5_1) X(RUV_Q8_0) X(RUV_Q4_K) X(RUV_Q5_K) X(RUV_Q6_K)
 
-#define X(id)                                                                                                                  \
-	static void gemv_##id(float *y, const void *w, size_t row_bytes, int n_rows, const ruv_act_row *x, int64_t k)          \
-	{                                                                                                                      \
-		gemv_float(id, y, w, row_bytes, n_rows, x, k);                                                                 \
-	}                                                                                                                      \
-	static void unpack_##id(ruv_panel *panel, const void *w, size_t row_bytes, int n_rows, int64_t k)                      \
-	{                                                                                                                      \
-		unpack_float(id, panel, w, row_bytes, n_rows, k);                                                              \
+#define X(id)                                                                                                                      \
+	static void gemv_##id(float *y, const void *w, size_t row_bytes, int n_rows, const ruv_act_row *x, int64_t k)              \
+	{                                                                                                                          \
+		gemv_float(id, y, w, row_bytes, n_rows, x, k);                                                                     \
+	}                                                                                                                          \
+	static void unpack_##id(ruv_panel *panel, const void *w, size_t row_bytes, int n_rows, int64_t k)                          \
+	{                                                                                                                          \
+		unpack_float(id, panel, w, row_bytes, n_rows, k);                                                                  \
 	}
 FLOAT_TYPES(X)
 #undef X
 
-#define X(id)                                                                                                                  \
-	static void unpack_##id(ruv_panel *panel, const void *w, size_t row_bytes, int n_rows, int64_t k)                      \
-	{                                                                                                                      \
-		unpack_q8(id, panel, w, row_bytes, n_rows, k);                                                                 \
+#define X(id)                                                                                                                      \
+	static void unpack_##id(ruv_panel *panel, const void *w, size_t row_bytes, int n_rows, int64_t k)                          \
+	{                                                                                                                          \
+		unpack_q8(id, panel, w, row_bytes, n_rows, k);                                                                     \
 	}
 QUANT_TYPES(X)
 #undef X
 
 #ifndef OWN_QUANT_GEMV
-#define X(id)                                                                                                                  \
-	static void gemv_##id(float *y, const void *w, size_t row_bytes, int n_rows, const ruv_act_row *x, int64_t k)          \
-	{                                                                                                                      \
-		gemv_q8(id, y, w, row_bytes, n_rows, x, k);                                                                    \
+#define X(id)                                                                                                                      \
+	static void gemv_##id(float *y, const void *w, size_t row_bytes, int n_rows, const ruv_act_row *x, int64_t k)              \
+	{                                                                                                                          \
+		gemv_q8(id, y, w, row_bytes, n_rows, x, k);                                                                        \
 	}
 QUANT_TYPES(X)
 #undef X
@@ -594,8 +596,8 @@ static void f16_to_f32(float *y, const uint16_t *x, int64_t n)
 /* ---- attention ---- */
 
 /* nt rows of a x one pair of vectors of columns of b */
-INLINE void block_tile(float *c, int64_t ld_c, const float *a, int64_t ld_a, const float *b, int64_t ld_b, int k, bool accumulate, int nt,
-		       int nv)
+INLINE void block_tile(float *c, int64_t ld_c, const float *a, int64_t ld_a, const float *b, int64_t ld_b, int k, bool accumulate,
+                       int nt, int nv)
 {
 	vf acc[NT][2];
 #pragma GCC unroll 8
@@ -620,7 +622,7 @@ INLINE void block_tile(float *c, int64_t ld_c, const float *a, int64_t ld_a, con
 }
 
 INLINE void tile_columns(float *c, int64_t ld_c, const float *a, int64_t ld_a, const float *b, int64_t ld_b, int m, int k,
-			 bool accumulate, int nv)
+                         bool accumulate, int nv)
 {
 	int t = 0;
 	for (; t + NT <= m; t += NT)
@@ -632,7 +634,7 @@ INLINE void tile_columns(float *c, int64_t ld_c, const float *a, int64_t ld_a, c
 }
 
 static void tile_mul(float *c, int64_t ld_c, const float *a, int64_t ld_a, const float *b, int64_t ld_b, int m, int n, int k,
-		     bool accumulate)
+                     bool accumulate)
 {
 	int j = 0;
 	for (; j + 2 * VW <= n; j += 2 * VW)
@@ -695,7 +697,8 @@ INLINE void load_keys_of(float *kt, const uint8_t *keys, ruv_dtype dtype, int he
 			vi rows[VW];
 #pragma GCC unroll 16
 			for (int i = 0; i < VW; i++)
-				rows[i] = t + i < n_tokens ? (vi)load_kv(dtype, keys + (size_t)(t + i) * row_bytes, d) : splat_int(0);
+				rows[i] =
+				    t + i < n_tokens ? (vi)load_kv(dtype, keys + (size_t)(t + i) * row_bytes, d) : splat_int(0);
 			transpose_words((uint32_t *)(kt + d * RUV_KV_TILE + t), RUV_KV_TILE, rows);
 		}
 		for (; d < head_dim; d++)
@@ -715,7 +718,8 @@ static void load_keys(float *kt, const void *keys, ruv_dtype dtype, int head_dim
 }
 
 /* Decode: few rows, so the page is used as it lies. A key's vectors are loaded once for the rows. */
-INLINE void keys_dot_of(float *scores, const float *q, const uint8_t *keys, ruv_dtype dtype, int n_rows, int head_dim, int n_tokens, int nr)
+INLINE void keys_dot_of(float *scores, const float *q, const uint8_t *keys, ruv_dtype dtype, int n_rows, int head_dim, int n_tokens,
+                        int nr)
 {
 	size_t row_bytes = ruv_dtype_row_bytes(dtype, head_dim);
 	(void)n_rows;
@@ -741,7 +745,8 @@ INLINE void keys_dot_of(float *scores, const float *q, const uint8_t *keys, ruv_
 	}
 }
 
-INLINE void keys_dot_rows(float *scores, const float *q, const uint8_t *keys, ruv_dtype dtype, int n_rows, int head_dim, int n_tokens)
+INLINE void keys_dot_rows(float *scores, const float *q, const uint8_t *keys, ruv_dtype dtype, int n_rows, int head_dim,
+                          int n_tokens)
 {
 	int r = 0;
 	for (; r + 4 <= n_rows; r += 4)
@@ -763,8 +768,8 @@ static void keys_dot(float *scores, const float *q, const void *keys, ruv_dtype 
 }
 
 /* nr rows x nv vectors of the output stay in registers over all tokens. */
-INLINE void values_add_of(float *out, int64_t ld_out, const float *scores, const uint8_t *values, size_t row_bytes, ruv_dtype dtype, int d,
-			  int n_tokens, int nr, int nv)
+INLINE void values_add_of(float *out, int64_t ld_out, const float *scores, const uint8_t *values, size_t row_bytes, ruv_dtype dtype,
+                          int d, int n_tokens, int nr, int nv)
 {
 	vf acc[4][2];
 #pragma GCC unroll 4
@@ -787,7 +792,7 @@ INLINE void values_add_of(float *out, int64_t ld_out, const float *scores, const
 }
 
 INLINE void values_add_rows(float *out, int64_t ld_out, const float *scores, const uint8_t *values, ruv_dtype dtype, int head_dim,
-			    int n_tokens, int nr)
+                            int n_tokens, int nr)
 {
 	size_t row_bytes = ruv_dtype_row_bytes(dtype, head_dim);
 	int d = 0;
@@ -798,11 +803,12 @@ INLINE void values_add_rows(float *out, int64_t ld_out, const float *scores, con
 	for (; d < head_dim; d++)
 		for (int t = 0; t < n_tokens; t++)
 			for (int r = 0; r < nr; r++)
-				out[r * ld_out + d] += scores[r * RUV_KV_TILE + t] * load_kv_one(dtype, values + (size_t)t * row_bytes, d);
+				out[r * ld_out + d] +=
+				    scores[r * RUV_KV_TILE + t] * load_kv_one(dtype, values + (size_t)t * row_bytes, d);
 }
 
 INLINE void values_add_type(float *out, int64_t ld_out, const float *scores, const uint8_t *values, ruv_dtype dtype, int n_rows,
-			    int head_dim, int n_tokens)
+                            int head_dim, int n_tokens)
 {
 	int r = 0;
 	for (; r + 4 <= n_rows; r += 4)
@@ -813,8 +819,8 @@ INLINE void values_add_type(float *out, int64_t ld_out, const float *scores, con
 		values_add_rows(out + r * ld_out, ld_out, scores + r * RUV_KV_TILE, values, dtype, head_dim, n_tokens, 1);
 }
 
-static void values_add(float *out, int64_t ld_out, const float *scores, const void *values, ruv_dtype dtype, int n_rows, int head_dim,
-		       int n_tokens)
+static void values_add(float *out, int64_t ld_out, const float *scores, const void *values, ruv_dtype dtype, int n_rows,
+                       int head_dim, int n_tokens)
 {
 	if (dtype == RUV_F16)
 		values_add_type(out, ld_out, scores, values, RUV_F16, n_rows, head_dim, n_tokens);
@@ -913,12 +919,12 @@ static uint64_t read_memory(const void *memory, size_t n_bytes)
 /* The table's rows, all but its name and what an ISA does in its own way. */
 #define GEMV_ROW(id) [id] = gemv_##id,
 #define UNPACK_ROW(id) [id] = unpack_##id,
-#define GENERIC_KERNELS                                                                                                        \
-	.panel_rows = PANEL_ROWS, .gemv = {FLOAT_TYPES(GEMV_ROW) QUANT_TYPES(GEMV_ROW)},                                       \
-	.unpack = {FLOAT_TYPES(UNPACK_ROW) QUANT_TYPES(UNPACK_ROW)}, .gemm_f32 = gemm_f32, .gemm_q8 = gemm_q8,                 \
-	.quantize_act = quantize_act, .rms_norm = rms_norm, .layer_norm = layer_norm, .swiglu = swiglu, .add = add,            \
-	.conv3 = conv3, .mul = mul, .f32_to_f16 = f32_to_f16, .f16_to_f32 = f16_to_f32, .tile_mul = tile_mul,                  \
-	.load_keys = load_keys, .load_values = load_values, .keys_dot = keys_dot, .values_add = values_add, .softmax_row = softmax_row,                      \
-	.spin_fma = spin_fma, .spin_dot = spin_dot, .read_memory = read_memory
+#define GENERIC_KERNELS                                                                                                            \
+	.panel_rows = PANEL_ROWS, .gemv = {FLOAT_TYPES(GEMV_ROW) QUANT_TYPES(GEMV_ROW)},                                           \
+	.unpack = {FLOAT_TYPES(UNPACK_ROW) QUANT_TYPES(UNPACK_ROW)}, .gemm_f32 = gemm_f32, .gemm_q8 = gemm_q8,                     \
+	.quantize_act = quantize_act, .rms_norm = rms_norm, .layer_norm = layer_norm, .swiglu = swiglu, .add = add,                \
+	.conv3 = conv3, .mul = mul, .f32_to_f16 = f32_to_f16, .f16_to_f32 = f16_to_f32, .tile_mul = tile_mul,                      \
+	.load_keys = load_keys, .load_values = load_values, .keys_dot = keys_dot, .values_add = values_add,                        \
+	.softmax_row = softmax_row, .spin_fma = spin_fma, .spin_dot = spin_dot, .read_memory = read_memory
 
 #endif

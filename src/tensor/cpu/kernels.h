@@ -1,17 +1,17 @@
 /* kernels.h - the table of inner loops that every instruction set fills in, and the forms of data that they share.
  *
- * One table an ISA: ref (plain C, the reference of every test), avx2, avx512, avx512_vnni, neon. The backend takes the best one that
- * the processor and the operating system allow (table.c); an op never asks which one it got.
+ * One table an ISA: ref (plain C, the reference of every test), avx2, avx512, avx512_vnni, neon. The backend takes the best one
+ * that the processor and the operating system allow (table.c); an op never asks which one it got.
  *
- * Activations. A row x[k] is used as it is by F32, F16 and BF16 weights. For the quantized types it is quantized once for all weights
- * that read it: int8 codes in groups of 32 with one F32 scale, x = d q, |q| <= 127, plus the sums of the codes that correct for
- * unsigned weight codes and for minima. Dot products of codes are exact in int32.
+ * Activations. A row x[k] is used as it is by F32, F16 and BF16 weights. For the quantized types it is quantized once for all
+ * weights that read it: int8 codes in groups of 32 with one F32 scale, x = d q, |q| <= 127, plus the sums of the codes that correct
+ * for unsigned weight codes and for minima. Dot products of codes are exact in int32.
  *
- * Weights. A quantized weight is w = scale * (code - offset) - min with an unsigned code of at most 8 bits, a scale for every 16 or 32
- * elements of a row and (some types) a min for every 32. gemv reads the file's blocks directly, for one row of activations. gemm
+ * Weights. A quantized weight is w = scale * (code - offset) - min with an unsigned code of at most 8 bits, a scale for every 16 or
+ * 32 elements of a row and (some types) a min for every 32. gemv reads the file's blocks directly, for one row of activations. gemm
  * works on a panel: `panel_rows` weight rows whose codes are laid out [k / 4][panel_rows][4], so that one vector holds four
- * consecutive elements of many rows and meets one broadcast 32-bit word of activations. unpack makes a panel out of blocks; the same
- * layout, made once at load, is what a repacked weight will be.
+ * consecutive elements of many rows and meets one broadcast 32-bit word of activations. unpack makes a panel out of blocks; the
+ * same layout, made once at load, is what a repacked weight will be.
  *
  * Threads: pure functions on the caller's memory. Layer: tensor. */
 #ifndef RUV_TENSOR_CPU_KERNELS_H
@@ -27,10 +27,10 @@ enum {
 
 /* One row of activations in both forms. `f` is always there; the others when a quantized weight reads the row. */
 typedef struct ruv_act_row {
-	const float *f;	    /* [k] */
+	const float *f;     /* [k] */
 	const int8_t *q;    /* [k] codes */
-	const float *d;	    /* [k / 32] scale of a group */
-	const float *s;	    /* [k / 32] d * (sum of the group's codes) */
+	const float *d;     /* [k / 32] scale of a group */
+	const float *s;     /* [k / 32] d * (sum of the group's codes) */
 	const int32_t *sum; /* [k / 16] sum of 16 codes */
 } ruv_act_row;
 
@@ -62,7 +62,7 @@ typedef void ruv_gemv_fn(float *y, const void *w, size_t row_bytes, int n_rows, 
 typedef void ruv_unpack_fn(ruv_panel *panel, const void *w, size_t row_bytes, int n_rows, int64_t k);
 /* c[t, r] (+)= panel row r * activation row t (+ bias[r]) for t in [0, n), r in [0, panel->n_rows). */
 typedef void ruv_gemm_fn(float *c, int64_t ld_c, const ruv_panel *panel, const ruv_act *x, int64_t first, int n, const float *bias,
-			 bool accumulate);
+                         bool accumulate);
 
 typedef struct ruv_kernels {
 	const char *name; /* "avx512-vnni" */
@@ -90,7 +90,7 @@ typedef struct ruv_kernels {
 	/* Attention, on tiles in F32. n is a multiple of 16, rows of b and c are at least n long.
 	 * c[m, n] (+)= a[m, k] * b[k, n] */
 	void (*tile_mul)(float *c, int64_t ld_c, const float *a, int64_t ld_a, const float *b, int64_t ld_b, int m, int n, int k,
-			 bool accumulate);
+	                 bool accumulate);
 	/* kt[d][64] = transpose of 64 keys [64][head_dim] in `dtype`; tokens from n_tokens up become zero. */
 	void (*load_keys)(float *kt, const void *keys, ruv_dtype dtype, int head_dim, int n_tokens);
 	/* v[64][ld_v] likewise, not transposed. */
@@ -98,15 +98,16 @@ typedef struct ruv_kernels {
 	/* The same two products for a few rows of queries, straight from the page: scores[r][64] (the first n_tokens of each) =
 	 * q[r, :] . key t; out[r, :] += sum over t of scores[r][t] * value t. q: [n_rows][head_dim], out: [n_rows][ld_out]. */
 	void (*keys_dot)(float *scores, const float *q, const void *keys, ruv_dtype dtype, int n_rows, int head_dim, int n_tokens);
-	void (*values_add)(float *out, int64_t ld_out, const float *scores, const void *values, ruv_dtype dtype, int n_rows, int head_dim,
-			   int n_tokens);
+	void (*values_add)(float *out, int64_t ld_out, const float *scores, const void *values, ruv_dtype dtype, int n_rows,
+	                   int head_dim, int n_tokens);
 	/* One row of online softmax: s[64] are scores, of which [from, to) count (to > from). With *max and *sum of the row so far:
 	 * s becomes exp(scale * s - new max), zero outside; *max, *sum are updated; returns what the row's output so far must be
 	 * multiplied with. */
 	float (*softmax_row)(float *s, int from, int to, float scale, float *max, float *sum);
 
-	/* What the machine can do at most, for benchmarks: each runs the fastest instruction of its kind n times in a loop of registers
-	 * (resp. reads memory) and returns how many operations that was, a multiplication and an addition counting as two. */
+	/* What the machine can do at most, for benchmarks: each runs the fastest instruction of its kind n times in a loop of
+	 * registers (resp. reads memory) and returns how many operations that was, a multiplication and an addition counting as
+	 * two. */
 	double (*spin_fma)(int64_t n);
 	double (*spin_dot)(int64_t n);
 	uint64_t (*read_memory)(const void *memory, size_t n_bytes); /* a checksum; n_bytes a multiple of 256 */

@@ -1,8 +1,8 @@
 /* linear.c - matrix products: every weight of a group multiplied with the same rows of activations, and table look-ups.
  *
- * For one or two rows of activations the product is bound by reading the weights: tasks are runs of weight rows of about equal bytes,
- * each read once where it lies (gemv). For more rows a task unpacks one panel of weight rows and multiplies it with all rows of
- * activations (gemm), so that the cost of unpacking is shared by all of them. */
+ * For one or two rows of activations the product is bound by reading the weights: tasks are runs of weight rows of about equal
+ * bytes, each read once where it lies (gemv). For more rows a task unpacks one panel of weight rows and multiplies it with all rows
+ * of activations (gemm), so that the cost of unpacking is shared by all of them. */
 #include <string.h>
 
 #include "tensor/cpu/backend.h"
@@ -76,7 +76,8 @@ static void gemm_task(void *arg, int task, int thread)
 
 	ruv_panel_place(&panel, ruv_backend_scratch(job->backend, thread), k->panel_rows, w->n_in);
 	k->unpack[w->dtype](&panel, (const uint8_t *)w->data + (size_t)r * row_bytes, row_bytes, n_rows, w->n_in);
-	(ruv_dtype_wants_q8(w->dtype) ? k->gemm_q8 : k->gemm_f32)(l->y + r, l->ld_y, &panel, &job->x, 0, job->n, bias, l->accumulate);
+	(ruv_dtype_wants_q8(w->dtype) ? k->gemm_q8 : k->gemm_f32)(l->y + r, l->ld_y, &panel, &job->x, 0, job->n, bias,
+	                                                          l->accumulate);
 }
 
 void ruv_op_linear(ruv_backend *b, const ruv_linear *group, int n_group, const float *x, int n)
@@ -97,17 +98,17 @@ void ruv_op_linear(ruv_backend *b, const ruv_linear *group, int n_group, const f
 		const ruv_linear *l = &group[g];
 		if (l->w->n_in != n_in || !b->k->gemv[l->w->dtype] || l->ld_y < l->w->n_out ||
 		    (l->bias && (l->bias->dtype != RUV_F32 || l->bias->n_in < l->w->n_out))) {
-			ruv_backend_fail(b, RUV_EINVAL, "linear", "matrix %d of a group (%s, %lld rows of %lld) does not fit its input of %lld",
-					 g, ruv_dtype_name((int)l->w->dtype), (long long)l->w->n_out, (long long)l->w->n_in,
-					 (long long)n_in);
+			ruv_backend_fail(
+			    b, RUV_EINVAL, "linear", "matrix %d of a group (%s, %lld rows of %lld) does not fit its input of %lld",
+			    g, ruv_dtype_name((int)l->w->dtype), (long long)l->w->n_out, (long long)l->w->n_in, (long long)n_in);
 			return;
 		}
 		q8 |= ruv_dtype_wants_q8(l->w->dtype);
 		total += (size_t)l->w->n_out * ruv_dtype_row_bytes(l->w->dtype, n_in);
 	}
 	if (n_in > b->max_elements || (q8 && ruv_act_bytes(n, n_in) > b->act_bytes)) {
-		ruv_backend_fail(b, RUV_ELIMIT, "linear", "%d rows of %lld elements exceed what was reserved (%lld rows of %lld)", n,
-				 (long long)n_in, (long long)b->max_rows, (long long)b->max_elements);
+		ruv_backend_fail(b, RUV_ELIMIT, "linear", "%d rows of %lld elements exceed what was reserved (%lld rows of %lld)",
+		                 n, (long long)n_in, (long long)b->max_rows, (long long)b->max_elements);
 		return;
 	}
 	job.x = (ruv_act){.k = n_in};
@@ -145,7 +146,7 @@ static void get_row_task(void *arg, int task, int thread)
 	const ruv_tensor *t = job->table;
 	(void)thread;
 	ruv_dequantize_row(job->y + task * t->n_in, t->dtype,
-			   (const uint8_t *)t->data + (size_t)job->ids[task] * ruv_dtype_row_bytes(t->dtype, t->n_in), t->n_in);
+	                   (const uint8_t *)t->data + (size_t)job->ids[task] * ruv_dtype_row_bytes(t->dtype, t->n_in), t->n_in);
 }
 
 void ruv_op_get_rows(ruv_backend *b, float *y, const ruv_tensor *table, const int32_t *ids, int n)
@@ -155,7 +156,7 @@ void ruv_op_get_rows(ruv_backend *b, float *y, const ruv_tensor *table, const in
 	for (int i = 0; i < n; i++)
 		if (ids[i] < 0 || ids[i] >= table->n_out) {
 			ruv_backend_fail(b, RUV_EINVAL, "get_rows", "row %d asked for, the table has %lld", ids[i],
-					 (long long)table->n_out);
+			                 (long long)table->n_out);
 			return;
 		}
 	ruv_backend_run(b, get_row_task, &job, n, (size_t)n * (size_t)table->n_in * 4);

@@ -56,7 +56,7 @@ static void unpack(ruv_dtype dtype, ruv_panel *panel, const void *w, size_t row_
 }
 
 static void gemm(float *c, int64_t ld_c, const ruv_panel *panel, const ruv_act *x, int64_t first, int n, const float *bias,
-		 bool accumulate, bool q8)
+                 bool accumulate, bool q8)
 {
 	for (int t = 0; t < n; t++) {
 		ruv_act_row row = ruv_act_get_row(x, first + t);
@@ -70,28 +70,29 @@ static void gemm(float *c, int64_t ld_c, const ruv_panel *panel, const ruv_act *
 }
 
 static void gemm_f32(float *c, int64_t ld_c, const ruv_panel *panel, const ruv_act *x, int64_t first, int n, const float *bias,
-		     bool accumulate)
+                     bool accumulate)
 {
 	gemm(c, ld_c, panel, x, first, n, bias, accumulate, false);
 }
 
 static void gemm_q8(float *c, int64_t ld_c, const ruv_panel *panel, const ruv_act *x, int64_t first, int n, const float *bias,
-		    bool accumulate)
+                    bool accumulate)
 {
 	gemm(c, ld_c, panel, x, first, n, bias, accumulate, true);
 }
 
-#define TYPES(X)                                                                                                               \
-	X(RUV_F32) X(RUV_F16) X(RUV_BF16) X(RUV_Q4_0) X(RUV_Q4_1) X(RUV_Q5_0) X(RUV_Q5_1) X(RUV_Q8_0) X(RUV_Q4_K) X(RUV_Q5_K) X(RUV_Q6_K)
+#define TYPES(X)                                                                                                                   \
+	X(RUV_F32)                                                                                                                 \
+	X(RUV_F16) X(RUV_BF16) X(RUV_Q4_0) X(RUV_Q4_1) X(RUV_Q5_0) X(RUV_Q5_1) X(RUV_Q8_0) X(RUV_Q4_K) X(RUV_Q5_K) X(RUV_Q6_K)
 
-#define X(id)                                                                                                                  \
-	static void gemv_##id(float *y, const void *w, size_t row_bytes, int n_rows, const ruv_act_row *x, int64_t k)           \
-	{                                                                                                                      \
-		gemv(id, y, w, row_bytes, n_rows, x, k);                                                                       \
-	}                                                                                                                      \
-	static void unpack_##id(ruv_panel *panel, const void *w, size_t row_bytes, int n_rows, int64_t k)                      \
-	{                                                                                                                      \
-		unpack(id, panel, w, row_bytes, n_rows, k);                                                                    \
+#define X(id)                                                                                                                      \
+	static void gemv_##id(float *y, const void *w, size_t row_bytes, int n_rows, const ruv_act_row *x, int64_t k)              \
+	{                                                                                                                          \
+		gemv(id, y, w, row_bytes, n_rows, x, k);                                                                           \
+	}                                                                                                                          \
+	static void unpack_##id(ruv_panel *panel, const void *w, size_t row_bytes, int n_rows, int64_t k)                          \
+	{                                                                                                                          \
+		unpack(id, panel, w, row_bytes, n_rows, k);                                                                        \
 	}
 TYPES(X)
 #undef X
@@ -189,7 +190,7 @@ static void f16_to_f32(float *y, const uint16_t *x, int64_t n)
 }
 
 static void tile_mul(float *c, int64_t ld_c, const float *a, int64_t ld_a, const float *b, int64_t ld_b, int m, int n, int k,
-		     bool accumulate)
+                     bool accumulate)
 {
 	for (int i = 0; i < m; i++)
 		for (int j = 0; j < n; j++) {
@@ -209,7 +210,8 @@ static void load_keys(float *kt, const void *keys, ruv_dtype dtype, int head_dim
 			float values[32] = {0};
 			if (t < n_tokens)
 				ruv_dequantize_row(values, dtype,
-						   (const uint8_t *)keys + (size_t)t * row_bytes + ruv_dtype_row_bytes(dtype, d), n);
+				                   (const uint8_t *)keys + (size_t)t * row_bytes + ruv_dtype_row_bytes(dtype, d),
+				                   n);
 			for (int i = 0; i < n; i++)
 				kt[(d + i) * RUV_KV_TILE + t] = values[i];
 		}
@@ -238,8 +240,8 @@ static void keys_dot(float *scores, const float *q, const void *keys, ruv_dtype 
 	}
 }
 
-static void values_add(float *out, int64_t ld_out, const float *scores, const void *values, ruv_dtype dtype, int n_rows, int head_dim,
-		       int n_tokens)
+static void values_add(float *out, int64_t ld_out, const float *scores, const void *values, ruv_dtype dtype, int n_rows,
+                       int head_dim, int n_tokens)
 {
 	size_t row_bytes = ruv_dtype_row_bytes(dtype, head_dim);
 	for (int r = 0; r < n_rows; r++) {

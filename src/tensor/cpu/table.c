@@ -14,13 +14,13 @@ int ruv_kernels_all(const ruv_cpu *cpu, const ruv_kernels **tables, int cap)
 		const ruv_kernels *table;
 	} rows[] = {
 #if defined(__x86_64__)
-	    {cpu->avx512_vnni && cpu->avx512, &ruv_kernels_avx512_vnni},
-	    {cpu->avx512, &ruv_kernels_avx512},
-	    {cpu->avx2 && cpu->fma && cpu->f16c, &ruv_kernels_avx2},
+		{cpu->avx512_vnni && cpu->avx512, &ruv_kernels_avx512_vnni},
+		{cpu->avx512, &ruv_kernels_avx512},
+		{cpu->avx2 && cpu->fma && cpu->f16c, &ruv_kernels_avx2},
 #elif defined(__aarch64__)
-	    {cpu->neon && cpu->neon_dotprod, &ruv_kernels_neon},
+		{cpu->neon && cpu->neon_dotprod, &ruv_kernels_neon},
 #endif
-	    {true, &ruv_kernels_ref},
+		{true, &ruv_kernels_ref},
 	};
 
 	for (size_t i = 0; i < sizeof rows / sizeof *rows && n < cap; i++)
@@ -62,7 +62,8 @@ void ruv_panel_place(ruv_panel *panel, void *memory, int panel_rows, int64_t k)
 size_t ruv_act_bytes(int64_t n, int64_t k)
 {
 	size_t rows = (size_t)n, groups = (size_t)(k + 31) / 32;
-	return round_up(rows * groups * 32) + 2 * round_up(rows * groups * sizeof(float)) + round_up(rows * groups * 2 * sizeof(int32_t));
+	return round_up(rows * groups * 32) + 2 * round_up(rows * groups * sizeof(float)) +
+	       round_up(rows * groups * 2 * sizeof(int32_t));
 }
 
 void ruv_act_place(ruv_act *x, void *memory, int64_t n, int64_t k)
@@ -84,8 +85,8 @@ ruv_act_row ruv_act_get_row(const ruv_act *x, int64_t i)
 {
 	int64_t groups = x->k / 32;
 	return (ruv_act_row){.f = x->f + i * x->k,
-			     .q = x->q ? x->q + i * x->k : NULL,
-			     .d = x->d ? x->d + i * groups : NULL,
-			     .s = x->s ? x->s + i * groups : NULL,
-			     .sum = x->sum ? x->sum + i * groups * 2 : NULL};
+	                     .q = x->q ? x->q + i * x->k : NULL,
+	                     .d = x->d ? x->d + i * groups : NULL,
+	                     .s = x->s ? x->s + i * groups : NULL,
+	                     .sum = x->sum ? x->sum + i * groups * 2 : NULL};
 }

@@ -68,7 +68,7 @@ X86_INLINE float quantize_group(int8_t *q, int32_t *sums, const float *x)
 	for (int i = 0; i < 4; i++)
 		v[i] = _mm256_loadu_ps(x + 8 * i);
 	top = _mm256_max_ps(_mm256_max_ps(_mm256_andnot_ps(sign, v[0]), _mm256_andnot_ps(sign, v[1])),
-			    _mm256_max_ps(_mm256_andnot_ps(sign, v[2]), _mm256_andnot_ps(sign, v[3])));
+	                    _mm256_max_ps(_mm256_andnot_ps(sign, v[2]), _mm256_andnot_ps(sign, v[3])));
 	__m128 m = _mm_max_ps(_mm256_castps256_ps128(top), _mm256_extractf128_ps(top, 1));
 	m = _mm_max_ps(m, _mm_movehl_ps(m, m));
 	float amax = _mm_cvtss_f32(_mm_max_ss(m, _mm_movehdup_ps(m)));

@@ -60,7 +60,8 @@ X86_INLINE void transpose_words(uint32_t *to, size_t ld, const vi rows[16])
 	/* r[4 a + c]: 128-bit lane b holds word 4 b + c of rows 4 a .. 4 a + 3. */
 	for (int c = 0; c < 4; c++) {
 		__m512i even0 = _mm512_shuffle_i32x4(r[c], r[4 + c], 0x88), odd0 = _mm512_shuffle_i32x4(r[c], r[4 + c], 0xdd);
-		__m512i even1 = _mm512_shuffle_i32x4(r[8 + c], r[12 + c], 0x88), odd1 = _mm512_shuffle_i32x4(r[8 + c], r[12 + c], 0xdd);
+		__m512i even1 = _mm512_shuffle_i32x4(r[8 + c], r[12 + c], 0x88),
+			odd1 = _mm512_shuffle_i32x4(r[8 + c], r[12 + c], 0xdd);
 		_mm512_storeu_si512(to + (size_t)c * ld, _mm512_shuffle_i32x4(even0, even1, 0x88));
 		_mm512_storeu_si512(to + (size_t)(4 + c) * ld, _mm512_shuffle_i32x4(odd0, odd1, 0x88));
 		_mm512_storeu_si512(to + (size_t)(8 + c) * ld, _mm512_shuffle_i32x4(even0, even1, 0xdd));
