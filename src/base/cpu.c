@@ -8,6 +8,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/log.h"
+
 #if defined(__x86_64__)
 #include <cpuid.h>
 #include <sys/syscall.h>
@@ -97,18 +99,25 @@ static void detect(ruv_cpu *cpu)
 
 #endif
 
-/* RUVLLM_ISA=scalar|avx2|avx512|avx512_vnni: tests and bug reports run the lower paths on a better machine. */
+/* RUVLLM_ISA: tests and bug reports run the lower paths on a better machine. */
 static void lower(ruv_cpu *cpu, const char *isa)
 {
-	bool scalar = !strcmp(isa, "scalar"), avx2 = !strcmp(isa, "avx2"), avx512 = !strcmp(isa, "avx512");
-	if (scalar)
+	static const char *const levels[] = {"scalar", "avx2", "avx512", "avx512-vnni"};
+	int level = 0;
+
+	while (level < 4 && strcmp(isa, levels[level]))
+		level++;
+	if (level == 4) {
+		ruv_log(RUV_LOG_WARN, "cpu", "RUVLLM_ISA=%s is not known and has no effect; it may be scalar, avx2, avx512 or avx512-vnni", isa);
+		return;
+	}
+	if (level < 1)
 		cpu->avx2 = cpu->fma = cpu->f16c = cpu->avx = cpu->neon = cpu->neon_dotprod = cpu->neon_i8mm = false;
-	if (scalar || avx2)
+	if (level < 2)
 		cpu->avx512 = cpu->avx_vnni = cpu->avx512_bf16 = cpu->avx512_fp16 = cpu->avx512_vbmi = false;
-	if (scalar || avx2 || avx512)
+	if (level < 3)
 		cpu->avx512_vnni = false;
-	if (scalar || avx2 || avx512 || !strcmp(isa, "avx512_vnni"))
-		cpu->amx_int8 = cpu->amx_bf16 = false;
+	cpu->amx_int8 = cpu->amx_bf16 = false;
 }
 
 static size_t cache_size(int name)

@@ -98,12 +98,24 @@ done:
 	return rc;
 }
 
+/* Renaming over a device or a pipe would replace it by a file. */
+static int check_target(const char *path, ruv_error *err)
+{
+	struct stat st;
+
+	if (!stat(path, &st) && !S_ISREG(st.st_mode))
+		return ruv_fail(err, RUV_EINVAL, "file", "'%s' is there and not a regular file; it is not replaced", path);
+	return RUV_OK;
+}
+
 int ruv_outfile_open(ruv_outfile *out, const char *path, ruv_error *err)
 {
 	size_t n = strlen(path);
-	int fd, rc = RUV_OK;
+	int fd, rc = check_target(path, err);
 
 	memset(out, 0, sizeof *out);
+	if (rc)
+		return rc;
 	out->path = strdup(path);
 	out->temp_path = malloc(n + sizeof ".tmp-XXXXXX");
 	if (!out->path || !out->temp_path) {
@@ -141,16 +153,19 @@ static char *directory_of(const char *path)
 int ruv_outfile_open_unnamed(ruv_outfile *out, const char *path, ruv_error *err)
 {
 	size_t n = strlen(path);
-	char *dir = directory_of(path);
-	int fd = -1;
+	char *dir;
+	int fd = -1, rc = check_target(path, err);
 
+	memset(out, 0, sizeof *out);
+	if (rc)
+		return rc;
+	dir = directory_of(path);
 	if (dir && !access("/proc/self/fd", X_OK)) /* the way to give it a name later */
 		fd = open(dir, O_TMPFILE | O_WRONLY | O_CLOEXEC, 0644);
 
 	free(dir);
 	if (fd < 0)
 		return ruv_outfile_open(out, path, err); /* it also says what is wrong with the directory */
-	memset(out, 0, sizeof *out);
 	out->unnamed = true;
 	out->path = strdup(path);
 	out->temp_path = malloc(n + sizeof ".tmp-4294967295");

@@ -28,6 +28,7 @@ typedef struct ruv_outfile {
 	bool unnamed; /* temp_path is where commit links it, not where it is */
 } ruv_outfile;
 
+/* RUV_EINVAL when `path` is there and no regular file (a device, a directory): it is not replaced. */
 int ruv_outfile_open(ruv_outfile *out, const char *path, ruv_error *err);
 /* The same for long writes: the file has no name at all until commit, so that even a killed writer leaves nothing (O_TMPFILE).
  * Where the file system cannot do that, it is ruv_outfile_open. */

@@ -79,6 +79,8 @@ static void an_output_file_appears_whole_or_not_at_all(void **state)
 	free(data);
 	assert_int_equal(ruv_file_read(&data, &size, path, 2, &err), RUV_ELIMIT);
 	assert_int_equal(ruv_file_read(&data, &size, dir, 2, &err), RUV_EINVAL);
+	assert_int_equal(ruv_outfile_open(&out, dir, &err), RUV_EINVAL); /* what is no regular file is not replaced */
+	assert_int_equal(ruv_outfile_open_unnamed(&out, "/dev/null", &err), RUV_EINVAL);
 	unlink(path);
 	assert_int_equal(rmdir(dir), 0); /* no temporary file was left */
 	assert_int_equal(ruv_file_read(&data, &size, path, 2, &err), RUV_ENOTFOUND);
