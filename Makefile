@@ -41,12 +41,12 @@ test: setup-test
 
 asan:
 	$(call configure,asan,build-asan,-DRUV_REQUIRE_TESTS=ON)
-	@cmake --build --preset asan -j $(JOBS) -- --quiet
+	@cmake --build build-asan -j $(JOBS) -- --quiet
 	@ctest --preset asan -j $(JOBS)
 
 tsan:
 	$(call configure,tsan,build-tsan,-DRUV_REQUIRE_TESTS=ON)
-	@cmake --build --preset tsan -j $(JOBS) -- --quiet
+	@cmake --build build-tsan -j $(JOBS) -- --quiet
 	@ctest --preset tsan -j $(JOBS)
 
 fuzz:
