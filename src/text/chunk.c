@@ -2,7 +2,10 @@
  *
  * A section becomes a list of units that must not be cut further (sentences; lines of code and tables; pieces of what is too long),
  * each with the bytes that stand between it and the one before. Units are counted once; the finished chunk is counted again,
- * because tokens may join across units, and gives its last unit back when it came out too long. */
+ * because tokens may join across units, and gives its last unit back when it came out too long.
+ *
+ * No step looks at more of a text than a constant times what it takes of it, and no count is asked of more than 64 bytes a token of
+ * max_tokens: a document without line ends costs as much as one with them. */
 #include "text/chunk.h"
 
 #include <stdlib.h>
@@ -65,25 +68,39 @@ static bool is_space(char ch)
 	return ch == ' ' || ch == '\t' || ch == '\n';
 }
 
-/* The longest part of text[0..len) that fits max_tokens, cut at a space where one stands in its second half. */
+/* A part of text[0..len) that fits max_tokens: all of it, or nearly the longest, cut at a space where one stands in its second
+ * half. It looks at a multiple of what it returns, never at the rest of the text, so that a long line costs linear time. */
 static int fit(chunker *c, const char *text, size_t len, size_t *n_fit)
 {
-	size_t max = c->options->max_tokens, low = 1, high = len, n, cut, space;
+	size_t max = c->options->max_tokens, most = max < len / 64 ? max * 64 : len, low = 0, high, n, cut, space;
 	int rc;
 
-	if (max < len / 64)
-		high = max * 64;
-	while (low < high) {
-		size_t middle = low + (high - low + 1) / 2;
+	/* Doubling finds a length that is too long; what fits stands below it. */
+	for (high = max < most / 4 ? max * 4 : most;; high = high < most / 2 ? high * 2 : most) {
+		rc = count(c, text, high, &n);
+		if (rc)
+			return rc;
+		if (n > max)
+			break;
+		low = high;
+		if (high == most)
+			break;
+	}
+	if (low == len) {
+		*n_fit = len;
+		return RUV_OK;
+	}
+	while (low + 1 < high && high - low > low / 32) {
+		size_t middle = low + (high - low) / 2;
 		rc = count(c, text, middle, &n);
 		if (rc)
 			return rc;
 		if (n <= max)
 			low = middle;
 		else
-			high = middle - 1;
+			high = middle;
 	}
-	for (cut = low; cut > 0;) {
+	for (cut = low ? low : 1; cut > 0;) {
 		cut = ruv_utf8_floor(text, len, cut);
 		for (space = cut; cut < len && space > cut / 2 && !is_space(text[space]); space--)
 			;
@@ -106,19 +123,15 @@ static int fit(chunker *c, const char *text, size_t len, size_t *n_fit)
 /* Adds a unit of `block`, in parts when it is too long. */
 static int add_unit(chunker *c, const ruv_block *block, unit u)
 {
-	size_t n;
 	int rc;
 
 	for (;;) {
 		unit part = u;
 
-		rc = count(c, u.text, u.len, &n);
+		rc = fit(c, u.text, u.len, &part.len);
 		if (rc)
 			return rc;
-		if (n > c->options->max_tokens) {
-			rc = fit(c, u.text, u.len, &part.len);
-			if (rc)
-				return rc;
+		if (part.len < u.len) {
 			part.sentence = false;
 			u.sentence = false;
 		}

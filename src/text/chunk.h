@@ -13,7 +13,8 @@
 #include "text/document.h"
 #include "text/vocab.h"
 
-/* Tokens of text[0..n_bytes) into *n_tokens; ruv_chunk_count_vocab is the usual one. */
+/* Tokens of text[0..n_bytes) into *n_tokens; ruv_chunk_count_vocab is the usual one. It is called at least once a unit of text, on
+ * at most 64 bytes a token of max_tokens (but for a heading); a failure, RUV_ECANCELLED too, ends the call that asked. */
 typedef int ruv_chunk_count_fn(void *user, const char *text, size_t n_bytes, size_t *n_tokens, ruv_error *err);
 /* user: a const ruv_vocab *. */
 int ruv_chunk_count_vocab(void *user, const char *text, size_t n_bytes, size_t *n_tokens, ruv_error *err);

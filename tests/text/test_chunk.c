@@ -1,6 +1,7 @@
 /* test_chunk.c - documents into blocks, sentences, chunks: where things stand, and what must hold for every input. */
 #include "base/file.h"
 #include "base/rng.h"
+#include "base/status.h"
 #include "text/chunk.h"
 #include "text/unicode.h"
 #include "vocab_fixture.h"
@@ -420,13 +421,99 @@ static void test_deep_nesting(void **state)
 	free(source);
 }
 
+/* What the token callback was asked. */
+typedef struct meter {
+	size_t n_calls, n_bytes, longest;
+	const ruv_vocab *vocab; /* NULL: the rough count */
+	size_t stop_at;         /* calls until RUV_ECANCELLED; 0: never */
+} meter;
+
+static int count_metered(void *user, const char *text, size_t n_bytes, size_t *n_tokens, ruv_error *err)
+{
+	meter *m = user;
+
+	m->n_calls++;
+	m->n_bytes += n_bytes;
+	m->longest = n_bytes > m->longest ? n_bytes : m->longest;
+	if (m->n_calls == m->stop_at)
+		return ruv_fail(err, RUV_ECANCELLED, "test", "stopped");
+	if (m->vocab)
+		return ruv_vocab_count(m->vocab, text, n_bytes, n_tokens, err);
+	return ruv_chunk_count_rough(NULL, text, n_bytes, n_tokens, err);
+}
+
+/* One line of 4 MB, with and without words, and a paragraph of many lines: all of it is there in order, every chunk fits, and the
+ * callback sees a constant times the text, in pieces of bounded length. */
+static void test_long_lines(void **state)
+{
+	enum { SIZE = 4 << 20, MAX_TOKENS = 256, TIMES = 40 };
+	static const char *const units[] = {"x",
+	                                    "word ",
+	                                    "{\"key\": 12, \"text\": \"a b\"}, ",
+	                                    "2026-01-01,17,ok\n",
+	                                    "A sentence of five words. ",
+	                                    "a.b.c.d. ",
+	                                    ". ",
+	                                    "\xE5\xAD\x97",
+	                                    "=",
+	                                    "- "};
+	ruv_vocab *vocab = fixture_vocab("gpt-2", NULL);
+	size_t i, k, n, at;
+
+	(void)state;
+	for (i = 0; i < 2 * sizeof units / sizeof *units; i++) {
+		const char *unit = units[i / 2];
+		size_t size = i % 2 ? SIZE / 16 : SIZE, len = strlen(unit); /* the vocabulary's count is slow under sanitizers */
+		meter m = {.vocab = i % 2 ? vocab : NULL};
+		ruv_chunk_options options = {.max_tokens = MAX_TOKENS, .count = count_metered, .count_user = &m};
+		ruv_document *doc = NULL;
+		ruv_chunks *chunks = NULL;
+		ruv_error err = {0};
+		char *source = malloc(size);
+
+		for (k = 0; k < size; k++)
+			source[k] = unit[k % len];
+		size -= size % len;
+		assert_ok(ruv_document_read(&doc, RUV_DOCUMENT_TEXT, source, size, &err), err);
+		assert_ok(ruv_chunk_document(&chunks, doc, &options, &err), err);
+		assert_true(m.n_bytes <= TIMES * size);
+		assert_true(m.longest <= 64 * MAX_TOKENS);
+		for (k = 0, at = 0; k < chunks->n; k++) {
+			const ruv_chunk *chunk = &chunks->items[k];
+
+			assert_true(chunk->n_tokens <= MAX_TOKENS);
+			for (n = 0; n < chunk->len; n++) {
+				if (strchr(" \n", chunk->text[n]))
+					continue;
+				while (at < size && strchr(" \n", source[at]))
+					at++;
+				if (at == size || source[at++] != chunk->text[n])
+					fail_msg("unit %zu: chunk %zu differs from the source at %zu", i, k, at);
+			}
+		}
+		while (at < size && strchr(" \n", source[at]))
+			at++;
+		assert_int_equal(at, size);
+		ruv_chunks_free(chunks);
+
+		/* A failure of the callback, such as a cancel, is the call's. */
+		m.stop_at = m.n_calls / 2;
+		m.n_calls = 0;
+		assert_int_equal(ruv_chunk_document(&chunks, doc, &options, &err), RUV_ECANCELLED);
+		assert_int_equal(m.n_calls, m.stop_at);
+		ruv_document_free(doc);
+		free(source);
+	}
+	ruv_vocab_free(vocab);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    cmocka_unit_test(test_markdown),        cmocka_unit_test(test_html),      cmocka_unit_test(test_text),
-	    cmocka_unit_test(test_kinds),           cmocka_unit_test(test_sentences), cmocka_unit_test(test_chunk_invariants),
-	    cmocka_unit_test(test_chunk_structure), cmocka_unit_test(test_overlap),   cmocka_unit_test(test_mutations),
-	    cmocka_unit_test(test_deep_nesting),
+	    cmocka_unit_test(test_markdown),        cmocka_unit_test(test_html),       cmocka_unit_test(test_text),
+	    cmocka_unit_test(test_kinds),           cmocka_unit_test(test_sentences),  cmocka_unit_test(test_chunk_invariants),
+	    cmocka_unit_test(test_chunk_structure), cmocka_unit_test(test_overlap),    cmocka_unit_test(test_mutations),
+	    cmocka_unit_test(test_deep_nesting),    cmocka_unit_test(test_long_lines),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
