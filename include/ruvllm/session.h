@@ -120,7 +120,7 @@ typedef struct ruv_sampling {
 	float frequency_penalty;    /* subtracted per occurrence */
 	float presence_penalty;     /* subtracted once */
 	int penalty_last_n;         /* tokens looked back at; 0: 64, -1: the whole session */
-	uint64_t seed;              /* 0: a different one each time */
+	uint64_t seed;              /* 0: one drawn from 1..INT64_MAX each time */
 	const ruv_logit_bias *bias; /* [n_bias], the caller's, used during the call */
 	int n_bias;
 } ruv_sampling;

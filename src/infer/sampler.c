@@ -142,7 +142,9 @@ int ruv_sampler_open(ruv_sampler **out, const ruv_sampling *sampling, const bool
 	if (n_bias)
 		memcpy(s->bias, sampling->bias, n_bias * sizeof *s->bias);
 	s->p.bias = s->bias;
-	s->seed = sampling->seed ? sampling->seed : ruv_rng_entropy();
+	s->seed = sampling->seed;
+	while (s->seed == 0) /* of 63 bits: a signed number, as settings and JSON have, can give it back */
+		s->seed = ruv_rng_entropy() >> 1;
 	ruv_rng_init(&s->rng, s->seed);
 	*out = s;
 	return RUV_OK;
