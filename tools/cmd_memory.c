@@ -11,6 +11,7 @@
 #include "base/clock.h"
 #include "base/status.h"
 #include "runtime/context.h"
+#include "runtime/runtime.h"
 
 /* ---- shared ------------------------------------------------------------------------------------------------------------ */
 
@@ -449,7 +450,6 @@ static int action_search(int argc, char **argv)
 	cli_args args;
 	ruv_error err = {0};
 	ruv_buf text;
-	const char *texts[1];
 	float *vector = NULL;
 	bool lexical;
 	int code, rc;
@@ -469,9 +469,8 @@ static int action_search(int argc, char **argv)
 		vector = rc ? NULL : malloc(sizeof *vector * (size_t)ruv_embedder_dim(embedder));
 		if (!rc && !vector)
 			rc = ruv_fail_memory(&err, "memory", sizeof *vector);
-		texts[0] = ruv_buf_cstr(&text);
 		if (!rc)
-			rc = ruv_embedder_embed(embedder, texts, 1, RUV_EMBED_QUERY, vector, NULL, &err);
+			rc = ruv_runtime_embed_question(a.runtime, ruv_buf_cstr(&text), vector, &cli_cancel, &err);
 	}
 	query.text = args.items[0];
 	query.vector = vector;

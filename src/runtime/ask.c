@@ -130,7 +130,6 @@ static int choose_search_text(asking *a, ruv_error *err)
 static int embed(asking *a, ruv_error *err)
 {
 	ruv_embedder *embedder;
-	const char *text;
 	int rc = choose_search_text(a, err);
 
 	if (rc || !strcmp(a->runtime->settings.search, "lexical"))
@@ -142,8 +141,7 @@ static int embed(asking *a, ruv_error *err)
 	a->vector = malloc(sizeof(float) * (size_t)ruv_embedder_dim(embedder));
 	if (!a->vector)
 		return ruv_fail_memory(err, "ask", sizeof(float) * (size_t)ruv_embedder_dim(embedder));
-	text = a->search_text;
-	rc = ruv_embedder_embed(embedder, &text, 1, RUV_EMBED_QUERY, a->vector, a->params->cancel, err);
+	rc = ruv_runtime_embed_question(a->runtime, a->search_text, a->vector, a->params->cancel, err);
 	if (!rc)
 		end_stage(a, "embed");
 	return rc;

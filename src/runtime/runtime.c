@@ -180,6 +180,27 @@ int ruv_runtime_embedder(ruv_runtime *runtime, ruv_embedder **out, ruv_error *er
 	return RUV_OK;
 }
 
+int ruv_runtime_embed_question(ruv_runtime *runtime, const char *question, float *vector, const ruv_cancel *cancel, ruv_error *err)
+{
+	ruv_embedder *embedder;
+	ruv_model_info info;
+	int rc = ruv_runtime_embedder(runtime, &embedder, err), n;
+
+	if (rc)
+		return rc;
+	n = ruv_embedder_count(embedder, question, strlen(question), RUV_EMBED_QUERY, err);
+	if (n < 0)
+		return n;
+	if (n > ruv_embedder_n_ctx(embedder)) {
+		ruv_model_get_info(runtime->encoder, &info);
+		return ruv_fail(err, RUV_ELIMIT, "ask",
+		                "the question has %d tokens, but the encoder %s takes at most %d; ask a shorter question, or look for its "
+		                "words alone (--search lexical)",
+		                n, *info.name ? info.name : info.path, ruv_embedder_n_ctx(embedder));
+	}
+	return ruv_embedder_embed(embedder, &question, 1, RUV_EMBED_QUERY, vector, cancel, err);
+}
+
 /* ---- memory ------------------------------------------------------------------------------------------------------------ */
 
 int ruv_runtime_bound_memory(ruv_runtime *runtime, bool create, ruv_memory **out, ruv_error *err)

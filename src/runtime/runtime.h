@@ -26,6 +26,9 @@ struct ruv_runtime {
 /* The sampling that settings and model ask for. */
 void ruv_runtime_sampling(const ruv_runtime *runtime, const ruv_model *model, ruv_sampling *sampling);
 
+/* The vector of a question, [dim of the encoder]. RUV_ELIMIT when the question is longer than the encoder reads at a time. */
+int ruv_runtime_embed_question(ruv_runtime *runtime, const char *question, float *vector, const ruv_cancel *cancel, ruv_error *err);
+
 /* ruv_runtime_memory that leaves an absent store absent (RUV_ENOTFOUND) unless `create`. */
 int ruv_runtime_bound_memory(ruv_runtime *runtime, bool create, ruv_memory **out, ruv_error *err);
 

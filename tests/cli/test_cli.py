@@ -169,6 +169,26 @@ class RememberAndAsk(unittest.TestCase):
         self.assertIn("note", run("ask", *d, "--only-sources", "lamp").stdout)
         self.assertEqual(run("remember", *d, "-", stdin="").returncode, 0)
 
+    def test_a_drawn_seed_can_be_given_back(self):
+        d = data("seed")
+        d[d.index("0")] = "1.5"
+        for _ in range(6):
+            first = json.loads(run("ask", *d, "--no-memory", "--json", "Hello").stdout)
+            self.assertGreater(first["seed"], 0)
+            again = run("ask", *d, "--no-memory", "--json", "--seed", first["seed"], "Hello")
+            self.assertEqual(again.returncode, 0, again.stderr)
+            self.assertEqual(json.loads(again.stdout)["text"], first["text"])
+
+    def test_question_too_long_for_the_encoder(self):
+        d = data("long")
+        put("long.txt", "The kettle holds two litres.\n")
+        self.assertEqual(run("remember", *d, work / "long.txt").returncode, 0)
+        for words in (("ask", *d, "--only-sources"), ("memory", "search", *d)):
+            r = run(*words, "kettle " * 5000)
+            self.assertEqual(r.returncode, 1)
+            self.assertRegex(r.stderr, r"the question has \d+ tokens, but the encoder .* takes at most \d+; ask a shorter question")
+            self.assertNotIn("--context", r.stderr)
+
     def test_nothing_remembered(self):
         r = run("ask", *data("empty"), "Anything?")
         self.assertEqual(r.returncode, 1)
