@@ -1,7 +1,13 @@
 /* sources.c - files and pages that are remembered again when they change; see memory.h.
  *
  * What a source says is kept by text: a node stays (id, edges, vector) when its text and title are still in the source, wherever
- * they moved, so that remembering a changed file embeds only what is new. Layer: memory. */
+ * they moved, so that remembering a changed file embeds only what is new. A node that fails its checksum is as good as gone: the
+ * source is not unchanged then, and replacing it puts the passage in anew.
+ *
+ * The stored hash ends in " n=COUNT", the number of nodes that the source was given, so that a missing one is noticed. Sources
+ * stored before that have none. Layer: memory. */
+#include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -23,21 +29,40 @@ static int check_source(const ruv_memory_source *source, ruv_error *err)
 	return ruv_filter_check(&checked, &filter, err);
 }
 
+/* Takes the number of nodes off a stored hash, which is in an arena of ours. 0: it has none. */
+static int split_hash(ruv_memory_source *source)
+{
+	char *mark = NULL;
+
+	for (char *p = (char *)(uintptr_t)source->hash; (p = strstr(p, " n=")); p++)
+		mark = p;
+	if (!mark || !mark[3] || mark[3 + strspn(mark + 3, "0123456789")])
+		return 0;
+	*mark = '\0';
+	return atoi(mark + 3);
+}
+
 int ruv_memory_source_unchanged(ruv_memory *m, bool *same, const ruv_memory_source *source, ruv_error *err)
 {
 	ruv_memory_source have = {0};
+	ruv_memory_node *nodes;
 	ruv_arena arena;
-	int rc = check_source(source, err);
+	int rc = check_source(source, err), n = 0, n_damaged = 0, n_given;
 
 	*same = false;
 	if (rc)
 		return rc;
 	ruv_arena_init(&arena);
 	rc = m->store->ops->source_get(m->store, &arena, &have, source, err);
-	if (rc == RUV_ENOTFOUND)
+	if (rc == RUV_ENOTFOUND) {
 		rc = RUV_OK;
-	else if (!rc)
+	} else if (!rc) {
+		n_given = split_hash(&have);
 		*same = have.hash[0] && source->hash && !strcmp(have.hash, source->hash);
+		if (*same)
+			rc = m->store->ops->source_nodes(m->store, &arena, &nodes, &n, &n_damaged, source, false, err);
+		*same = *same && !rc && !n_damaged && n >= n_given;
+	}
 	ruv_arena_release(&arena);
 	return rc;
 }
@@ -45,8 +70,8 @@ int ruv_memory_source_unchanged(ruv_memory *m, bool *same, const ruv_memory_sour
 /* The old nodes of a source by hash of title and text; each can be taken once. */
 typedef struct old_nodes {
 	ruv_memory_node *nodes;
-	int n;
-	int *buckets; /* number + 1; 0: empty */
+	int n, n_damaged; /* the damaged ones are not among the nodes */
+	int *buckets;     /* number + 1; 0: empty */
 	size_t n_buckets;
 	bool *taken; /* [n] */
 } old_nodes;
@@ -60,7 +85,7 @@ static uint64_t text_hash(const char *title, const char *text)
 
 static int old_nodes_init(old_nodes *old, ruv_memory *m, ruv_arena *arena, const ruv_memory_source *source, ruv_error *err)
 {
-	int rc = m->store->ops->source_nodes(m->store, arena, &old->nodes, &old->n, source, err);
+	int rc = m->store->ops->source_nodes(m->store, arena, &old->nodes, &old->n, &old->n_damaged, source, true, err);
 
 	if (rc)
 		return rc;
@@ -151,6 +176,9 @@ int ruv_memory_source_replace(ruv_memory *m, const ruv_memory_source *source, ru
 	if (rc)
 		goto done;
 	rc = old_nodes_init(&old, m, &arena, source, err);
+	if (!rc && old.n_damaged)
+		rc = m->store->ops->source_mend(m->store, source, err);
+	counts.n_removed = old.n_damaged;
 	for (int i = 0; !rc && i < n; i++) {
 		int at = old_nodes_find(&old, checked[i].title, checked[i].text);
 		if (at < 0) {
@@ -173,8 +201,15 @@ int ruv_memory_source_replace(ruv_memory *m, const ruv_memory_source *source, ru
 			counts.n_removed++;
 		}
 	}
-	if (!rc)
-		rc = m->store->ops->source_put(m->store, source, err);
+	if (!rc) {
+		ruv_memory_source stored = *source;
+		char hash[RUV_MEMORY_MAX_LABEL + 16];
+
+		snprintf(hash, sizeof hash, "%s n=%d", source->hash ? source->hash : "", n);
+		if (source->hash && *source->hash)
+			stored.hash = hash;
+		rc = m->store->ops->source_put(m->store, &stored, err);
+	}
 	if (rc) {
 		m->store->ops->rollback(m->store);
 		goto done;
@@ -201,19 +236,21 @@ int ruv_memory_source_forget(ruv_memory *m, const ruv_memory_source *source, int
 {
 	ruv_memory_node *nodes = NULL;
 	ruv_arena arena;
-	int n = 0, rc = check_source(source, err);
+	int n = 0, n_damaged = 0, rc = check_source(source, err);
 
 	if (!rc)
 		rc = m->store->ops->begin(m->store, err);
 	if (rc)
 		return rc;
 	ruv_arena_init(&arena);
-	rc = m->store->ops->source_nodes(m->store, &arena, &nodes, &n, source, err);
+	rc = m->store->ops->source_nodes(m->store, &arena, &nodes, &n, &n_damaged, source, false, err);
+	if (!rc && n_damaged)
+		rc = m->store->ops->source_mend(m->store, source, err);
 	for (int i = 0; !rc && i < n; i++)
 		rc = m->store->ops->node_erase(m->store, nodes[i].id, "forget", err);
 	if (!rc) {
 		rc = m->store->ops->source_erase(m->store, source, err);
-		if (rc == RUV_ENOTFOUND && n > 0)
+		if (rc == RUV_ENOTFOUND && n + n_damaged > 0)
 			rc = RUV_OK; /* nodes that were added one by one name it, too */
 	}
 	if (rc) {
@@ -224,7 +261,7 @@ int ruv_memory_source_forget(ruv_memory *m, const ruv_memory_source *source, int
 			ruv_memory_follow(m);
 	}
 	if (!rc && n_removed)
-		*n_removed = n;
+		*n_removed = n + n_damaged;
 	ruv_arena_release(&arena);
 	return rc;
 }
@@ -244,6 +281,8 @@ int ruv_memory_source_list(ruv_memory *m, ruv_memory_sources *out, const ruv_mem
 		return RUV_ENOMEM;
 	out->owner = arena;
 	rc = m->store->ops->source_list(m->store, arena, &out->items, &out->n, &checked, err);
+	for (int i = 0; !rc && i < out->n; i++)
+		split_hash(&out->items[i]);
 	if (rc)
 		ruv_memory_sources_release(out);
 	return rc;

@@ -811,6 +811,7 @@ static const ruv_store_ops sqlite_ops = {
     .source_put = ruv_sqlite_source_put,
     .source_erase = ruv_sqlite_source_erase,
     .source_nodes = ruv_sqlite_source_nodes,
+    .source_mend = ruv_sqlite_source_mend,
     .node_move = ruv_sqlite_node_move,
     .source_list = ruv_sqlite_source_list,
     .edge_put = ruv_sqlite_edge_put,

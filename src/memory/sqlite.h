@@ -143,8 +143,9 @@ int ruv_sqlite_source_get(ruv_store *base, ruv_arena *arena, ruv_memory_source *
                           ruv_error *err);
 int ruv_sqlite_source_put(ruv_store *base, const ruv_memory_source *source, ruv_error *err);
 int ruv_sqlite_source_erase(ruv_store *base, const ruv_memory_source *which, ruv_error *err);
-int ruv_sqlite_source_nodes(ruv_store *base, ruv_arena *arena, ruv_memory_node **nodes, int *n, const ruv_memory_source *which,
-                            ruv_error *err);
+int ruv_sqlite_source_nodes(ruv_store *base, ruv_arena *arena, ruv_memory_node **nodes, int *n, int *n_damaged,
+                            const ruv_memory_source *which, bool with_vectors, ruv_error *err);
+int ruv_sqlite_source_mend(ruv_store *base, const ruv_memory_source *which, ruv_error *err);
 int ruv_sqlite_source_list(ruv_store *base, ruv_arena *arena, ruv_memory_source **sources, int *n, const ruv_memory_filter *filter,
                            ruv_error *err);
 int ruv_sqlite_edge_put(ruv_store *base, ruv_memory_edge *edge, ruv_error *err);

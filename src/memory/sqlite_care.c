@@ -142,9 +142,16 @@ static int check_nodes(checker *check, ruv_sqlite_conn *conn, ruv_error *err)
 		if (code != SQLITE_ROW)
 			break;
 		rc = ruv_sqlite_read_node(&arena, &node, &key, &sound, stmt, err);
-		if (!rc && !sound)
-			problem(check, "node %s (key %lld) fails its checksum: its text or labels are not what was stored", node.id,
-			        (long long)key);
+		if (!rc && !sound && node.source[0])
+			problem(check,
+			        "node %s (key %lld) fails its checksum: its text or labels are not what was stored; "
+			        "`ruvllm remember --again '%.200s'` reads it anew, or `ruvllm memory forget %s` drops it",
+			        node.id, (long long)key, node.source, node.id);
+		else if (!rc && !sound)
+			problem(check,
+			        "node %s (key %lld) fails its checksum: its text or labels are not what was stored; "
+			        "`ruvllm memory forget %s` drops it",
+			        node.id, (long long)key, node.id);
 		check->report->n_nodes++;
 		ruv_arena_release(&arena);
 	}
@@ -198,7 +205,7 @@ static int check_vectors(checker *check, ruv_sqlite_conn *conn, bool repair, ruv
 		ruv_sqlite_column_id(id, stmt, 3);
 		problem(check, "the vector of node %s (key %lld) fails its check (%zu bytes, %zu expected)%s", id,
 		        (long long)sqlite3_column_int64(stmt, 0), n, sizeof(float) * (size_t)dimension,
-		        repair ? ": dropped, embed the text again" : "");
+		        repair ? ": dropped; `ruvllm memory reembed` computes it anew" : "");
 		if (n_bad == cap) {
 			int64_t *grown = realloc(bad, (cap = cap ? cap * 2 : 64) * sizeof *bad);
 			if (!grown) {

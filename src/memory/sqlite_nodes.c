@@ -123,9 +123,8 @@ int ruv_sqlite_read_node(ruv_arena *arena, ruv_memory_node *node, int64_t *key, 
 static int unsound(ruv_sqlite *store, const ruv_memory_node *node, ruv_error *err)
 {
 	return ruv_fail(err, RUV_ECORRUPT, "memory",
-	                "%s: node %s fails its checksum; `ruvllm memory verify` lists the damage, "
-	                "a backup has the text",
-	                store->path, node->id[0] ? node->id : "(without id)");
+	                "%s: node %s fails its checksum; `ruvllm memory verify` lists the damage and what heals it", store->path,
+	                node->id[0] ? node->id : "(without id)");
 }
 
 /* The stored vector of a node, copied; NULL when it has none. A damaged one is none, and is logged. */
@@ -355,18 +354,42 @@ done:
 	return rc;
 }
 
-int ruv_sqlite_node_erase(ruv_store *base, const char *id, const char *why, ruv_error *err)
+/* Does the row of a key match its checksum? */
+static int check_sound(ruv_sqlite *store, ruv_sqlite_conn *conn, int64_t key, bool *sound, ruv_error *err)
 {
-	ruv_sqlite *store = (ruv_sqlite *)base;
+	ruv_memory_filter every = {.every_scope = true};
+	ruv_memory_node node;
+	ruv_arena arena;
+	int rc = RUV_OK, code;
+	int64_t same;
+	sqlite3_stmt *stmt = ruv_sqlite_stmt(store, conn, SQL_NODE_BY_KEY, &rc, err);
+
+	*sound = true;
+	if (!stmt)
+		return rc;
+	ruv_arena_init(&arena);
+	rc = ruv_sqlite_bind_filter(stmt, &every, 0, err); /* at time 0 nothing has expired */
+	sqlite3_bind_int64(stmt, 13, key);
+	code = rc ? SQLITE_DONE : sqlite3_step(stmt);
+	if (code == SQLITE_ROW)
+		rc = ruv_sqlite_read_node(&arena, &node, &same, sound, stmt, err);
+	else if (code == SQLITE_DONE)
+		*sound = rc != RUV_OK; /* the filter held it back: only a damaged confidence does that */
+	else
+		rc = ruv_sqlite_fail(store, conn->db, code, "reading a node", err);
+	ruv_sqlite_done(stmt);
+	ruv_arena_release(&arena);
+	return rc;
+}
+
+/* Deletes the row of a key. Indexes and words of a damaged one were made of what it said before, so they are made anew. */
+static int erase_key(ruv_sqlite *store, ruv_sqlite_conn *conn, int64_t key, const char *id, const char *why, bool sound,
+                     ruv_error *err)
+{
 	ruv_memory_node node = {0};
 	sqlite3_stmt *stmt;
-	int64_t key = 0;
-	int rc = RUV_OK;
-	ruv_sqlite_conn *conn = ruv_sqlite_writer(store, &rc, err);
+	int rc = sound ? RUV_OK : ruv_sqlite_exec(store, conn, "REINDEX nodes; INSERT INTO words(words) VALUES('rebuild')", err);
 
-	if (!conn)
-		return rc;
-	rc = find_key(store, conn, id, &key, err);
 	if (rc)
 		return rc;
 	stmt = ruv_sqlite_stmt(store, conn, SQL_NODE_DELETE, &rc, err);
@@ -384,7 +407,23 @@ int ruv_sqlite_node_erase(ruv_store *base, const char *id, const char *why, ruv_
 	if (rc)
 		return rc;
 	snprintf(node.id, sizeof node.id, "%s", id);
-	return ruv_sqlite_event(store, conn, why, key, &node, "", err);
+	return ruv_sqlite_event(store, conn, why, key, id[0] ? &node : NULL, "", err);
+}
+
+int ruv_sqlite_node_erase(ruv_store *base, const char *id, const char *why, ruv_error *err)
+{
+	ruv_sqlite *store = (ruv_sqlite *)base;
+	int64_t key = 0;
+	bool sound = true;
+	int rc = RUV_OK;
+	ruv_sqlite_conn *conn = ruv_sqlite_writer(store, &rc, err);
+
+	if (!conn)
+		return rc;
+	rc = find_key(store, conn, id, &key, err);
+	if (!rc)
+		rc = check_sound(store, conn, key, &sound, err);
+	return rc ? rc : erase_key(store, conn, key, id, why, sound, err);
 }
 
 int ruv_sqlite_expire(ruv_sqlite *store, ruv_error *err)
@@ -530,9 +569,9 @@ done:
 	return rc;
 }
 
-/* The rows of a bound statement as an arena array. */
+/* The rows of a bound statement as an arena array. Damaged ones are RUV_ECORRUPT, or left out and counted. */
 static int collect_nodes(ruv_sqlite *store, ruv_sqlite_conn *conn, ruv_arena *arena, ruv_memory_node **nodes, int *n,
-                         sqlite3_stmt *stmt, bool with_vectors, ruv_error *err)
+                         int *n_damaged, sqlite3_stmt *stmt, bool with_vectors, ruv_error *err)
 {
 	ruv_memory_node *items = NULL;
 	int cap = 0, count = 0, rc = RUV_OK, code;
@@ -553,6 +592,10 @@ static int collect_nodes(ruv_sqlite *store, ruv_sqlite_conn *conn, ruv_arena *ar
 			cap = bigger;
 		}
 		rc = ruv_sqlite_read_node(arena, &items[count], &key, &sound, stmt, err);
+		if (!rc && !sound && n_damaged) {
+			(*n_damaged)++;
+			continue;
+		}
 		if (!rc && !sound)
 			rc = unsound(store, &items[count], err);
 		if (!rc && with_vectors)
@@ -585,15 +628,15 @@ int ruv_sqlite_node_list(ruv_store *base, ruv_arena *arena, ruv_memory_node **no
 	sqlite3_bind_int(stmt, 13, limit);
 	sqlite3_bind_int(stmt, 14, offset);
 	if (!rc)
-		rc = collect_nodes(store, conn, arena, nodes, n, stmt, with_vectors, err);
+		rc = collect_nodes(store, conn, arena, nodes, n, NULL, stmt, with_vectors, err);
 	ruv_sqlite_done(stmt);
 done:
 	ruv_sqlite_reader_done(store, conn);
 	return rc;
 }
 
-int ruv_sqlite_source_nodes(ruv_store *base, ruv_arena *arena, ruv_memory_node **nodes, int *n, const ruv_memory_source *which,
-                            ruv_error *err)
+int ruv_sqlite_source_nodes(ruv_store *base, ruv_arena *arena, ruv_memory_node **nodes, int *n, int *n_damaged,
+                            const ruv_memory_source *which, bool with_vectors, ruv_error *err)
 {
 	ruv_sqlite *store = (ruv_sqlite *)base;
 	sqlite3_stmt *stmt;
@@ -609,10 +652,65 @@ int ruv_sqlite_source_nodes(ruv_store *base, ruv_arena *arena, ruv_memory_node *
 	ruv_sqlite_bind_text(stmt, 2, which->scope.user);
 	ruv_sqlite_bind_text(stmt, 3, which->scope.agent);
 	ruv_sqlite_bind_text(stmt, 4, which->scope.session);
-	rc = collect_nodes(store, conn, arena, nodes, n, stmt, true, err);
+	*n_damaged = 0;
+	rc = collect_nodes(store, conn, arena, nodes, n, n_damaged, stmt, with_vectors, err);
 	ruv_sqlite_done(stmt);
 done:
 	ruv_sqlite_reader_done(store, conn);
+	return rc;
+}
+
+int ruv_sqlite_source_mend(ruv_store *base, const ruv_memory_source *which, ruv_error *err)
+{
+	struct damaged {
+		int64_t key;
+		char id[RUV_ID_SIZE];
+	} *list = NULL;
+	ruv_sqlite *store = (ruv_sqlite *)base;
+	size_t n = 0, cap = 0;
+	ruv_memory_node node;
+	sqlite3_stmt *stmt;
+	ruv_arena arena;
+	int rc = RUV_OK, code = SQLITE_DONE;
+	ruv_sqlite_conn *conn = ruv_sqlite_writer(store, &rc, err);
+
+	if (!conn)
+		return rc;
+	stmt = ruv_sqlite_stmt(store, conn, SQL_SOURCE_NODES, &rc, err);
+	if (!stmt)
+		return rc;
+	ruv_arena_init(&arena);
+	ruv_sqlite_bind_text(stmt, 1, which->name);
+	ruv_sqlite_bind_text(stmt, 2, which->scope.user);
+	ruv_sqlite_bind_text(stmt, 3, which->scope.agent);
+	ruv_sqlite_bind_text(stmt, 4, which->scope.session);
+	while (!rc && (code = sqlite3_step(stmt)) == SQLITE_ROW) {
+		bool sound = true;
+		int64_t key;
+
+		rc = ruv_sqlite_read_node(&arena, &node, &key, &sound, stmt, err);
+		if (!rc && !sound) {
+			if (n == cap) {
+				struct damaged *grown = realloc(list, (cap = cap ? cap * 2 : 16) * sizeof *list);
+
+				if (!grown) {
+					rc = ruv_fail_memory(err, "memory", cap * sizeof *list);
+					break;
+				}
+				list = grown;
+			}
+			list[n].key = key;
+			memcpy(list[n++].id, node.id, sizeof node.id);
+		}
+		ruv_arena_release(&arena);
+	}
+	if (!rc && code != SQLITE_DONE)
+		rc = ruv_sqlite_fail(store, conn->db, code, "reading nodes", err);
+	ruv_sqlite_done(stmt);
+	for (size_t i = 0; !rc && i < n; i++) /* the first makes the indexes anew, for all */
+		rc = erase_key(store, conn, list[i].key, list[i].id, "replace", i > 0, err);
+	free(list);
+	ruv_arena_release(&arena);
 	return rc;
 }
 

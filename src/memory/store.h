@@ -91,8 +91,11 @@ typedef struct ruv_store_ops {
 	                  ruv_error *err);
 	int (*source_put)(ruv_store *store, const ruv_memory_source *source, ruv_error *err);
 	int (*source_erase)(ruv_store *store, const ruv_memory_source *which, ruv_error *err);
-	int (*source_nodes)(ruv_store *store, ruv_arena *arena, ruv_memory_node **nodes, int *n, const ruv_memory_source *which,
-	                    ruv_error *err);
+	/* Nodes that fail their checksum are left out and counted. */
+	int (*source_nodes)(ruv_store *store, ruv_arena *arena, ruv_memory_node **nodes, int *n, int *n_damaged,
+	                    const ruv_memory_source *which, bool with_vectors, ruv_error *err);
+	/* Drops the nodes of it that fail their checksum, and makes anew what was derived from them. */
+	int (*source_mend)(ruv_store *store, const ruv_memory_source *which, ruv_error *err);
 	/* A kept node of a replaced source: new place in it, and a vector when vector is not NULL. */
 	int (*node_move)(ruv_store *store, const char *id, int first_line, int last_line, const float *vector, ruv_error *err);
 	int (*source_list)(ruv_store *store, ruv_arena *arena, ruv_memory_source **sources, int *n, const ruv_memory_filter *filter,

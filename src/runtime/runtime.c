@@ -193,10 +193,11 @@ int ruv_runtime_embed_question(ruv_runtime *runtime, const char *question, float
 		return n;
 	if (n > ruv_embedder_n_ctx(embedder)) {
 		ruv_model_get_info(runtime->encoder, &info);
-		return ruv_fail(err, RUV_ELIMIT, "ask",
-		                "the question has %d tokens, but the encoder %s takes at most %d; ask a shorter question, or look for its "
-		                "words alone (--search lexical)",
-		                n, *info.name ? info.name : info.path, ruv_embedder_n_ctx(embedder));
+		return ruv_fail(
+		    err, RUV_ELIMIT, "ask",
+		    "the question has %d tokens, but the encoder %s takes at most %d; ask a shorter question, or look for its "
+		    "words alone (--search lexical)",
+		    n, *info.name ? info.name : info.path, ruv_embedder_n_ctx(embedder));
 	}
 	return ruv_embedder_embed(embedder, &question, 1, RUV_EMBED_QUERY, vector, cancel, err);
 }

@@ -752,6 +752,78 @@ static void run_sql(const char *dir, const char *sql)
 	sqlite3_close(db);
 }
 
+/* A passage that fails its checksum, or is gone, comes back with its source. */
+static void test_damaged_source(void **state)
+{
+	ruv_memory *m = open_memory(*state);
+	ruv_memory_source source = {.name = "notes.md", .hash = "h1"};
+	float v[3][TEST_DIM];
+	ruv_memory_node nodes[3] = {
+	    {.text = "bees hum", .vector = v[0]}, {.text = "wasps sting", .vector = v[1]}, {.text = "ants carry", .vector = v[2]}};
+	static const char *const texts[] = {"bees hum", "wasps sting", "ants carry"};
+	ruv_memory_replaced done;
+	ruv_memory_report report;
+	ruv_memory_sources sources;
+	ruv_error err = {0};
+	char text[4001] = "";
+	const char *id;
+	bool same, known[3];
+	int n;
+	ruv_rng rng;
+
+	ruv_rng_init(&rng, 9);
+	for (int i = 0; i < 3; i++)
+		random_vector(v[i], TEST_DIM, &rng);
+	assert_ok(ruv_memory_source_replace(m, &source, nodes, 3, &done, &err), err);
+	assert_ok(ruv_memory_source_unchanged(m, &same, &source, &err), err);
+	assert_true(same);
+	assert_ok(ruv_memory_source_list(m, &sources, NULL, &err), err);
+	assert_string_equal(sources.items[0].hash, "h1");
+	ruv_memory_sources_release(&sources);
+	ruv_memory_free(m);
+
+	run_sql(*state, "CREATE TABLE kept AS SELECT sql FROM sqlite_schema WHERE name='words_update'; DROP TRIGGER words_update;"
+	                "UPDATE nodes SET text='changed by a stranger' WHERE key=2");
+	m = open_memory(*state);
+	assert_ok(ruv_memory_check(m, &report, true, print_problem, text, &err), err);
+	assert_non_null(strstr(text, "remember --again 'notes.md'"));
+	assert_ok(ruv_memory_source_unchanged(m, &same, &source, &err), err);
+	assert_false(same);
+	assert_ok(ruv_memory_source_known(m, known, &source, texts, NULL, 3, &err), err);
+	assert_true(known[0] && !known[1] && known[2]);
+	nodes[1].id[0] = '\0';
+	assert_ok(ruv_memory_source_replace(m, &source, nodes, 3, &done, &err), err);
+	assert_true(done.n_added == 1 && done.n_kept == 2 && done.n_removed == 1);
+	assert_ok(ruv_memory_source_unchanged(m, &same, &source, &err), err);
+	assert_true(same);
+	assert_int_equal(count_hits(m, (ruv_memory_query){.text = "wasps sting"}), 1);
+	assert_int_equal(count_hits(m, (ruv_memory_query){.text = "stranger"}), 0);
+	text[0] = '\0';
+	assert_ok(ruv_memory_check(m, &report, false, print_problem, text, &err), err);
+	if (report.n_problems)
+		fail_msg("%s", text);
+
+	/* one that is gone */
+	id = nodes[0].id;
+	assert_ok(ruv_memory_forget(m, &id, 1, &err), err);
+	assert_ok(ruv_memory_source_unchanged(m, &same, &source, &err), err);
+	assert_false(same);
+	ruv_memory_free(m);
+
+	/* A damaged one can be forgotten, by its id and with its source; its words go, too. */
+	run_sql(*state, "UPDATE nodes SET text='changed by a stranger'");
+	m = open_memory(*state);
+	id = nodes[1].id;
+	assert_ok(ruv_memory_forget(m, &id, 1, &err), err);
+	assert_ok(ruv_memory_source_forget(m, &source, &n, &err), err);
+	assert_int_equal(n, 1);
+	text[0] = '\0';
+	assert_ok(ruv_memory_check(m, &report, false, print_problem, text, &err), err);
+	if (report.n_problems)
+		fail_msg("%s", text);
+	ruv_memory_free(m);
+}
+
 static void test_check_and_repair(void **state)
 {
 	ruv_memory *m = open_memory(*state);
@@ -854,6 +926,7 @@ int main(void)
 	    T(test_hybrid),
 	    T(test_backup_and_compact),
 	    T(test_check_and_repair),
+	    T(test_damaged_source),
 	    T(test_append_only),
 	    cmocka_unit_test(test_names),
 	};
