@@ -21,8 +21,8 @@ static void on_progress(void *user, const ruv_remember_progress *p)
 	uint64_t now = 0;
 
 	/* Within a file, its passages tell how far it is. */
-	if (p->n_chunks && p->n_files_done < p->n_files && p->n_bytes > p->n_bytes_done)
-		now = (uint64_t)((p->n_files == 1 ? (double)p->n_bytes : 0) * p->n_chunks_done / p->n_chunks);
+	if (p->n_chunks)
+		now = (uint64_t)((double)p->file_bytes * p->n_chunks_done / p->n_chunks);
 	w->progress.total = (uint64_t)p->n_bytes;
 	cli_progress_update(&w->progress, done + now, slash ? slash + 1 : p->path);
 }

@@ -105,7 +105,8 @@ typedef struct ruv_remember_progress {
 	int n_files, n_files_done;     /* known in advance */
 	const char *path;              /* the one being read */
 	int n_chunks, n_chunks_done;   /* of that file: passages to embed */
-	int64_t n_bytes, n_bytes_done; /* of all files */
+	int64_t n_bytes, n_bytes_done; /* of all files; done: of the finished ones */
+	int64_t file_bytes;            /* of that file: n_chunks_done / n_chunks of it are done, too */
 } ruv_remember_progress;
 
 typedef enum ruv_remember_outcome {
@@ -152,7 +153,8 @@ typedef struct ruv_remember_result {
 
 /* Reads files into passages with their place (file, lines), embeds what is new, and stores each file in one transaction:
  * interrupted at any point, what is finished stays and a second call goes on from there. A single unreadable file of a directory is
- * reported in on_file and counted; a path that is no file or directory is an error. RUV_ECANCELLED: *result says how far it came.
+ * reported in on_file and counted; a path that is no file or directory is an error. RUV_ECANCELLED: *result says how far it came;
+ * `cancel` is looked at within a file as well, which is then not stored.
  */
 RUV_API int ruv_remember(ruv_runtime *runtime, const ruv_remember_params *params, ruv_remember_result *result, ruv_error *err);
 

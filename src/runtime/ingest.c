@@ -23,7 +23,8 @@
 #include "text/chunk.h"
 #include "text/document.h"
 
-enum { EMBED_BATCH = 8, MAX_TITLE = 120 };
+/* A batch of the encoder cannot be interrupted: it holds passages of BATCH_TOKENS tokens, or one. */
+enum { EMBED_BATCH = 8, BATCH_TOKENS = 1024, MAX_TITLE = 120 };
 
 /* A new way of cutting or embedding passages must change this, so that files are remembered again. */
 #define PASSAGES_VERSION 1
@@ -164,9 +165,15 @@ static void report_file(ingest *in, const char *path, ruv_remember_outcome outco
 		in->params->on_file(in->params->user, &file);
 }
 
+/* Cutting asks it all the time, so that this is where a long file notices that it should stop. */
 static int count_tokens(void *user, const char *text, size_t n_bytes, size_t *n_tokens, ruv_error *err)
 {
-	int n = ruv_embedder_count(user, text, n_bytes, RUV_EMBED_PLAIN, err);
+	ingest *in = user;
+	int n;
+
+	if (cancelled(in))
+		return fail_cancelled(err);
+	n = ruv_embedder_count(in->embedder, text, n_bytes, RUV_EMBED_PLAIN, err);
 
 	if (n < 0)
 		return n;
@@ -213,9 +220,10 @@ static int embed_text(const ingest *in, const char *title, const char *text, cha
 }
 
 /* Vectors of the passages that the store does not know, [n, dim]; rows of known ones stay untouched. */
-static int embed_new(ingest *in, char **texts, const bool *known, int n, float *vectors, ruv_error *err)
+static int embed_new(ingest *in, const ruv_chunks *chunks, char **texts, const bool *known, float *vectors, ruv_error *err)
 {
-	int dim = ruv_embedder_dim(in->embedder), rows[EMBED_BATCH], n_batch = 0, rc;
+	int dim = ruv_embedder_dim(in->embedder), rows[EMBED_BATCH], n = (int)chunks->n, n_batch = 0, rc;
+	size_t n_tokens = 0;
 	const char *batch[EMBED_BATCH];
 	float *out = malloc(sizeof(float) * EMBED_BATCH * (size_t)dim);
 
@@ -223,11 +231,18 @@ static int embed_new(ingest *in, char **texts, const bool *known, int n, float *
 		return ruv_fail_memory(err, "remember", sizeof(float) * EMBED_BATCH * (size_t)dim);
 	rc = RUV_OK;
 	for (int i = 0; i < n; i++) {
+		bool more = i + 1 < n;
+
+		if (cancelled(in)) {
+			rc = RUV_ECANCELLED;
+			break;
+		}
 		if (!known[i]) {
 			rows[n_batch] = i;
 			batch[n_batch++] = texts[i];
+			n_tokens += chunks->items[i].n_tokens;
 		}
-		if (n_batch == EMBED_BATCH || (i == n - 1 && n_batch)) {
+		if (n_batch == EMBED_BATCH || (n_batch && (!more || n_tokens + chunks->items[i + 1].n_tokens > BATCH_TOKENS))) {
 			rc = ruv_embedder_embed(in->embedder, batch, n_batch, RUV_EMBED_PASSAGE, out, in->params->cancel, err);
 			if (rc)
 				break;
@@ -236,6 +251,7 @@ static int embed_new(ingest *in, char **texts, const bool *known, int n, float *
 				       sizeof(float) * (size_t)dim);
 			in->result->n_embedded += n_batch;
 			n_batch = 0;
+			n_tokens = 0;
 		}
 		in->progress.n_chunks_done = i + 1;
 		report_progress(in);
@@ -280,7 +296,7 @@ static int store_passages(ingest *in, const ruv_memory_source *source, ruv_docum
 			rc = ruv_fail_memory(err, "remember", 256);
 			goto done;
 		}
-		rc = embed_text(in, titles[i], plain[i], &texts[i], err);
+		rc = cancelled(in) ? fail_cancelled(err) : embed_text(in, titles[i], plain[i], &texts[i], err);
 		if (rc)
 			goto done;
 	}
@@ -289,7 +305,7 @@ static int store_passages(ingest *in, const ruv_memory_source *source, ruv_docum
 		goto done;
 	in->progress.n_chunks = (int)n;
 	in->progress.n_chunks_done = 0;
-	rc = embed_new(in, texts, known, (int)n, vectors, err);
+	rc = embed_new(in, chunks, texts, known, vectors, err);
 	if (rc)
 		goto done;
 	for (size_t i = 0; i < n; i++)
@@ -330,7 +346,7 @@ static int remember_bytes(ingest *in, const char *name, const char *bytes, size_
 	ruv_chunk_options cut = {.max_tokens = (size_t)in->max_tokens,
 	                         .overlap_sentences = (size_t)in->runtime->settings.chunk_overlap,
 	                         .count = count_tokens,
-	                         .count_user = in->embedder};
+	                         .count_user = in};
 	char hex[65], hash[128];
 	ruv_memory_source source = {.name = name,
 	                            .hash = hash,
@@ -428,7 +444,7 @@ static int remember_text(ingest *in, ruv_error *err)
 	}
 	in->progress.n_files = 1;
 	in->progress.path = use;
-	in->progress.n_bytes = (int64_t)params->n_bytes;
+	in->progress.n_bytes = in->progress.file_bytes = (int64_t)params->n_bytes;
 	rc = remember_bytes(in, use, params->text, params->n_bytes, ruv_clock_wall_ms(), err);
 	in->result->n_files = 1;
 	in->result->n_bytes = (int64_t)params->n_bytes;
@@ -443,12 +459,15 @@ static int remember_path(ingest *in, ruv_error *err)
 	for (int i = 0; !rc && i < in->n; i++) {
 		in->progress.path = in->entries[i].path;
 		in->progress.n_chunks = in->progress.n_chunks_done = 0;
+		in->progress.file_bytes = in->entries[i].size;
 		report_progress(in);
 		if (cancelled(in))
 			return fail_cancelled(err);
 		rc = remember_file(in, &in->entries[i], err);
 		if (rc)
 			return rc == RUV_ECANCELLED ? rc : ruv_error_prefix(err, rc, "%s: ", in->entries[i].path);
+		in->progress.n_chunks = in->progress.n_chunks_done = 0;
+		in->progress.file_bytes = 0;
 		in->progress.n_files_done = i + 1;
 		in->progress.n_bytes_done += in->entries[i].size;
 		in->result->n_files++;

@@ -261,6 +261,63 @@ static void test_interrupted(void **state)
 	rig_close(&r);
 }
 
+typedef struct watcher {
+	ruv_cancel cancel;
+	int stop_at, n_seen;
+	int64_t last;
+} watcher;
+
+static void watch_progress(void *user, const ruv_remember_progress *p)
+{
+	watcher *w = user;
+	int64_t done = p->n_bytes_done + (p->n_chunks ? p->file_bytes * p->n_chunks_done / p->n_chunks : 0);
+
+	assert_true(done >= w->last && done <= p->n_bytes);
+	w->n_seen += done > w->last;
+	w->last = done;
+	if (w->stop_at && p->n_chunks_done == w->stop_at)
+		ruv_cancel_set(&w->cancel);
+}
+
+/* Progress advances within a file, and a file that is stopped in its middle leaves nothing. */
+static void test_within_a_file(void **state)
+{
+	rig r;
+	watcher w = {.stop_at = 20};
+	ruv_remember_params params = {.cancel = &w.cancel, .on_progress = watch_progress, .user = &w};
+	ruv_remember_result result;
+	ruv_error err = {0};
+	ruv_buf text;
+	char path[96];
+
+	(void)state;
+	ruv_buf_init(&text, 1 << 20);
+	for (int i = 0; i < 2000; i++)
+		ruv_buf_printf(&text, "The entry %d is here. ", i);
+	put("long.txt", ruv_buf_cstr(&text));
+	ruv_buf_release(&text);
+	snprintf(path, sizeof path, "%s/long.txt", dir);
+	params.path = path;
+	rig_open(&r, "lfm2");
+	assert_int_equal(ruv_remember(r.runtime, &params, &result, &err), RUV_ECANCELLED);
+	assert_int_equal(result.n_added, 0);
+	assert_in_range(result.n_embedded, 1, 20);
+	assert_in_range(w.n_seen, 10, 20);
+
+	/* Set before: not even the cutting runs to its end. */
+	w.stop_at = 0;
+	w.last = 0;
+	w.n_seen = 0;
+	assert_int_equal(ruv_remember(r.runtime, &params, &result, &err), RUV_ECANCELLED);
+	assert_int_equal(result.n_embedded, 0);
+	params.cancel = NULL;
+	assert_ok(ruv_remember(r.runtime, &params, &result, &err), err);
+	assert_int_equal(result.n_added, 1);
+	assert_true(result.n_embedded > 40);
+	assert_true(w.n_seen > 40);
+	rig_close(&r);
+}
+
 typedef struct listener {
 	char text[4096];
 	int n_sources_seen, n_pieces, stop_after;
@@ -566,9 +623,10 @@ static void test_quotes_are_held(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    cmocka_unit_test(test_provenance), cmocka_unit_test(test_text_and_tags),  cmocka_unit_test(test_interrupted),
-	    cmocka_unit_test(test_ask),        cmocka_unit_test(test_ways_to_ask),    cmocka_unit_test(test_conversation),
-	    cmocka_unit_test(test_context),    cmocka_unit_test(test_missing_models), cmocka_unit_test(test_quotes_are_held),
+	    cmocka_unit_test(test_provenance),      cmocka_unit_test(test_text_and_tags), cmocka_unit_test(test_interrupted),
+	    cmocka_unit_test(test_within_a_file),   cmocka_unit_test(test_ask),           cmocka_unit_test(test_ways_to_ask),
+	    cmocka_unit_test(test_conversation),    cmocka_unit_test(test_context),       cmocka_unit_test(test_missing_models),
+	    cmocka_unit_test(test_quotes_are_held),
 	};
 
 	return cmocka_run_group_tests(tests, set_up, tear_down);
