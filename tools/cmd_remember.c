@@ -38,7 +38,9 @@ static void on_file(void *user, const ruv_remember_file *file)
 		                                outcome_names[file->outcome], "why",
 		                                *file->why ? cli_json_text(file->why) : json_null(), "added", file->nodes.n_added,
 		                                "kept", file->nodes.n_kept, "removed", file->nodes.n_removed));
-	if (file->outcome == RUV_REMEMBER_FAILED || cli.verbose) {
+	bool note = *file->why && (file->outcome == RUV_REMEMBER_ADDED || file->outcome == RUV_REMEMBER_UPDATED);
+
+	if (file->outcome == RUV_REMEMBER_FAILED || cli.verbose || (note && !cli.quiet)) {
 		if (w->progress.bar)
 			fprintf(stderr, "\r\033[K");
 		fprintf(stderr, "%s%s%s: %s%s%s\n", file->outcome == RUV_REMEMBER_FAILED ? cli_sgr(stderr, CLI_RED) : "",

@@ -110,8 +110,8 @@ typedef struct ruv_remember_progress {
 } ruv_remember_progress;
 
 typedef enum ruv_remember_outcome {
-	RUV_REMEMBER_ADDED,
-	RUV_REMEMBER_UPDATED,
+	RUV_REMEMBER_ADDED,   /* why: "", or a note on how it was read: "read as Windows-1252: it is not UTF-8" */
+	RUV_REMEMBER_UPDATED, /* as above */
 	RUV_REMEMBER_UNCHANGED,
 	RUV_REMEMBER_SKIPPED, /* binary, too large, or without text; why says which */
 	RUV_REMEMBER_FAILED   /* could not be read; why */

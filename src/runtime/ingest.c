@@ -27,7 +27,7 @@
 enum { EMBED_BATCH = 8, BATCH_TOKENS = 1024, MAX_TITLE = 120 };
 
 /* A new way of cutting or embedding passages must change this, so that files are remembered again. */
-#define PASSAGES_VERSION 1
+#define PASSAGES_VERSION 2
 
 typedef struct entry {
 	char *path;
@@ -393,7 +393,7 @@ static int remember_bytes(ingest *in, const char *name, const char *bytes, size_
 	if (chunks->n == 0 && replaced.n_removed == 0)
 		report_file(in, name, RUV_REMEMBER_SKIPPED, "it has no text", &replaced);
 	else
-		report_file(in, name, replaced.n_kept || replaced.n_removed ? RUV_REMEMBER_UPDATED : RUV_REMEMBER_ADDED, NULL,
+		report_file(in, name, replaced.n_kept || replaced.n_removed ? RUV_REMEMBER_UPDATED : RUV_REMEMBER_ADDED, doc->note,
 		            &replaced);
 done:
 	ruv_chunks_free(chunks);

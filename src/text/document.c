@@ -281,32 +281,136 @@ const char *ruv_document_kind_name(ruv_document_kind kind)
 	return kind == RUV_DOCUMENT_MARKDOWN ? "markdown" : kind == RUV_DOCUMENT_HTML ? "html" : "text";
 }
 
+/* ---- encodings ---- */
+
+/* Which half of a UTF-16 unit stands first, by the byte order mark. UTF-32's little-endian mark begins like UTF-16's. */
+typedef enum utf16_order { NOT_UTF16, UTF16_LE, UTF16_BE } utf16_order;
+
+static utf16_order utf16_order_of(const char *bytes, size_t n_bytes)
+{
+	if (n_bytes < 2)
+		return NOT_UTF16;
+	if (memcmp(bytes, "\xFF\xFE", 2) == 0)
+		return n_bytes >= 4 && bytes[2] == 0 && bytes[3] == 0 ? NOT_UTF16 : UTF16_LE;
+	return memcmp(bytes, "\xFE\xFF", 2) == 0 ? UTF16_BE : NOT_UTF16;
+}
+
+static uint32_t utf16_unit(const char *bytes, utf16_order order)
+{
+	unsigned char a = (unsigned char)bytes[0], b = (unsigned char)bytes[1];
+
+	return order == UTF16_LE ? (uint32_t)(b << 8 | a) : (uint32_t)(a << 8 | b);
+}
+
 bool ruv_document_is_binary(const char *bytes, size_t n_bytes)
 {
-	size_t i, n = n_bytes < 8192 ? n_bytes : 8192, n_control = 0;
+	size_t i, n = n_bytes < 8192 ? n_bytes : 8192, n_control = 0, n_characters = 0;
+	utf16_order order = utf16_order_of(bytes, n_bytes);
+	size_t step = order == NOT_UTF16 ? 1 : 2;
 
-	for (i = 0; i < n; i++) {
-		unsigned char c = (unsigned char)bytes[i];
+	for (i = order == NOT_UTF16 ? 0 : 2; i + step <= n; i += step) {
+		uint32_t c = order == NOT_UTF16 ? (unsigned char)bytes[i] : utf16_unit(bytes + i, order);
 		if (c == 0)
 			return true;
 		n_control += c < 0x20 && !is_space((char)c) && c != 0x1B;
+		n_characters++;
 	}
-	return n_control * 10 > n;
+	return n_control * 10 > n_characters;
 }
 
-/* Well-formed UTF-8 with LF line ends and without a byte order mark. */
-static int clean(const char *source, size_t n_bytes, ruv_buf *out)
+static void put_character(ruv_buf *out, uint32_t cp)
 {
+	char bytes[4];
+
+	ruv_buf_append(out, bytes, (size_t)ruv_utf8_encode(cp, bytes));
+}
+
+/* Units without their other half, and half a unit at the end, become U+FFFD. */
+static void from_utf16(const char *source, size_t n_bytes, utf16_order order, ruv_buf *out)
+{
+	size_t i;
+
+	for (i = 2; i + 2 <= n_bytes; i += 2) {
+		uint32_t cp = utf16_unit(source + i, order), low;
+
+		if (cp >= 0xD800 && cp <= 0xDFFF) {
+			low = cp < 0xDC00 && i + 4 <= n_bytes ? utf16_unit(source + i + 2, order) : 0;
+			if (low >= 0xDC00 && low <= 0xDFFF) {
+				cp = 0x10000 + ((cp - 0xD800) << 10) + (low - 0xDC00);
+				i += 2;
+			} else {
+				cp = 0xFFFD;
+			}
+		}
+		put_character(out, cp);
+	}
+	if (i < n_bytes)
+		put_character(out, 0xFFFD);
+}
+
+static void from_windows_1252(const char *source, size_t n_bytes, ruv_buf *out)
+{
+	/* 0x80 to 0x9F; the rest is Latin-1, the same as Unicode's first 256. Five bytes mean nothing. */
+	static const uint16_t high[32] = {0x20AC, 0xFFFD, 0x201A, 0x0192, 0x201E, 0x2026, 0x2020, 0x2021, 0x02C6, 0x2030, 0x0160,
+	                                  0x2039, 0x0152, 0xFFFD, 0x017D, 0xFFFD, 0xFFFD, 0x2018, 0x2019, 0x201C, 0x201D, 0x2022,
+	                                  0x2013, 0x2014, 0x02DC, 0x2122, 0x0161, 0x203A, 0x0153, 0xFFFD, 0x017E, 0x0178};
+	size_t i;
+
+	for (i = 0; i < n_bytes; i++) {
+		unsigned char c = (unsigned char)source[i];
+
+		if (c < 0x80)
+			ruv_buf_putc(out, (char)c);
+		else
+			put_character(out, c < 0xA0 ? high[c - 0x80] : c);
+	}
+}
+
+/* Is what is not well-formed UTF-8 still meant as UTF-8: does it have more characters of several bytes than stray bytes? */
+static bool is_damaged_utf8(const char *source, size_t n_bytes)
+{
+	size_t i = 0, n_good = 0, n_stray = 0;
+
+	while (i < n_bytes) {
+		int bad = 1, n = ruv_utf8_decode(source + i, n_bytes - i, NULL, &bad, NULL);
+
+		n_good += n > 1;
+		n_stray += n == 0;
+		i += (size_t)(n ? n : bad);
+	}
+	return n_good > n_stray;
+}
+
+/* Well-formed UTF-8 without a byte order mark, with LF line ends and no NUL, and what there is to say about it. */
+static int clean(const char *source, size_t n_bytes, ruv_buf *out, const char **note)
+{
+	utf16_order order = utf16_order_of(source, n_bytes);
+	bool marked = n_bytes >= 3 && memcmp(source, "\xEF\xBB\xBF", 3) == 0;
 	size_t i, n = 0;
 
-	if (n_bytes >= 3 && memcmp(source, "\xEF\xBB\xBF", 3) == 0) {
+	*note = "";
+	if (marked) {
 		source += 3;
 		n_bytes -= 3;
 	}
-	if (ruv_utf8_repair(source, n_bytes, out) || out->len == 0)
+	if (order != NOT_UTF16) {
+		from_utf16(source, n_bytes, order, out);
+		*note = "read as UTF-16";
+	} else if (ruv_utf8_valid_prefix(source, n_bytes) == n_bytes) {
+		ruv_buf_append(out, source, n_bytes);
+	} else if (marked || is_damaged_utf8(source, n_bytes)) {
+		ruv_utf8_repair(source, n_bytes, out);
+		*note = "bytes that are not UTF-8 were replaced";
+	} else {
+		from_windows_1252(source, n_bytes, out);
+		*note = "read as Windows-1252: it is not UTF-8";
+	}
+	if (out->failed || out->len == 0)
 		return out->failed;
 	for (i = 0; i < out->len; i++)
-		if (out->data[i] != '\r')
+		if (out->data[i] == 0) /* far behind, so that it is no binary file: a block is a C string */
+			out->data[n++] = ' ';
+		else if (out->data[i] != '\r')
 			out->data[n++] = out->data[i];
 		else if (i + 1 == out->len || out->data[i + 1] != '\n')
 			out->data[n++] = '\n';
@@ -349,7 +453,7 @@ int ruv_document_read(ruv_document **out, ruv_document_kind kind, const char *so
 	}
 	ruv_arena_init(&doc->arena);
 	b.arena = &doc->arena;
-	rc = clean(source, n_bytes, &text);
+	rc = clean(source, n_bytes, &text, &doc->pub.note);
 	if (rc)
 		goto done;
 	doc->pub.n_lines = text.len > 0;

@@ -1,9 +1,11 @@
 /* document.h - reading text, Markdown (CommonMark, libcmark) and HTML (libxml2) into blocks that know where they stand.
  *
  * A document is a list of blocks in reading order: headings, paragraphs, list items, code, quotes, tables. Every block knows its
- * lines in the source (from 1) and the headings above it, so that an answer can cite FILE:LINE. Text is UTF-8; malformed bytes are
- * replaced by U+FFFD, CRLF by LF. Inline markup is dropped (link text stays; scripts, styles and a page's <nav> go), code keeps its
- * line ends, the lines of a wrapped paragraph are joined. List items begin with their marker ("- " or "2. ").
+ * lines in the source (from 1) and the headings above it, so that an answer can cite FILE:LINE. Text is UTF-8. UTF-16 with
+ * a byte order mark is converted; what is not UTF-8 is read as Windows-1252 (which has all of Latin-1's letters), unless most of
+ * its bytes above 127 do form UTF-8: then it is damaged, and malformed bytes become U+FFFD. CRLF becomes LF. Inline markup is
+ * dropped (link text stays; scripts, styles and a page's <nav> go), code keeps its line ends, the lines of a wrapped paragraph are
+ * joined. List items begin with their marker ("- " or "2. ").
  *
  * Lifetime: all strings belong to the document. Threads: immutable once read. Layer: text. */
 #ifndef RUV_TEXT_DOCUMENT_H
@@ -37,7 +39,8 @@ typedef struct ruv_document {
 	const char *title;       /* HTML's <title>, else the first heading of the highest level, else "" */
 	const ruv_block *blocks; /* [n_blocks] */
 	size_t n_blocks;
-	int n_lines; /* of the source */
+	int n_lines;      /* of the source */
+	const char *note; /* how it was read when not as UTF-8, for the user: "read as UTF-16"; "" when there is nothing to say */
 } ruv_document;
 
 /* The source line of the character at `offset` of a block's text. */
@@ -48,7 +51,8 @@ ruv_document_kind ruv_document_kind_of(const char *path);
 /* "text", "markdown", "html". */
 const char *ruv_document_kind_name(ruv_document_kind kind);
 
-/* Does it look like a binary file (a NUL, or mostly control bytes, in the first 8 KiB)? Such files have nothing to read. */
+/* Does it look like a binary file (a NUL, or many control characters, in the first 8 KiB)? Such files have nothing to read. Behind
+ * a byte order mark of UTF-16 characters are counted, not bytes. */
 bool ruv_document_is_binary(const char *bytes, size_t n_bytes);
 
 /* Reads source[0..n_bytes), at most 256 MiB. A document without text has no blocks and is no error. The caller frees *out.

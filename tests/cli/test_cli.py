@@ -169,6 +169,20 @@ class RememberAndAsk(unittest.TestCase):
         self.assertIn("note", run("ask", *d, "--only-sources", "lamp").stdout)
         self.assertEqual(run("remember", *d, "-", stdin="").returncode, 0)
 
+    def test_encodings(self):
+        d = data("encodings")
+        (work / "enc").mkdir()
+        (work / "enc/latin.txt").write_bytes("The café opens at nine.\n".encode("latin-1"))
+        (work / "enc/wide.txt").write_bytes("The naïve lamp is green.\n".encode("utf-16"))
+        (work / "enc/plain.txt").write_text("Grüße.\n")
+        r = run("remember", *d, "--json", work / "enc")
+        notes = {pathlib.Path(f["file"]).name: (f["outcome"], f["why"]) for f in json.loads(r.stdout)["details"]}
+        self.assertEqual(notes, {"latin.txt": ("added", "read as Windows-1252: it is not UTF-8"), "wide.txt": ("added", "read as UTF-16"),
+                                 "plain.txt": ("added", None)})
+        self.assertRegex(r.stderr, r"added: .*latin.txt: read as Windows-1252")
+        texts = [s["text"] for s in json.loads(run("ask", *d, "--json", "café lamp").stdout)["sources"]]
+        self.assertEqual(sorted(texts), ["Grüße.", "The café opens at nine.", "The naïve lamp is green."])
+
     def test_a_drawn_seed_can_be_given_back(self):
         d = data("seed")
         d[d.index("0")] = "1.5"

@@ -114,8 +114,67 @@ static void test_text(void **state)
 	    "L1 9-10 |- item two that continues\n"
 	    "L1 11-11 |3. numbered\n"
 	    "P0 13-14 |def f(x):\n    return x\n");
-	check_blocks(RUV_DOCUMENT_TEXT, "a\xFF\rb\n\n\n", "", "P0 1-2 |a\xEF\xBF\xBD\nb\n");
+	check_blocks(RUV_DOCUMENT_TEXT, "a\xFF\rb\n\n\n", "", "P0 1-2 |a\xC3\xBF\nb\n");
 	check_blocks(RUV_DOCUMENT_TEXT, "\n \n\t\n", "", "");
+}
+
+static void check_encoding(ruv_document_kind kind, const char *bytes, size_t n, const char *text, const char *note)
+{
+	ruv_document *doc = NULL;
+	ruv_error err = {0};
+
+	assert_false(ruv_document_is_binary(bytes, n));
+	assert_ok(ruv_document_read(&doc, kind, bytes, n, &err), err);
+	assert_int_equal(doc->n_blocks, 1);
+	assert_string_equal(doc->blocks[0].text, text);
+	assert_string_equal(doc->note, note);
+	ruv_document_free(doc);
+}
+
+#define ENCODED(literal) literal, sizeof(literal) - 1
+
+static void test_encodings(void **state)
+{
+	static const char *const cp1252 = "read as Windows-1252: it is not UTF-8", *const utf16 = "read as UTF-16",
+				 *const damaged = "bytes that are not UTF-8 were replaced";
+	ruv_document_kind text = RUV_DOCUMENT_TEXT;
+	static char far[16384], copy[16384];
+
+	(void)state;
+	check_encoding(text,
+	               ENCODED("\xFF\xFE"
+	                       "K\0\xE9\0\r\0\n\0\x3D\xD8\x00\xDE"),
+	               "K\xC3\xA9\n\xF0\x9F\x98\x80", utf16);
+	check_encoding(text,
+	               ENCODED("\xFE\xFF"
+	                       "\0K\0\xE9\x20\xAC\xD8\x3D\xDE\x00"),
+	               "K\xC3\xA9\xE2\x82\xAC\xF0\x9F\x98\x80", utf16);
+	/* Half a pair, and half a unit. */
+	check_encoding(text,
+	               ENCODED("\xFE\xFF"
+	                       "\xDE\x00\0K\xD8\x3D\0L\xD8\x3D!"),
+	               "\xEF\xBF\xBDK\xEF\xBF\xBDL\xEF\xBF\xBD\xEF\xBF\xBD", utf16);
+	check_encoding(RUV_DOCUMENT_HTML, ENCODED("\xFF\xFE<\0p\0>\0\xE9\0"), "\xC3\xA9", utf16);
+	check_encoding(text, ENCODED("Caf\xE9 \x80 5 \x93ok\x94 \x81"),
+	               "Caf\xC3\xA9 \xE2\x82\xAC 5 \xE2\x80\x9Cok\xE2\x80\x9D \xEF\xBF\xBD", cp1252);
+	check_encoding(RUV_DOCUMENT_MARKDOWN, ENCODED("na\xEFve"), "na\xC3\xAFve", cp1252);
+	check_encoding(RUV_DOCUMENT_HTML, ENCODED("<meta charset=\"iso-8859-1\"><p>\xE9\xFC"), "\xC3\xA9\xC3\xBC", cp1252);
+	check_encoding(text, ENCODED("\xC3\xA9 \xC3\xBC \xFF \xC3\xA4"), "\xC3\xA9 \xC3\xBC \xEF\xBF\xBD \xC3\xA4", damaged);
+	check_encoding(text,
+	               ENCODED("\xEF\xBB\xBF"
+	                       "a\xFF"),
+	               "a\xEF\xBF\xBD", damaged);
+	check_encoding(text, ENCODED("\xC3\xA9"), "\xC3\xA9", "");
+	assert_true(ruv_document_is_binary(ENCODED("\xFF\xFE\0\0a\0\0\0"))); /* UTF-32 */
+	assert_true(ruv_document_is_binary(ENCODED("\xFF\xFE"
+	                                           "a\0\0\0b\0")));
+	assert_true(ruv_document_is_binary(ENCODED("a\0b\0")));
+	memset(far, 'a', sizeof far); /* a NUL where nobody looks for it */
+	far[sizeof far - 1] = 0;
+	memcpy(copy, far, sizeof far);
+	far[9000] = ' ';
+	copy[9000] = 0;
+	check_encoding(text, copy, sizeof copy - 1, far, "");
 }
 
 static void test_kinds(void **state)
@@ -510,10 +569,18 @@ static void test_long_lines(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    cmocka_unit_test(test_markdown),        cmocka_unit_test(test_html),       cmocka_unit_test(test_text),
-	    cmocka_unit_test(test_kinds),           cmocka_unit_test(test_sentences),  cmocka_unit_test(test_chunk_invariants),
-	    cmocka_unit_test(test_chunk_structure), cmocka_unit_test(test_overlap),    cmocka_unit_test(test_mutations),
-	    cmocka_unit_test(test_deep_nesting),    cmocka_unit_test(test_long_lines),
+	    cmocka_unit_test(test_markdown),
+	    cmocka_unit_test(test_html),
+	    cmocka_unit_test(test_text),
+	    cmocka_unit_test(test_kinds),
+	    cmocka_unit_test(test_encodings),
+	    cmocka_unit_test(test_sentences),
+	    cmocka_unit_test(test_chunk_invariants),
+	    cmocka_unit_test(test_chunk_structure),
+	    cmocka_unit_test(test_overlap),
+	    cmocka_unit_test(test_mutations),
+	    cmocka_unit_test(test_deep_nesting),
+	    cmocka_unit_test(test_long_lines),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
