@@ -42,9 +42,33 @@ void memory_close(memory_action *a)
 	a->runtime = NULL;
 }
 
+static bool has_scope(const ruv_memory_scope *scope)
+{
+	return (scope->user && *scope->user) || (scope->agent && *scope->agent) || (scope->session && *scope->session);
+}
+
+static bool sees(const char *reader, const char *owner)
+{
+	return !owner || !*owner || (reader && !strcmp(reader, owner));
+}
+
 int memory_resolve(memory_action *a, char id[RUV_ID_SIZE], const char *part, ruv_error *err)
 {
-	return ruv_memory_resolve(a->memory, id, part, err);
+	const ruv_memory_scope mine = ruv_runtime_scope(a->runtime);
+	ruv_memory_nodes nodes = {0};
+	int rc = ruv_memory_resolve(a->memory, id, part, err);
+
+	if (rc || !has_scope(&mine))
+		return rc;
+	rc = ruv_memory_get(a->memory, &nodes, id, err);
+	if (!rc) {
+		const ruv_memory_scope *its = &nodes.items[0].scope;
+
+		if (!sees(mine.user, its->user) || !sees(mine.agent, its->agent) || !sees(mine.session, its->session))
+			rc = ruv_fail(err, RUV_ENOTFOUND, "memory", "no node's id begins or ends with '%s'", part);
+	}
+	ruv_memory_nodes_release(&nodes);
+	return rc;
 }
 
 const char *memory_time(char *text, size_t cap, int64_t ms)
@@ -618,10 +642,11 @@ static int action_show(int argc, char **argv)
 		return a.code;
 	list = json_array();
 	for (int i = 0; !rc && i < args.n; i++) {
-		ruv_memory_filter every = {.every_scope = true};
+		ruv_memory_filter every = {.scope = ruv_runtime_scope(a.runtime)};
 		ruv_memory_graph graph = {0};
 		char id[RUV_ID_SIZE];
 		json_t *node, *edges;
+		every.every_scope = !has_scope(&every.scope);
 		rc = memory_resolve(&a, id, args.items[i], &err);
 		if (!rc)
 			rc = ruv_memory_neighbours(a.memory, &graph, id, 1, 200, &every, &err);

@@ -14,7 +14,8 @@ typedef struct memory_action {
 /* with_encoder: bound to the configured encoder and made when absent; otherwise only what is there, whatever filled it. */
 bool memory_open(memory_action *action, bool with_encoder);
 void memory_close(memory_action *action);
-/* The id that the user's beginning or end of one stands for. */
+/* The id that the user's beginning or end of one stands for. With --user, --agent or --session only among what they may see:
+ * RUV_ENOTFOUND for another's. */
 int memory_resolve(memory_action *action, char id[RUV_ID_SIZE], const char *part, ruv_error *err);
 /* "2026-11-23 06:50" in local time. */
 const char *memory_time(char *text, size_t cap, int64_t ms);

@@ -66,12 +66,18 @@ class Memory(unittest.TestCase):
         self.assertNotIn(b"Zebras", b"".join(p.read_bytes() for p in (work / "a").iterdir()))
 
     def test_scopes(self):
-        self.ok("add", "ann's secret", store="s", user="ann")
+        hers = self.ok("add", "ann's secret", store="s", user="ann").strip()
         self.ok("add", "for everybody", store="s")
         self.assertEqual(len(json.loads(self.ok("list", "--json", store="s"))), 1)
         self.assertEqual(len(json.loads(self.ok("list", "--json", store="s", user="ann"))), 2)
         self.assertEqual(len(json.loads(self.ok("search", "secret", "--json", store="s", user="bob"))["hits"]), 1)
         self.assertEqual(len(json.loads(self.ok("list", "--json", "--all-scopes", store="s"))), 2)
+        for words in (["show"], ["forget"], ["edit", "--domain", "x"]):
+            self.fails(1, "no node", *words, hers, store="s", user="bob")
+            self.fails(1, "no node", *words, hers[-12:], store="s", user="bob")
+        self.assertIn("ann's secret", self.ok("show", hers, store="s", user="ann"))
+        self.assertIn("ann's secret", self.ok("show", hers, store="s"))
+        self.ok("forget", hers, store="s", user="ann")
 
     def test_moving_house(self):
         for i in range(5):
