@@ -34,6 +34,8 @@ int cmd_eval(int argc, char **argv)
 		const char *nearest = cli_nearest(argv[1], names, (int)n);
 		if (nearest)
 			return cli_usage("there is no suite '%s'; did you mean '%s'?", argv[1], nearest);
+		if (argv[1][0] == '-')
+			return cli_usage("a suite is missing before %s; `ruvllm eval --help` lists them", argv[1]);
 		return cli_usage("there is no suite '%s'; `ruvllm eval --help` lists them", argv[1]);
 	}
 	FILE *out = asks ? stdout : stderr;

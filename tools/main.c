@@ -81,6 +81,10 @@ int main(int argc, char **argv)
 
 	setlocale(LC_CTYPE, "");
 	cli_output_detect();
+	/* Known before anything is parsed, so that every usage error is JSON too. */
+	for (i = 1; i < argc && strcmp(argv[i], "--"); i++)
+		if (!strcmp(argv[i], "--json"))
+			cli.json = true;
 	if (argc < 2) {
 		print_help(stderr);
 		return CLI_EXIT_USAGE;

@@ -94,6 +94,13 @@ class WrongUsage(unittest.TestCase):
         self.check(["version", "x"], "'x'")
         self.check(["config", "contxt"], "did you mean 'context'")
 
+    def test_json_usage_errors_are_json_too(self):
+        for words in (["aks", "--json"], ["ask", "--sorces", "3", "x", "--json"], ["ask", "--json"], ["memory", "--json"],
+                      ["memory", "lst", "--json"], ["eval", "--json"]):
+            r = run(*words)
+            self.assertEqual(r.returncode, 2, words)
+            self.assertEqual(json.loads(r.stdout)["error"]["code"], "invalid", words)
+
     def test_json_errors_are_json_too(self):
         r = run("ask", "--json", "--no-memory", "--model", "/nowhere.gguf", "x")
         self.assertEqual(r.returncode, 1)
