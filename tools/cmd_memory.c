@@ -483,11 +483,13 @@ static int action_search(int argc, char **argv)
 	if (k < 1)
 		return cli_usage("--top %d: at least 1", k);
 	lexical = !strcmp(mode, "lexical");
-	if (!memory_open(&a, !lexical))
+	if (!memory_open(&a, false)) /* a search makes no memory */
 		return a.code;
 	ruv_buf_init(&text, (size_t)1 << 24);
 	ruv_context_squash(&text, args.items[0]);
 	rc = make_filter(&a, &query.filter, &err);
+	if (!rc && !lexical)
+		rc = ruv_runtime_bound_memory(a.runtime, false, &a.memory, &err);
 	if (!rc && !lexical) {
 		rc = ruv_runtime_embedder(a.runtime, &embedder, &err);
 		vector = rc ? NULL : malloc(sizeof *vector * (size_t)ruv_embedder_dim(embedder));
@@ -846,6 +848,8 @@ int cmd_memory(int argc, char **argv)
 	const char *names[sizeof actions / sizeof *actions], *near;
 	int n = (int)(sizeof actions / sizeof *actions);
 
+	if (argc < 2 || argv[1][0] == '-')
+		cli.command = "memory";
 	if (argc < 2)
 		return cmd_help(stderr);
 	if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h") || !strcmp(argv[1], "help"))
@@ -857,6 +861,8 @@ int cmd_memory(int argc, char **argv)
 	}
 	near = cli_nearest(argv[1], names, n);
 	cli.command = "memory";
+	if (argv[1][0] == '-')
+		return cli_usage("an action is missing before %s; ruvllm memory --help lists them", argv[1]);
 	return near ? cli_usage("no action '%s'; did you mean '%s'?", argv[1], near)
 	            : cli_usage("no action '%s'; ruvllm memory --help lists them", argv[1]);
 }
