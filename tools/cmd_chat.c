@@ -196,6 +196,10 @@ static void remember(chat *c, const char *arg)
 		return;
 	}
 	cli_interrupt_clear();
+	if (access(arg, F_OK) != 0 && (arg[0] == '/' || arg[0] == '~' || !strncmp(arg, "./", 2) || !strncmp(arg, "../", 3))) {
+		cli_failf(RUV_ENOTFOUND, "there is no '%s'", arg);
+		return;
+	}
 	if (access(arg, F_OK) == 0) {
 		params.path = arg;
 	} else {
