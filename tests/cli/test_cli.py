@@ -346,7 +346,7 @@ class Chat(unittest.TestCase):
         r = run("chat", *d, stdin=f"/remember {work}/kettle.txt\n/remember The lamp is green.\nHow much does the kettle hold?\n/sources\n"
                 "/memory\n/memory lamp\n/nonsense\n/sorces\n/save t.md\n/clear\n/memory off\nHello\n/quit\nnever read\n")
         self.assertEqual(r.returncode, 0, r.stderr)
-        self.assertEqual(r.stdout.count("Remembered: 1 passages added"), 2)
+        self.assertEqual(r.stdout.count("Remembered: 1 passage added"), 2)
         self.assertIn("SOURCES", r.stdout)
         self.assertIn("The kettle holds two litres.", r.stdout)
         self.assertIn("2 passages from 2 sources", r.stdout)
