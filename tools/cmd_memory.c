@@ -3,6 +3,7 @@
  * Every action works in the scope that the configuration names (--user, --agent, --session); --all-scopes is the owner's view. */
 #include "cmd_memory.h"
 
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -535,9 +536,9 @@ static int action_search(int argc, char **argv)
 			const ruv_memory_hit *h = &hits.items[i];
 			char line[400], place[4400];
 			cli_table_cell(table, "%s", h->node.id + 24);
-			cli_table_cell(table, "%.4f", h->score);
+			cli_table_cell(table, "%.4f", h->score > -0.00005 && h->score < 0 ? 0.0 : h->score);
 			cli_table_cell(table, "%.3f", (double)h->cosine);
-			cli_table_cell(table, "%.2f", (double)h->bm25);
+			cli_table_cell(table, "%.2f", h->bm25 > -0.005F && h->bm25 < 0.005F ? 0.0 : (double)h->bm25);
 			cli_table_cell(table, "%s",
 			               *h->node.source
 			                   ? cli_place(h->node.source, h->node.first_line, h->node.last_line, place, sizeof place)
@@ -582,6 +583,7 @@ static int action_list(int argc, char **argv)
 	memory_action a;
 	cli_args args;
 	ruv_error err = {0};
+	bool more;
 	int code, rc;
 
 	if (!cli_parse(&spec, argc, argv, &args, &code))
@@ -590,7 +592,10 @@ static int action_list(int argc, char **argv)
 		return a.code;
 	rc = make_filter(&a, &filter, &err);
 	if (!rc)
-		rc = ruv_memory_list(a.memory, &nodes, &filter, missing, offset, limit, &err);
+		rc = ruv_memory_list(a.memory, &nodes, &filter, missing, offset, limit < INT_MAX ? limit + (limit >= 0) : limit, &err);
+	more = !rc && nodes.n > limit; /* one more was asked for, to know */
+	if (more)
+		nodes.n = limit;
 	if (rc) {
 		code = cli_runtime_fail(&err);
 	} else if (cli.json) {
@@ -615,6 +620,10 @@ static int action_list(int argc, char **argv)
 		}
 		if (table)
 			cli_table_print(table, stdout);
+		if (!nodes.n)
+			cli_note("no entries");
+		else if (more)
+			cli_note("there are more than these %d; --limit N shows more", nodes.n);
 		code = CLI_EXIT_OK;
 	}
 	ruv_memory_nodes_release(&nodes);

@@ -29,6 +29,10 @@ void ruv_fuse_zscore(ruv_candidate *c, int n, double vector_weight, double lexic
 
 	if (n <= 0)
 		return;
+	if (n == 1) { /* no deviation to measure by: its own figure says more than 0 */
+		c->score = c->has_cosine ? (double)c->cosine : (double)c->bm25;
+		return;
+	}
 	for (int i = 0; i < n; i++)
 		if (c[i].has_cosine && c[i].cosine < least)
 			least = c[i].cosine;
