@@ -469,6 +469,13 @@ static void chat_on_pipe(chat *c)
 	ssize_t n;
 
 	while ((n = getline(&line, &cap, stdin)) >= 0) {
+		json_t *text = json_stringn(line, (size_t)n); /* NULL: not UTF-8 */
+
+		if (!text) {
+			c->exit_code = cli_failf(RUV_EFORMAT, "the line is not valid UTF-8");
+			continue;
+		}
+		json_decref(text);
 		if (!take_line(c, line))
 			break;
 		if (cli_interrupted) {
