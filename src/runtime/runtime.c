@@ -204,6 +204,17 @@ int ruv_runtime_embed_question(ruv_runtime *runtime, const char *question, float
 
 /* ---- memory ------------------------------------------------------------------------------------------------------------ */
 
+/* What may be read but not written, a memory on a read-only disk or of somebody else, is opened for reading alone. */
+static int open_memory(ruv_runtime *runtime, ruv_memory_options *options, ruv_error *err)
+{
+	int rc = ruv_memory_open(&runtime->memory, runtime->settings.data_dir, options, err);
+
+	if (rc != RUV_EIO || options->create || access(runtime->settings.data_dir, W_OK) == 0)
+		return rc;
+	options->read_only = true;
+	return ruv_memory_open(&runtime->memory, runtime->settings.data_dir, options, err);
+}
+
 int ruv_runtime_bound_memory(ruv_runtime *runtime, bool create, ruv_memory **out, ruv_error *err)
 {
 	ruv_memory_options options = {.create = create};
@@ -227,7 +238,7 @@ int ruv_runtime_bound_memory(ruv_runtime *runtime, bool create, ruv_memory **out
 		return rc;
 	ruv_memory_free(runtime->memory); /* one that was opened without the encoder */
 	runtime->memory = NULL;
-	rc = ruv_memory_open(&runtime->memory, runtime->settings.data_dir, &options, err);
+	rc = open_memory(runtime, &options, err);
 	if (rc)
 		return rc;
 	runtime->memory_is_bound = true;
@@ -245,7 +256,7 @@ int ruv_runtime_memory_if_any(ruv_runtime *runtime, ruv_memory **out, ruv_error 
 	ruv_memory_options options = {.create = false};
 
 	if (!runtime->memory) {
-		int rc = ruv_memory_open(&runtime->memory, runtime->settings.data_dir, &options, err);
+		int rc = open_memory(runtime, &options, err);
 
 		if (rc)
 			return rc;
