@@ -211,8 +211,8 @@ static void remember(chat *c, const char *arg)
 	else if (result.n_unchanged == result.n_files)
 		printf("That is remembered already.\n");
 	else
-		printf("Remembered: %d passage%s added, %d kept, %d removed.\n", result.n_passages_added, result.n_passages_added == 1 ? "" : "s", result.n_passages_kept,
-		       result.n_passages_removed);
+		printf("Remembered: %d passage%s added, %d kept, %d removed.\n", result.n_passages_added,
+		       result.n_passages_added == 1 ? "" : "s", result.n_passages_kept, result.n_passages_removed);
 }
 
 static void clear(chat *c, const char *arg)

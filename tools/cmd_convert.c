@@ -23,7 +23,7 @@ int cmd_convert(int argc, char **argv)
 	    .name = "convert",
 	    .usage = "[OPTIONS] DIR|MODEL",
 	    .summary = "Converts a Hugging Face model (config.json, safetensors, tokenizer) of the LFM2, Qwen2, Qwen3 or Llama "
-	               "family to GGUF. "
+		       "family to GGUF. "
 		       "MODEL is a directory, or ORG/NAME in the local Hugging Face cache; nothing is downloaded.",
 	    .options = options,
 	    .examples = "ruvllm convert ./LFM2-350M -o LFM2-350M-F16.gguf\nruvllm convert LiquidAI/LFM2-1.2B --type Q4_K_M",

@@ -9,7 +9,7 @@
 #include "runtime/eval.h"
 
 static const char data_notes[] = "FILE holds JSON Lines, plain or packed by zstd: {\"question\", \"context\", \"title\", "
-                                 "\"answers\": [...], \"answerable\"}. The sets that this "
+				 "\"answers\": [...], \"answerable\"}. The sets that this "
 				 "project reports on are in bench/data/.";
 
 bool cmd_eval_progress(void *user, int n_done, int n_total)
@@ -147,12 +147,12 @@ int cmd_eval_qa(int argc, char **argv)
 	    .name = "eval qa",
 	    .usage = "[OPTIONS] FILE",
 	    .summary = "Answer questions from given passages, greedily: F1 and exact match of the short answer (SQuAD's), whether "
-	               "the quoted sentence "
+		       "the quoted sentence "
 		       "is one that holds the answer, and how often the model says that it does not know, rightly and wrongly.",
 	    .options = options,
 	    .notes = data_notes,
 	    .examples = "ruvllm eval qa bench/data/squad_eval.jsonl.zst -n 500\nruvllm eval qa bench/data/nq_last300.jsonl.zst -p "
-	                "1 --model s",
+			"1 --model s",
 	    .min_args = 1,
 	    .max_args = 1,
 	    CLI_CONFIG_OPTIONS,
@@ -210,7 +210,7 @@ int cmd_eval_judge(int argc, char **argv)
 	    .name = "eval judge",
 	    .usage = "[OPTIONS] FILE",
 	    .summary = "Let the model rate right answers and wrong ones (the answer to another question about the same passage) "
-	               "from 1 to 5, and measure "
+		       "from 1 to 5, and measure "
 		       "how well its expected rating tells them apart (area under the ROC curve).",
 	    .options = options,
 	    .notes = data_notes,
@@ -274,7 +274,7 @@ int cmd_eval_draft(int argc, char **argv)
 	    .name = "eval draft",
 	    .usage = "[OPTIONS] FILE",
 	    .summary = "How often a small model, reading what the generator has written so far, proposes its next token: the "
-	               "acceptance that greedy "
+		       "acceptance that greedy "
 		       "speculative decoding would see on answers.",
 	    .options = options,
 	    .notes = data_notes,

@@ -90,9 +90,9 @@ int cmd_eval_mmlu(int argc, char **argv)
 	    .name = "eval mmlu",
 	    .usage = "[OPTIONS] FILE",
 	    .summary = "MMLU (Hendrycks et al. 2021): the likeliest letter behind \"Answer:\". FILE holds JSON Lines "
-	               "{\"question\", \"choices\": [4], \"answer\": "
+		       "{\"question\", \"choices\": [4], \"answer\": "
 		       "0-3 or A-D, \"subject\"}; --shots takes the development set, of which up to five of the same subject go "
-	               "before each question.",
+		       "before each question.",
 	    .examples = "ruvllm eval mmlu mmlu_test.jsonl --shots mmlu_dev.jsonl --model qwen2.5-3b-instruct-q4_k_m.gguf",
 	    .min_args = 1,
 	    .max_args = 1,
@@ -107,9 +107,9 @@ int cmd_eval_truthfulqa(int argc, char **argv)
 	    .name = "eval truthfulqa",
 	    .usage = "[OPTIONS] FILE",
 	    .summary = "TruthfulQA (Lin et al. 2022), multiple choice by log-likelihood of whole answers: MC1 (the best answer "
-	               "against the false ones) and MC2 "
+		       "against the false ones) and MC2 "
 		       "(probability on true answers). FILE holds the set's table as JSON Lines. The six question-and-answer "
-	               "examples before each question "
+		       "examples before each question "
 		       "are our own, in the form of the paper's.",
 	    .examples = "ruvllm eval truthfulqa bench/data/truthfulqa.jsonl.zst -n 200",
 	    .min_args = 1,
@@ -125,7 +125,7 @@ int cmd_eval_gsm8k(int argc, char **argv)
 	    .name = "eval gsm8k",
 	    .usage = "[OPTIONS] FILE",
 	    .summary = "GSM8K (Cobbe et al. 2021): greedy reasoning in words, the number behind \"####\" compared as a number. "
-	               "FILE holds JSON Lines "
+		       "FILE holds JSON Lines "
 		       "{\"question\", \"answer\"}; --shots takes solved examples of the training set.",
 	    .examples = "ruvllm eval gsm8k bench/data/gsm8k_test.jsonl.zst --shots gsm8k_train.jsonl --n-shots 8",
 	    .min_args = 1,
@@ -141,7 +141,7 @@ int cmd_eval_humaneval(int argc, char **argv)
 	    .name = "eval humaneval",
 	    .usage = "[OPTIONS] FILE",
 	    .summary = "HumanEval (Chen et al. 2021): one greedy completion of each function, run against its tests by python3 in "
-	               "a sandbox without network or "
+		       "a sandbox without network or "
 		       "writable files (10 s, 1 GiB each). Where the system allows no sandbox, nothing is run.",
 	    .examples = "ruvllm eval humaneval bench/data/humaneval.jsonl.zst",
 	    .min_args = 1,

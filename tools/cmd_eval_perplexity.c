@@ -134,7 +134,7 @@ int cmd_eval_perplexity(int argc, char **argv)
 		"compares models of different tokenizers. Counted as llama.cpp's llama-perplexity does.",
 	    .options = options,
 	    .examples = "ruvllm eval perplexity model-Q4_K_M.gguf held-out.txt\nruvllm eval perplexity model.gguf wiki.txt "
-	                "--windows 20 --json",
+			"--windows 20 --json",
 	    .min_args = 2,
 	    .max_args = -1};
 	cli_args args;

@@ -93,9 +93,9 @@ int cmd_eval_retrieval(int argc, char **argv)
 	    .name = "eval retrieval",
 	    .usage = "[OPTIONS] FILE...",
 	    .summary = "Store all passages of the files in a memory of their own and look for each question's passage by words "
-	               "(BM25), by meaning (vectors), "
+		       "(BM25), by meaning (vectors), "
 		       "and by both, fused by reciprocal rank and by standardised scores. Files of passages without questions make "
-	               "it harder.",
+		       "it harder.",
 	    .options = options,
 	    .examples = "ruvllm eval retrieval bench/data/xquad_en.jsonl.zst bench/data/distractors.jsonl.zst",
 	    .min_args = 1,

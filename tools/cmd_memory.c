@@ -389,7 +389,7 @@ static int action_edit(int argc, char **argv)
 	    .name = "memory edit",
 	    .usage = "[OPTIONS] ID",
 	    .summary = "Changes what the options name of one entry; the rest stays, and the log keeps what was. ID may be the "
-	               "beginning or the end of an id.",
+		       "beginning or the end of an id.",
 	    .options = options,
 	    .examples = "ruvllm memory edit 4f1c90a2 --text \"The backup starts at 03:00.\"",
 	    .min_args = 1,
@@ -460,7 +460,7 @@ static int action_search(int argc, char **argv)
 	    .name = "memory search",
 	    .usage = "[OPTIONS] QUESTION",
 	    .summary = "Finds what memory has on a question, best first, with its scores. No model but the encoder is used, and "
-	               "none with --mode lexical.",
+		       "none with --mode lexical.",
 	    .options = options,
 	    .examples =
 		"ruvllm memory search \"when does the backup run\"\nruvllm memory search --mode lexical --type Fact,Concept backup",
@@ -592,7 +592,8 @@ static int action_list(int argc, char **argv)
 		return a.code;
 	rc = make_filter(&a, &filter, &err);
 	if (!rc)
-		rc = ruv_memory_list(a.memory, &nodes, &filter, missing, offset, limit < INT_MAX ? limit + (limit >= 0) : limit, &err);
+		rc = ruv_memory_list(a.memory, &nodes, &filter, missing, offset, limit < INT_MAX ? limit + (limit >= 0) : limit,
+		                     &err);
 	more = !rc && nodes.n > limit; /* one more was asked for, to know */
 	if (more)
 		nodes.n = limit;
@@ -715,7 +716,7 @@ static int action_forget(int argc, char **argv)
 	    .name = "memory forget",
 	    .usage = "ID... | --source NAME",
 	    .summary = "Deletes entries: text, vector, words, edges, and what the log kept of them. All of the ids or, when one is "
-	               "wrong, none.",
+		       "wrong, none.",
 	    .options = options,
 	    .min_args = 0,
 	    .max_args = -1,

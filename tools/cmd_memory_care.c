@@ -22,7 +22,7 @@ int memory_export(int argc, char **argv)
 	    .name = "memory export",
 	    .usage = "[OPTIONS] [FILE]",
 	    .summary = "Writes the whole memory, everybody's, as JSON lines: to FILE, which appears complete or not at all, or to "
-	               "standard output. "
+		       "standard output. "
 		       "Import gives the same memory back.",
 	    .options = options,
 	    .max_args = 1,
@@ -70,7 +70,7 @@ int memory_import(int argc, char **argv)
 	    .name = "memory import",
 	    .usage = "[OPTIONS] FILE|-",
 	    .summary = "Reads an export into memory. What is there already, by its id, stays as it is, so that an interrupted "
-	               "import can be repeated.",
+		       "import can be repeated.",
 	    .options = options,
 	    .min_args = 1,
 	    .max_args = 1,
@@ -267,7 +267,7 @@ int memory_reembed(int argc, char **argv)
 	    .name = "memory reembed",
 	    .usage = "[OPTIONS]",
 	    .summary = "Computes the vectors of entries that have none, with the configured encoder. Interrupted, it goes on where "
-	               "it stopped.",
+		       "it stopped.",
 	    .options = options,
 	    .max_args = 0,
 	    CLI_CONFIG_OPTIONS,

@@ -118,7 +118,7 @@ int cmd_quantize(int argc, char **argv)
 	    .name = "quantize",
 	    .usage = "[OPTIONS] MODEL",
 	    .summary = "Writes a model with smaller weights. MODEL is a GGUF file, a Hugging Face directory, or ORG/NAME in the "
-	               "local Hugging "
+		       "local Hugging "
 		       "Face cache.",
 	    .options = options,
 	    .examples = "ruvllm quantize LFM2-350M-F16.gguf\nruvllm quantize ./LFM2-350M --type Q5_K_M -o small.gguf\n"

@@ -108,7 +108,8 @@ static void lower(ruv_cpu *cpu, const char *isa)
 	while (level < 4 && strcmp(isa, levels[level]))
 		level++;
 	if (level == 4) {
-		ruv_log(RUV_LOG_WARN, "cpu", "RUVLLM_ISA=%s is not known and has no effect; it may be scalar, avx2, avx512 or avx512-vnni", isa);
+		ruv_log(RUV_LOG_WARN, "cpu",
+		        "RUVLLM_ISA=%s is not known and has no effect; it may be scalar, avx2, avx512 or avx512-vnni", isa);
 		return;
 	}
 	if (level < 1)

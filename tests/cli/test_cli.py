@@ -338,7 +338,7 @@ class Chat(unittest.TestCase):
         d = data(name)
         d[d.index(generator)] = self.endless
         d[d.index("12")] = "900000"
-        return [*d, "--context", "1000000", "--kv-type", "f16"]
+        return [*d, "--context", "1000000", "--kv-type", "f16", "--seed", "1"]
 
     def test_pipe(self):
         d = data("pipe")
@@ -393,6 +393,7 @@ class Chat(unittest.TestCase):
         t.expect(r"(?s)Again.{100}")
         t.send("\x03")
         t.expect(r"Stopped\.")
+        t.expect(r"> ")
         t.send("/quit\n")
         self.assertEqual(t.close(), 0)
 

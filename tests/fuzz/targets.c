@@ -490,9 +490,9 @@ int fuzz_template(const uint8_t *data, size_t n, ruv_error *err)
 int fuzz_json(const uint8_t *data, size_t n, ruv_error *err)
 {
 	static const char source[] = "{{ bos_token }}{% for m in messages %}{{ m.role }}:{{ m.content }}{% if m.tool_calls %}{% "
-	                             "for c in m.tool_calls %}{{ c.function.name }}"
+				     "for c in m.tool_calls %}{{ c.function.name }}"
 				     "{{ c.function.arguments | tojson }}{% endfor %}{% endif %}{% endfor %}{% if tools %}{{ tools "
-	                             "| tojson(indent=2) }}{% endif %}"
+				     "| tojson(indent=2) }}{% endif %}"
 				     "{% if extra_text is defined %}{{ extra_text }}{% endif %}";
 	json_error_t why;
 	json_t *root = json_loadb((const char *)data, n, JSON_REJECT_DUPLICATES, &why), *list, *m;
