@@ -447,6 +447,7 @@ int cli_interrupt_fd(void)
 
 void cli_interrupt_clear(void)
 {
+	clearerr(stdout); /* a write that the signal cut short is no failed output; a real failure shows at the next write */
 	char bytes[64];
 
 	while (interrupt_pipe[0] >= 0 && read(interrupt_pipe[0], bytes, sizeof bytes) > 0)

@@ -319,7 +319,11 @@ class Terminal:
         while True:  # let it write what it still has to say
             ready, _, _ = select.select([self.fd], [], [], patience)
             try:
-                if not ready or not os.read(self.fd, 65536):
+                if not ready:
+                    break
+                rest = os.read(self.fd, 65536)
+                self.seen += rest.decode(errors="replace")
+                if not rest:
                     break
             except OSError:
                 break
@@ -395,7 +399,7 @@ class Chat(unittest.TestCase):
         t.expect(r"Stopped\.")
         t.expect(r"> ")
         t.send("/quit\n")
-        self.assertEqual(t.close(), 0)
+        self.assertEqual(t.close(), 0, t.seen[-600:])
 
     def test_ctrl_c_ends_ask(self):
         p = subprocess.Popen([ruvllm, "ask", *self.slow("slowask"), "--no-memory", "Talk"], env=env, cwd=work, stdout=subprocess.PIPE,
