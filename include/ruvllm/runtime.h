@@ -11,8 +11,11 @@
  *     ruv_ask(runtime, &ask, &answer, &err);      answer.text, answer.sources, ...
  *
  * Usable from C11 and C++.
- * Threads: a runtime and what it hands out belong to one thread at a time; several runtimes may share one data directory, also from
- * several processes (memory.h says how). ruv_cancel_set may come from anywhere. */
+ * Threads: ruv_ask, ruv_retrieve, ruv_remember, ruv_runtime_embed and the calls that open things may come from several threads of
+ * one runtime. Engine, models and memory that it hands out may be shared as their own headers say; a session belongs to one thread
+ * at a time, and so does the embedder (ruv_runtime_embed takes turns at it). Without a scheduler, generating takes turns; with one
+ * (ruv_runtime_scheduler) questions are answered side by side. Configurations belong to one thread. Several runtimes may share one
+ * data directory, also from several processes (memory.h says how). ruv_cancel_set may come from anywhere. */
 #ifndef RUVLLM_RUNTIME_H
 #define RUVLLM_RUNTIME_H
 
@@ -84,6 +87,12 @@ RUV_API int ruv_runtime_model(ruv_runtime *runtime, const char *which, ruv_model
 /* A session on that model with the configured context and key-value type; the caller frees it. */
 RUV_API int ruv_runtime_session(ruv_runtime *runtime, const char *which, ruv_session **out, ruv_error *err);
 RUV_API int ruv_runtime_embedder(ruv_runtime *runtime, ruv_embedder **out, ruv_error *err);
+/* Vectors of texts [n_texts, dim of the encoder], host memory of the caller; see ruv_embedder_embed. Takes its turn at the encoder,
+ * so that several threads may call it. */
+RUV_API int ruv_runtime_embed(ruv_runtime *runtime, const char *const *texts, int n_texts, ruv_embed_kind kind, float *vectors,
+                              const ruv_cancel *cancel, ruv_error *err);
+/* Dimension of the encoder's vectors; negative: a status. */
+RUV_API int ruv_runtime_embed_dim(ruv_runtime *runtime, ruv_error *err);
 /* The memory in the data directory, made if absent, bound to the configured encoder (RUV_EMISMATCH: filled by another one). */
 RUV_API int ruv_runtime_memory(ruv_runtime *runtime, ruv_memory **out, ruv_error *err);
 /* Opens the memory only if it is there (RUV_ENOTFOUND) and without looking at the encoder. */
@@ -220,6 +229,14 @@ typedef struct ruv_ask_params {
 	ruv_session *session; /* to go on in, so that what it holds need not run again; NULL: one of its own */
 	bool no_memory;       /* chat: no sources */
 	bool chat;            /* without any source found, talk freely; otherwise that is RUV_ENOTFOUND */
+
+	/* In place of what the configuration says; zeroed: as configured. */
+	const char *model;             /* a tier ("s", "m", "l") or a file */
+	const ruv_memory_scope *scope; /* whose memory */
+	const ruv_sampling *sampling;
+	int max_tokens;
+	int n_sources; /* passages retrieved */
+
 	const ruv_cancel *cancel;
 	void (*on_sources)(void *user, const ruv_answer *so_far); /* after retrieval, before the first token */
 	ruv_on_piece *on_piece;                                   /* the text as it is generated; NULL is fine */

@@ -199,7 +199,9 @@ static int retrieve(asking *a, ruv_error *err)
 	             : !strcmp(settings->search, "lexical") ? RUV_SEARCH_LEXICAL
 	                                                    : RUV_SEARCH_HYBRID;
 	query.fusion = !strcmp(settings->fusion, "zscore") ? RUV_FUSE_ZSCORE : RUV_FUSE_RRF;
-	query.filter.scope = ruv_runtime_scope(a->runtime);
+	if (a->params->n_sources > 0)
+		query.k = a->params->n_sources;
+	query.filter.scope = a->params->scope ? *a->params->scope : ruv_runtime_scope(a->runtime);
 	if (!isnan(settings->min_cosine))
 		query.min_cosine = (float)settings->min_cosine;
 	rc = ruv_memory_search(memory, &hits, &query, err);
@@ -262,7 +264,7 @@ static int open_session(asking *a, ruv_error *err)
 
 	a->session = a->params->session;
 	if (!a->session) {
-		int rc = ruv_runtime_session(a->runtime, NULL, &a->own_session, err);
+		int rc = ruv_runtime_session(a->runtime, a->params->model, &a->own_session, err);
 
 		if (rc)
 			return rc;
@@ -287,6 +289,11 @@ static bool focus(const asking *a)
 	return !strcmp(wanted, "yes") || (!strcmp(wanted, "auto") && ruv_model_cites(a->model));
 }
 
+static int wanted_tokens(const asking *a)
+{
+	return a->params->max_tokens > 0 ? a->params->max_tokens : (int)a->runtime->settings.max_tokens;
+}
+
 static int assemble(asking *a, ruv_error *err)
 {
 	ruv_answer *answer = a->answer;
@@ -298,7 +305,7 @@ static int assemble(asking *a, ruv_error *err)
 	                               .n_history = a->params->n_history,
 	                               .cites = ruv_model_cites(a->model),
 	                               .n_ctx = answer->n_ctx};
-	int rc, quarter = answer->n_ctx / 4, max_tokens = (int)a->runtime->settings.max_tokens;
+	int rc, quarter = answer->n_ctx / 4, max_tokens = wanted_tokens(a);
 
 	begin_stage(a);
 	if (!sources)
@@ -336,7 +343,7 @@ static int assemble(asking *a, ruv_error *err)
 static int generate(asking *a, ruv_error *err)
 {
 	ruv_answer *answer = a->answer;
-	ruv_generate_params params = {.max_tokens = (int)a->runtime->settings.max_tokens,
+	ruv_generate_params params = {.max_tokens = wanted_tokens(a),
 	                              .n_logprobs = -1,
 	                              .cancel = a->params->cancel,
 	                              .on_piece = a->params->on_piece,
@@ -345,7 +352,10 @@ static int generate(asking *a, ruv_error *err)
 
 	if (params.max_tokens > room)
 		params.max_tokens = room;
-	ruv_runtime_sampling(a->runtime, a->model, &params.sampling);
+	if (a->params->sampling)
+		params.sampling = *a->params->sampling;
+	else
+		ruv_runtime_sampling(a->runtime, a->model, &params.sampling);
 	/* A model that cites copies sentences: always the likeliest token, held to the source while it quotes. */
 	if (ruv_model_cites(a->model) && answer->n_in_prompt && params.sampling.temperature == 0)
 		rc = ruv_quote_generate(a->session, a->context.tokens.ids, a->context.tokens.n, a->prompt_sources,

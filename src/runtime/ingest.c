@@ -243,7 +243,7 @@ static int embed_new(ingest *in, const ruv_chunks *chunks, char **texts, const b
 			n_tokens += chunks->items[i].n_tokens;
 		}
 		if (n_batch == EMBED_BATCH || (n_batch && (!more || n_tokens + chunks->items[i + 1].n_tokens > BATCH_TOKENS))) {
-			rc = ruv_embedder_embed(in->embedder, batch, n_batch, RUV_EMBED_PASSAGE, out, in->params->cancel, err);
+			rc = ruv_runtime_embed(in->runtime, batch, n_batch, RUV_EMBED_PASSAGE, out, in->params->cancel, err);
 			if (rc)
 				break;
 			for (int j = 0; j < n_batch; j++)

@@ -15,6 +15,28 @@
 #include "base/status.h"
 #include "runtime/models.h"
 
+static void init_locks(ruv_runtime *runtime)
+{
+	pthread_mutexattr_t recursive;
+
+	pthread_mutexattr_init(&recursive);
+	pthread_mutexattr_settype(&recursive, PTHREAD_MUTEX_RECURSIVE);
+	pthread_mutex_init(&runtime->opening, &recursive);
+	pthread_mutexattr_destroy(&recursive);
+	pthread_mutex_init(&runtime->embedding, NULL);
+}
+
+void ruv_runtime_lock(ruv_runtime *runtime)
+{
+	pthread_mutex_lock(&runtime->opening);
+}
+
+int ruv_runtime_unlock(ruv_runtime *runtime, int rc)
+{
+	pthread_mutex_unlock(&runtime->opening);
+	return rc;
+}
+
 int ruv_runtime_open(ruv_runtime **out, const ruv_config *config, ruv_error *err)
 {
 	ruv_runtime *runtime = calloc(1, sizeof *runtime);
@@ -22,6 +44,7 @@ int ruv_runtime_open(ruv_runtime **out, const ruv_config *config, ruv_error *err
 
 	if (!runtime)
 		return ruv_fail_memory(err, "runtime", sizeof *runtime);
+	init_locks(runtime);
 	rc = ruv_config_copy(&runtime->config, config, err);
 	if (rc)
 		goto done;
@@ -40,6 +63,7 @@ void ruv_runtime_free(ruv_runtime *runtime)
 	if (!runtime)
 		return;
 	ruv_memory_free(runtime->memory);
+	ruv_memory_free(runtime->unbound_memory);
 	ruv_embedder_free(runtime->embedder);
 	ruv_model_free(runtime->encoder);
 	for (int i = 0; i < runtime->n_models; i++) {
@@ -48,6 +72,8 @@ void ruv_runtime_free(ruv_runtime *runtime)
 	}
 	ruv_engine_free(runtime->engine);
 	ruv_config_free(runtime->config);
+	pthread_mutex_destroy(&runtime->embedding);
+	pthread_mutex_destroy(&runtime->opening);
 	free(runtime);
 }
 
@@ -69,14 +95,13 @@ int ruv_runtime_find_model(const ruv_runtime *runtime, const char *which, char *
 
 int ruv_runtime_engine(ruv_runtime *runtime, ruv_engine **out, ruv_error *err)
 {
-	if (!runtime->engine) {
-		int rc = ruv_engine_open(&runtime->engine, (int)runtime->settings.threads, err);
+	int rc = RUV_OK;
 
-		if (rc)
-			return rc;
-	}
+	ruv_runtime_lock(runtime);
+	if (!runtime->engine)
+		rc = ruv_engine_open(&runtime->engine, (int)runtime->settings.threads, err);
 	*out = runtime->engine;
-	return RUV_OK;
+	return ruv_runtime_unlock(runtime, rc);
 }
 
 /* ---- models ------------------------------------------------------------------------------------------------------------ */
@@ -111,13 +136,9 @@ static int open_model(ruv_runtime *runtime, const char *path, const char *hex, b
 	return rc;
 }
 
-int ruv_runtime_model(ruv_runtime *runtime, const char *which, ruv_model **out, ruv_error *err)
+/* The model of a file, opened if it is not yet. */
+static int model_at(ruv_runtime *runtime, const char *path, bool is_generator, ruv_model **out, ruv_error *err)
 {
-	char path[4096];
-	int rc = ruv_models_find(&runtime->settings, which ? which : runtime->settings.model, path, sizeof path, err);
-
-	if (rc)
-		return rc;
 	for (int i = 0; i < runtime->n_models; i++)
 		if (!strcmp(runtime->models[i].path, path)) {
 			*out = runtime->models[i].model;
@@ -128,11 +149,11 @@ int ruv_runtime_model(ruv_runtime *runtime, const char *which, ruv_model **out, 
 
 	char *copy = strdup(path);
 	ruv_model *model = NULL;
+	int rc;
 
 	if (!copy)
 		return ruv_fail_memory(err, "runtime", strlen(path));
-	rc = open_model(runtime, path, NULL, !which || strcmp(which, "encoder"), &model,
-	                err); /* "encoder" is asked for by the retrieval measurement */
+	rc = open_model(runtime, path, NULL, is_generator, &model, err);
 	if (rc) {
 		free(copy);
 		return rc;
@@ -141,6 +162,19 @@ int ruv_runtime_model(ruv_runtime *runtime, const char *which, ruv_model **out, 
 	runtime->models[runtime->n_models++].model = model;
 	*out = model;
 	return RUV_OK;
+}
+
+int ruv_runtime_model(ruv_runtime *runtime, const char *which, ruv_model **out, ruv_error *err)
+{
+	char path[4096];
+	int rc = ruv_models_find(&runtime->settings, which ? which : runtime->settings.model, path, sizeof path, err);
+
+	if (rc)
+		return rc;
+	ruv_runtime_lock(runtime);
+	/* "encoder" is asked for by the retrieval measurement */
+	rc = model_at(runtime, path, !which || strcmp(which, "encoder"), out, err);
+	return ruv_runtime_unlock(runtime, rc);
 }
 
 bool ruv_model_cites(const ruv_model *model)
@@ -154,30 +188,52 @@ bool ruv_model_cites(const ruv_model *model)
 	return !strncasecmp(info.name, "ruvllm-nano", 11);
 }
 
-int ruv_runtime_embedder(ruv_runtime *runtime, ruv_embedder **out, ruv_error *err)
+static int open_embedder(ruv_runtime *runtime, ruv_error *err)
 {
 	char path[4096], hex[65];
-	int rc;
+	int rc = ruv_models_find(&runtime->settings, "encoder", path, sizeof path, err);
 
-	if (!runtime->embedder) {
-		rc = ruv_models_find(&runtime->settings, "encoder", path, sizeof path, err);
-		if (rc)
-			return rc;
+	if (!rc)
 		rc = ruv_hash_file_sha256(hex, path, err);
-		if (rc)
-			return rc;
-		memcpy(runtime->encoder_version, hex, sizeof runtime->encoder_version - 1);
-		if (!runtime->encoder) {
-			rc = open_model(runtime, path, hex, false, &runtime->encoder, err);
-			if (rc)
-				return rc;
-		}
-		rc = ruv_embedder_open(&runtime->embedder, runtime->encoder, 0, err);
-		if (rc)
-			return rc;
-	}
+	if (rc)
+		return rc;
+	memcpy(runtime->encoder_version, hex, sizeof runtime->encoder_version - 1);
+	if (!runtime->encoder)
+		rc = open_model(runtime, path, hex, false, &runtime->encoder, err);
+	return rc ? rc : ruv_embedder_open(&runtime->embedder, runtime->encoder, 0, err);
+}
+
+int ruv_runtime_embedder(ruv_runtime *runtime, ruv_embedder **out, ruv_error *err)
+{
+	int rc = RUV_OK;
+
+	ruv_runtime_lock(runtime);
+	if (!runtime->embedder)
+		rc = open_embedder(runtime, err);
 	*out = runtime->embedder;
-	return RUV_OK;
+	return ruv_runtime_unlock(runtime, rc);
+}
+
+int ruv_runtime_embed_dim(ruv_runtime *runtime, ruv_error *err)
+{
+	ruv_embedder *embedder;
+	int rc = ruv_runtime_embedder(runtime, &embedder, err);
+
+	return rc ? rc : ruv_embedder_dim(embedder);
+}
+
+int ruv_runtime_embed(ruv_runtime *runtime, const char *const *texts, int n_texts, ruv_embed_kind kind, float *vectors,
+                      const ruv_cancel *cancel, ruv_error *err)
+{
+	ruv_embedder *embedder;
+	int rc = ruv_runtime_embedder(runtime, &embedder, err);
+
+	if (rc)
+		return rc;
+	pthread_mutex_lock(&runtime->embedding);
+	rc = ruv_embedder_embed(embedder, texts, n_texts, kind, vectors, cancel, err);
+	pthread_mutex_unlock(&runtime->embedding);
+	return rc;
 }
 
 int ruv_runtime_embed_question(ruv_runtime *runtime, const char *question, float *vector, const ruv_cancel *cancel, ruv_error *err)
@@ -199,34 +255,29 @@ int ruv_runtime_embed_question(ruv_runtime *runtime, const char *question, float
 		    "words alone (--search lexical)",
 		    n, *info.name ? info.name : info.path, ruv_embedder_n_ctx(embedder));
 	}
-	return ruv_embedder_embed(embedder, &question, 1, RUV_EMBED_QUERY, vector, cancel, err);
+	return ruv_runtime_embed(runtime, &question, 1, RUV_EMBED_QUERY, vector, cancel, err);
 }
 
 /* ---- memory ------------------------------------------------------------------------------------------------------------ */
 
 /* What may be read but not written, a memory on a read-only disk or of somebody else, is opened for reading alone. */
-static int open_memory(ruv_runtime *runtime, ruv_memory_options *options, ruv_error *err)
+static int open_memory(ruv_runtime *runtime, ruv_memory **out, ruv_memory_options *options, ruv_error *err)
 {
-	int rc = ruv_memory_open(&runtime->memory, runtime->settings.data_dir, options, err);
+	int rc = ruv_memory_open(out, runtime->settings.data_dir, options, err);
 
 	if (rc != RUV_EIO || options->create || access(runtime->settings.data_dir, W_OK) == 0)
 		return rc;
 	options->read_only = true;
-	return ruv_memory_open(&runtime->memory, runtime->settings.data_dir, options, err);
+	return ruv_memory_open(out, runtime->settings.data_dir, options, err);
 }
 
-int ruv_runtime_bound_memory(ruv_runtime *runtime, bool create, ruv_memory **out, ruv_error *err)
+static int open_bound_memory(ruv_runtime *runtime, bool create, ruv_error *err)
 {
 	ruv_memory_options options = {.create = create};
 	ruv_embedder *embedder;
 	ruv_model_info info;
-	int rc;
+	int rc = ruv_runtime_embedder(runtime, &embedder, err);
 
-	if (runtime->memory && runtime->memory_is_bound) {
-		*out = runtime->memory;
-		return RUV_OK;
-	}
-	rc = ruv_runtime_embedder(runtime, &embedder, err);
 	if (rc)
 		return rc;
 	ruv_model_get_info(runtime->encoder, &info);
@@ -234,16 +285,18 @@ int ruv_runtime_bound_memory(ruv_runtime *runtime, bool create, ruv_memory **out
 	options.embedder_version = runtime->encoder_version;
 	options.dimension = ruv_embedder_dim(embedder);
 	rc = create ? ruv_dir_create(runtime->settings.data_dir, err) : RUV_OK;
-	if (rc)
-		return rc;
-	ruv_memory_free(runtime->memory); /* one that was opened without the encoder */
-	runtime->memory = NULL;
-	rc = open_memory(runtime, &options, err);
-	if (rc)
-		return rc;
-	runtime->memory_is_bound = true;
+	return rc ? rc : open_memory(runtime, &runtime->memory, &options, err);
+}
+
+int ruv_runtime_bound_memory(ruv_runtime *runtime, bool create, ruv_memory **out, ruv_error *err)
+{
+	int rc = RUV_OK;
+
+	ruv_runtime_lock(runtime);
+	if (!runtime->memory)
+		rc = open_bound_memory(runtime, create, err);
 	*out = runtime->memory;
-	return RUV_OK;
+	return ruv_runtime_unlock(runtime, rc);
 }
 
 int ruv_runtime_memory(ruv_runtime *runtime, ruv_memory **out, ruv_error *err)
@@ -254,15 +307,13 @@ int ruv_runtime_memory(ruv_runtime *runtime, ruv_memory **out, ruv_error *err)
 int ruv_runtime_memory_if_any(ruv_runtime *runtime, ruv_memory **out, ruv_error *err)
 {
 	ruv_memory_options options = {.create = false};
+	int rc = RUV_OK;
 
-	if (!runtime->memory) {
-		int rc = open_memory(runtime, &options, err);
-
-		if (rc)
-			return rc;
-	}
-	*out = runtime->memory;
-	return RUV_OK;
+	ruv_runtime_lock(runtime);
+	if (!runtime->memory && !runtime->unbound_memory)
+		rc = open_memory(runtime, &runtime->unbound_memory, &options, err);
+	*out = runtime->memory ? runtime->memory : runtime->unbound_memory;
+	return ruv_runtime_unlock(runtime, rc);
 }
 
 /* ---- generating -------------------------------------------------------------------------------------------------------- */

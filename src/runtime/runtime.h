@@ -1,7 +1,10 @@
 /* runtime.h - the runtime's object, for the files of this layer. Everything but the config opens at its first use and is closed by
- * ruv_runtime_free. Layer: runtime. */
+ * ruv_runtime_free. Threads: the config and settings never change; what opens later is behind `opening`, the embedder behind
+ * `embedding` as well. What was opened stays where it is until the end, so that it may be used without a lock. Layer: runtime. */
 #ifndef RUV_RUNTIME_RUNTIME_H
 #define RUV_RUNTIME_RUNTIME_H
+
+#include <pthread.h>
 
 #include "runtime/config.h"
 
@@ -9,7 +12,9 @@ enum { RUV_RUNTIME_MAX_MODELS = 8 };
 
 struct ruv_runtime {
 	ruv_config *config;
-	ruv_settings settings; /* strings in config */
+	ruv_settings settings;   /* strings in config */
+	pthread_mutex_t opening; /* recursive: what opens may need what else opens */
+	pthread_mutex_t embedding;
 	ruv_engine *engine;
 	struct {
 		char *path;
@@ -18,10 +23,14 @@ struct ruv_runtime {
 	int n_models;
 	ruv_model *encoder;
 	ruv_embedder *embedder;
-	char encoder_version[17]; /* the beginning of its file's SHA-256 */
-	ruv_memory *memory;
-	bool memory_is_bound; /* opened with the encoder's name */
+	char encoder_version[17];   /* the beginning of its file's SHA-256 */
+	ruv_memory *memory;         /* opened with the encoder's name */
+	ruv_memory *unbound_memory; /* opened without it, before it was needed */
 };
+
+/* Holds the lock of what opens; the status of a failing call passes through. */
+void ruv_runtime_lock(ruv_runtime *runtime);
+int ruv_runtime_unlock(ruv_runtime *runtime, int rc);
 
 /* The sampling that settings and model ask for. */
 void ruv_runtime_sampling(const ruv_runtime *runtime, const ruv_model *model, ruv_sampling *sampling);
