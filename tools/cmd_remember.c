@@ -11,7 +11,7 @@ typedef struct watch {
 	json_t *files; /* with --json */
 } watch;
 
-static const char *const outcome_names[] = {"added", "updated", "unchanged", "skipped", "failed"};
+static const char *const outcome_names[] = {"added", "updated", "unchanged", "skipped", "failed", "forgotten"};
 
 static void on_progress(void *user, const ruv_remember_progress *p)
 {
@@ -57,6 +57,7 @@ static void add_up(ruv_remember_result *sum, const ruv_remember_result *one)
 	sum->n_unchanged += one->n_unchanged;
 	sum->n_skipped += one->n_skipped;
 	sum->n_failed += one->n_failed;
+	sum->n_forgotten += one->n_forgotten;
 	sum->n_passages_added += one->n_passages_added;
 	sum->n_passages_kept += one->n_passages_kept;
 	sum->n_passages_removed += one->n_passages_removed;
@@ -74,6 +75,8 @@ static void print_sum(const ruv_remember_result *sum)
 	       sum->n_added, sum->n_updated, sum->n_unchanged);
 	if (sum->n_skipped)
 		printf(", %d skipped%s", sum->n_skipped, cli.verbose ? "" : " (--verbose says why)");
+	if (sum->n_forgotten)
+		printf(", %d forgotten (gone from disk)", sum->n_forgotten);
 	if (sum->n_failed)
 		printf(", %d failed", sum->n_failed);
 	printf("\n%d passages added, %d kept, %d removed\n", sum->n_passages_added, sum->n_passages_kept, sum->n_passages_removed);
@@ -97,13 +100,14 @@ int cmd_remember(int argc, char **argv)
 {
 	static cli_strings tags;
 	static const char *name, *kind, *domain;
-	static bool again;
+	static bool again, keep_missing;
 	static const cli_option options[] = {
 	    {"tag", 't', CLI_LIST, &tags, "TAG", "put a tag on every passage (may be repeated)"},
 	    {"domain", 0, CLI_STRING, &domain, "NAME", "the domain of every passage"},
 	    {"name", 'n', CLI_STRING, &name, "NAME", "what standard input is called as a source (default: text: and its hash)"},
 	    {"kind", 0, CLI_CHOICE, &kind, "text|markdown|html", "how to read it (default: by the name's ending)"},
 	    {"again", 0, CLI_FLAG, &again, NULL, "also read files that have not changed"},
+	    {"keep-missing", 0, CLI_FLAG, &keep_missing, NULL, "keep what is remembered of files that are gone from a directory"},
 	    {0},
 	};
 	static const cli_spec spec = {
@@ -115,8 +119,8 @@ int cmd_remember(int argc, char **argv)
 		       "a whole: "
 		       "interrupted, what is finished is kept, and the same command goes on from there.",
 	    .options = options,
-	    .notes = "Directories are read recursively; hidden entries, symbolic links and binary files are left out. - is "
-		     "standard input.",
+	    .notes = "Directories are read recursively; hidden entries, symbolic links and binary files are left out. What was "
+		     "remembered of files that are gone from a directory is forgotten. - is standard input.",
 	    .examples = "ruvllm remember docs/\nruvllm remember --tag ops runbook.md notes.html\necho \"The backup starts at "
 			"02:00.\" | ruvllm remember --name backup-note -",
 	    .min_args = 1,
@@ -142,6 +146,7 @@ int cmd_remember(int argc, char **argv)
 	params.n_tags = tags.n;
 	params.domain = domain;
 	params.again = again;
+	params.keep_missing = keep_missing;
 	params.cancel = &cli_cancel;
 	params.on_progress = on_progress;
 	params.on_file = on_file;
@@ -170,12 +175,12 @@ int cmd_remember(int argc, char **argv)
 	else
 		code = sum.n_failed ? CLI_EXIT_FAILED : CLI_EXIT_OK;
 	if (cli.json && !rc) {
-		int printed = cli_json_print(
-		    json_pack("{s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:I, s:f, s:O}", "files", sum.n_files, "added",
-		              sum.n_added, "updated", sum.n_updated, "unchanged", sum.n_unchanged, "skipped", sum.n_skipped,
-		              "failed", sum.n_failed, "passages_added", sum.n_passages_added, "passages_kept", sum.n_passages_kept,
-		              "passages_removed", sum.n_passages_removed, "passages_embedded", sum.n_embedded, "bytes",
-		              (json_int_t)sum.n_bytes, "seconds", sum.seconds, "details", w.files));
+		int printed = cli_json_print(json_pack(
+		    "{s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:I, s:f, s:O}", "files", sum.n_files, "added",
+		    sum.n_added, "updated", sum.n_updated, "unchanged", sum.n_unchanged, "skipped", sum.n_skipped, "failed",
+		    sum.n_failed, "forgotten", sum.n_forgotten, "passages_added", sum.n_passages_added, "passages_kept",
+		    sum.n_passages_kept, "passages_removed", sum.n_passages_removed, "passages_embedded", sum.n_embedded, "bytes",
+		    (json_int_t)sum.n_bytes, "seconds", sum.seconds, "details", w.files));
 
 		code = printed ? printed : code;
 	} else if (!cli.json && sum.n_files && (!cli.quiet || rc)) {

@@ -122,8 +122,9 @@ typedef enum ruv_remember_outcome {
 	RUV_REMEMBER_ADDED,   /* why: "", or a note on how it was read: "read as Windows-1252: it is not UTF-8" */
 	RUV_REMEMBER_UPDATED, /* as above */
 	RUV_REMEMBER_UNCHANGED,
-	RUV_REMEMBER_SKIPPED, /* binary, too large, or without text; why says which */
-	RUV_REMEMBER_FAILED   /* could not be read; why */
+	RUV_REMEMBER_SKIPPED,  /* binary, too large, or without text; why says which */
+	RUV_REMEMBER_FAILED,   /* could not be read; why */
+	RUV_REMEMBER_FORGOTTEN /* was remembered and is gone from the directory; nodes.n_removed */
 } ruv_remember_outcome;
 
 typedef struct ruv_remember_file {
@@ -144,7 +145,8 @@ typedef struct ruv_remember_params {
 	const char *const *tags; /* [n_tags] put on every passage */
 	int n_tags;
 	const char *domain;
-	bool again; /* also what is unchanged */
+	bool again;        /* also what is unchanged */
+	bool keep_missing; /* of a directory: keep what was remembered of files that are gone from it */
 	const ruv_cancel *cancel;
 	void (*on_progress)(void *user, const ruv_remember_progress *progress);
 	void (*on_file)(void *user, const ruv_remember_file *file); /* a file is finished */
@@ -154,6 +156,7 @@ typedef struct ruv_remember_params {
 typedef struct ruv_remember_result {
 	int n_files;                                              /* looked at */
 	int n_added, n_updated, n_unchanged, n_skipped, n_failed; /* files */
+	int n_forgotten;                                          /* files that are gone; not among n_files */
 	int n_passages_added, n_passages_kept, n_passages_removed;
 	int n_embedded; /* passages that the encoder had to read */
 	int64_t n_bytes;
@@ -162,8 +165,9 @@ typedef struct ruv_remember_result {
 
 /* Reads files into passages with their place (file, lines), embeds what is new, and stores each file in one transaction:
  * interrupted at any point, what is finished stays and a second call goes on from there. A single unreadable file of a directory is
- * reported in on_file and counted; a path that is no file or directory is an error. RUV_ECANCELLED: *result says how far it came;
- * `cancel` is looked at within a file as well, which is then not stored.
+ * reported in on_file and counted; a path that is no file or directory is an error. What this scope remembers of files that are
+ * gone from the directory is forgotten, after everything else. RUV_ECANCELLED: *result says how far it came; `cancel` is looked at
+ * within a file as well, which is then not stored.
  */
 RUV_API int ruv_remember(ruv_runtime *runtime, const ruv_remember_params *params, ruv_remember_result *result, ruv_error *err);
 

@@ -151,8 +151,8 @@ static void report_file(ingest *in, const char *path, ruv_remember_outcome outco
                         const ruv_memory_replaced *nodes)
 {
 	ruv_remember_file file = {.path = path, .outcome = outcome, .why = why ? why : ""};
-	int *const counts[] = {&in->result->n_added, &in->result->n_updated, &in->result->n_unchanged, &in->result->n_skipped,
-	                       &in->result->n_failed};
+	int *const counts[] = {&in->result->n_added,   &in->result->n_updated, &in->result->n_unchanged,
+	                       &in->result->n_skipped, &in->result->n_failed,  &in->result->n_forgotten};
 
 	++*counts[outcome];
 	if (nodes) {
@@ -337,6 +337,17 @@ done:
 	return rc;
 }
 
+/* Forgets what the store has of a source, if it has any. */
+static int forget(ingest *in, const ruv_memory_source *source, int *n_removed, ruv_error *err)
+{
+	int rc = ruv_memory_source_forget(in->memory, source, n_removed, err);
+
+	if (rc != RUV_ENOTFOUND)
+		return rc;
+	*n_removed = 0;
+	return RUV_OK;
+}
+
 /* One source from its bytes. What is wrong with the source itself is reported, what is wrong beyond it is the status. */
 static int remember_bytes(ingest *in, const char *name, const char *bytes, size_t size, int64_t modified_ms, ruv_error *err)
 {
@@ -387,11 +398,12 @@ static int remember_bytes(ingest *in, const char *name, const char *bytes, size_
 	}
 	if (rc)
 		goto done;
-	rc = store_passages(in, &source, kind, chunks, &replaced, err);
+	rc = chunks->n ? store_passages(in, &source, kind, chunks, &replaced, err) : forget(in, &source, &replaced.n_removed, err);
 	if (rc)
 		goto done;
-	if (chunks->n == 0 && replaced.n_removed == 0)
-		report_file(in, name, RUV_REMEMBER_SKIPPED, "it has no text", &replaced);
+	if (chunks->n == 0)
+		report_file(in, name, replaced.n_removed ? RUV_REMEMBER_UPDATED : RUV_REMEMBER_SKIPPED, "it has no text",
+		            &replaced);
 	else
 		report_file(in, name, replaced.n_kept || replaced.n_removed ? RUV_REMEMBER_UPDATED : RUV_REMEMBER_ADDED, doc->note,
 		            &replaced);
@@ -451,6 +463,49 @@ static int remember_text(ingest *in, ruv_error *err)
 	return rc;
 }
 
+static bool same_scope(const ruv_memory_scope *a, const ruv_memory_scope *b)
+{
+	const char *const pairs[][2] = {{a->user, b->user}, {a->agent, b->agent}, {a->session, b->session}};
+
+	for (int i = 0; i < 3; i++)
+		if (strcmp(pairs[i][0] ? pairs[i][0] : "", pairs[i][1] ? pairs[i][1] : ""))
+			return false;
+	return true;
+}
+
+/* Forgets the files below a directory that are no longer there. Only what the file system says is absent counts: what cannot be
+ * looked at stays. */
+static int forget_missing(ingest *in, ruv_error *err)
+{
+	ruv_memory_scope scope = ruv_runtime_scope(in->runtime);
+	ruv_memory_filter filter = {.scope = scope};
+	ruv_memory_sources sources = {0};
+	char *root = realpath(in->params->path, NULL);
+	size_t n_root = root ? strlen(root) : 0;
+	struct stat st;
+	int rc;
+
+	if (!root || stat(root, &st) || !S_ISDIR(st.st_mode)) {
+		free(root);
+		return RUV_OK;
+	}
+	rc = ruv_memory_source_list(in->memory, &sources, &filter, err);
+	for (int i = 0; !rc && i < sources.n; i++) {
+		const ruv_memory_source *source = &sources.items[i];
+		ruv_memory_replaced gone = {0};
+
+		if (strncmp(source->name, root, n_root) || (source->name[n_root] != '/' && strcmp(root, "/")) ||
+		    !same_scope(&source->scope, &scope) || lstat(source->name, &st) == 0 || (errno != ENOENT && errno != ENOTDIR))
+			continue;
+		rc = forget(in, source, &gone.n_removed, err);
+		if (!rc)
+			report_file(in, source->name, RUV_REMEMBER_FORGOTTEN, "it is gone", &gone);
+	}
+	ruv_memory_sources_release(&sources);
+	free(root);
+	return rc;
+}
+
 static int remember_path(ingest *in, ruv_error *err)
 {
 	int rc = find_files(in, in->params->path, err);
@@ -474,7 +529,7 @@ static int remember_path(ingest *in, ruv_error *err)
 		in->result->n_bytes += in->entries[i].size;
 		report_progress(in);
 	}
-	return rc;
+	return rc || in->params->keep_missing ? rc : forget_missing(in, err);
 }
 
 int ruv_remember(ruv_runtime *runtime, const ruv_remember_params *params, ruv_remember_result *result, ruv_error *err)

@@ -159,6 +159,15 @@ class RememberAndAsk(unittest.TestCase):
         for key in [*a, *a["sources"][0], *a["tokens"], *a["stages_ms"], *again, *again["details"][0]]:
             self.assertIn(f"`{key}`", manual)
 
+        (work / "docs/notes.txt").unlink()
+        kept = json.loads(run("remember", *d, "--json", "--keep-missing", work / "docs").stdout)
+        self.assertEqual((kept["unchanged"], kept["forgotten"]), (1, 0))
+        gone = json.loads(run("remember", *d, "--json", work / "docs").stdout)
+        self.assertEqual((gone["forgotten"], gone["passages_removed"]), (1, 1))
+        self.assertEqual([f["outcome"] for f in gone["details"]], ["unchanged", "forgotten"])
+        put("docs/notes.txt", "The kettle holds two litres.\n")
+        run("remember", *d, work / "docs")
+
         r = run("ask", *d, "When does the nightly backup start?")
         self.assertEqual(r.returncode, 0, r.stderr)
         self.assertIn("docs/backup.md:3", r.stdout)
