@@ -108,8 +108,8 @@ typedef struct ruv_logit_bias {
 	float bias; /* added to the logit; -INFINITY bans the token */
 } ruv_logit_bias;
 
-/* How the next token is chosen. The steps, in this order: logit bias, penalties, top-k, typical-p, top-p, min-p, temperature, draw.
- * Temperature 0 takes the most likely token after bias and penalties. Zeroed is greedy without penalties. */
+/* How the next token is chosen. The steps, in this order: constraint, logit bias, penalties, top-k, typical-p, top-p, min-p,
+ * temperature, draw. Temperature 0 takes the most likely token after bias and penalties. Zeroed is greedy without penalties. */
 typedef struct ruv_sampling {
 	float temperature;          /* 0: greedy */
 	int top_k;                  /* 0: off */
@@ -124,6 +124,29 @@ typedef struct ruv_sampling {
 	const ruv_logit_bias *bias; /* [n_bias], the caller's, used during the call */
 	int n_bias;
 } ruv_sampling;
+
+/* Which tokens may come next: a grammar, the sentences of a source, a list of choices. Made by whoever knows the language (the text
+ * of the tokens is ruv_model_token_bytes); used by one generation at a time, from its first token on.
+ *
+ * End tokens are tokens like others here: fill sets their bits where the text may end. Tokens that the model may never sample are
+ * left out by the sampler whatever the bits say. */
+typedef struct ruv_constraint {
+	void *state;
+	/* Sets the bit of every token that may follow what was accepted so far. allowed: [(n_vocab + 63) / 64], all clear; token t
+	 * is bit t % 64 of word t / 64. Returns RUV_OK, RUV_CONSTRAINT_ALL (nothing is forbidden, the bits are not looked at), or a
+	 * failure, which ends the generation with it. No bit set is a failure of the generation (RUV_EINVAL). */
+	int (*fill)(void *state, uint64_t *allowed, int n_vocab, ruv_error *err);
+	/* The token was taken (one that fill allowed, end tokens included). */
+	int (*accept)(void *state, ruv_token token, ruv_error *err);
+	/* The last n_tokens accepted ones are taken back (speculation; up to 16). */
+	int (*rollback)(void *state, int n_tokens, ruv_error *err);
+	/* A copy at the same place, for parallel choices; NULL: this constraint cannot be copied, several choices are refused. */
+	int (*fork)(void *state, void **copy, ruv_error *err);
+	/* Gives up `state`, also of copies. May be NULL. Never called by a generation for the state that it was given. */
+	void (*free)(void *state);
+} ruv_constraint;
+
+enum { RUV_CONSTRAINT_ALL = 1 };
 
 /* What suits the model: its architecture's recommendation, or its variant's. */
 RUV_API void ruv_model_default_sampling(const ruv_model *model, ruv_sampling *sampling);
@@ -162,6 +185,8 @@ typedef struct ruv_generate_params {
 	int n_logprobs; /* alternatives reported per token, 0..20; -1: no logprobs at all (the default 0 gives the token's own) */
 	bool special_text; /* special tokens (tool calls) appear in the text; end tokens never do */
 	bool ignore_end;   /* go on after end tokens (benchmarks) */
+	const ruv_constraint
+	    *constraint; /* the caller's, used during the call; NULL: none. Its bits come before penalties and cuts */
 	const ruv_cancel *cancel;
 	ruv_on_piece *on_piece;
 	void *user;
@@ -182,6 +207,7 @@ typedef struct ruv_generation {
 	int n_prompt, n_kept;         /* tokens of the prompt, and those of them that were there already */
 	uint64_t seed;                /* that was used */
 	double prefill_ms, decode_ms; /* decode counts from the first sampled token to the last */
+	int n_drafted, n_accepted;    /* tokens proposed by speculation, and those of them that were taken */
 } ruv_generation;
 
 RUV_API void ruv_generation_release(ruv_generation *generation);
@@ -193,6 +219,39 @@ RUV_API void ruv_generation_release(ruv_generation *generation);
  * RUV_ECANCELLED. Errors otherwise as ruv_session_set_tokens; the prompt must leave room for at least one token. */
 RUV_API int ruv_generate(ruv_session *session, const ruv_token *prompt, int n_prompt, const ruv_generate_params *params,
                          ruv_generation *out, ruv_error *err);
+
+/* ---- speculation ---- */
+
+enum { RUV_MAX_LOOKAHEAD = 8 };
+
+/* How a session guesses ahead. Whatever is set, what comes out is distributed exactly as without (Leviathan et al. 2023): greedy
+ * output is the same token for token. Zeroed with a draft is the default. */
+typedef struct ruv_speculation {
+	ruv_model *draft;   /* a small model of the same vocabulary; NULL: prompt lookup alone */
+	bool prompt_lookup; /* guess that what followed the last few tokens before follows again */
+	int max_lookahead;  /* 2..RUV_MAX_LOOKAHEAD tokens a time; 0: RUV_MAX_LOOKAHEAD */
+	bool fixed;         /* always max_lookahead tokens, never off (measuring); else as measured acceptance and cost say */
+	float min_prob;     /* drafting stops early below this confidence of the draft; 0: 0.3 */
+} ruv_speculation;
+
+/* Since the session was opened or its speculation set. */
+typedef struct ruv_speculation_stats {
+	int64_t n_passes; /* of the target, verifying ones */
+	int64_t n_plain;  /* of the target without drafts */
+	int64_t n_drafted, n_accepted, n_emitted;
+	int64_t drafted_at[RUV_MAX_LOOKAHEAD], accepted_at[RUV_MAX_LOOKAHEAD]; /* per place in the draft */
+	double draft_ms, verify_ms, plain_ms, sample_ms;
+	int lookahead; /* in use now; 0: off, because it loses */
+} ruv_speculation_stats;
+
+/* ruv_generate on this session speculates from now on; NULL: no longer. The session keeps the draft alive and runs it in a session
+ * of its own. Forks do not inherit it.
+ *
+ *   RUV_EMISMATCH    another vocabulary: sizes, start and end tokens or the text of a token differ (named)
+ *   RUV_EUNSUPPORTED an encoder, or a model without a tokenizer
+ *   RUV_EINVAL, RUV_ENOMEM */
+RUV_API int ruv_session_set_speculation(ruv_session *session, const ruv_speculation *speculation, ruv_error *err);
+RUV_API void ruv_session_speculation_stats(const ruv_session *session, ruv_speculation_stats *stats);
 
 /* ---- embedding ---- */
 
