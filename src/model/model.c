@@ -274,6 +274,8 @@ void ruv_model_free(ruv_model *model)
 {
 	if (!model || __atomic_sub_fetch(&model->n_refs, 1, __ATOMIC_ACQ_REL) > 0)
 		return;
+	if (model->grammars)
+		model->free_grammars(model->grammars);
 	if (model->engine)
 		ruv_engine_lock(model->engine);
 	ruv_workspace_release(&model->workspace);

@@ -31,6 +31,8 @@ struct ruv_model {
 	char *path, *name, *architecture, *file_type, *query_prefix, *passage_prefix;
 	uint64_t fingerprint; /* 0: not computed yet; under the engine's lock */
 	bool *may_sample;     /* [n_vocab]; NULL when vocab_only */
+	void *grammars;       /* compiled grammars, infer/grammar.c's and under its lock; NULL until the first */
+	void (*free_grammars)(void *grammars);
 };
 
 ruv_model *ruv_model_hold(ruv_model *model);
