@@ -147,7 +147,48 @@ struct pass {
 	ruv_workspace *ws;
 	const ruv_forward *f;
 	ruv_backend *b;
+	bool adapted;         /* some row has an adapter */
+	const int32_t *taken; /* host [n]: the rows of the batch that go on; NULL: all */
 };
+
+/* The adapter of row i of what goes on now. Rows of a batch ascend with the sequences; *seq, 0 at first, is where to look. */
+static const ruv_adapter *adapter_of(const struct pass *p, int i, int *seq)
+{
+	if (p->f->adapter)
+		return p->f->adapter;
+	const int row = p->taken ? p->taken[i] : i;
+	while (row >= p->f->seqs[*seq].first_row + p->f->seqs[*seq].n_rows)
+		++*seq;
+	return p->f->seqs[*seq].adapter;
+}
+
+/* What an adapter adds to rows [first, first + n) of a matrix's result. */
+static void add_low_rank(const struct pass *p, const ruv_lora *lora, const ruv_linear *linear, const float *x, int first, int n)
+{
+	if (!ruv_tensor_present(&lora->a))
+		return;
+	const ruv_linear down = {.y = p->ws->low, .ld_y = lora->a.n_out, .w = &lora->a};
+	const ruv_linear up = {.y = linear->y + first * linear->ld_y, .ld_y = linear->ld_y, .w = &lora->b, .accumulate = true};
+	ruv_op_linear(p->b, &down, 1, x + first * lora->a.n_in, n);
+	ruv_op_linear(p->b, &up, 1, p->ws->low, n);
+}
+
+/* The same for a group of matrices over all rows: each run of rows with one adapter at a time. */
+static void adapt(const struct pass *p, int layer, ruv_adapter_slot first_slot, const ruv_linear *group, int n_group,
+                  const float *x, int n)
+{
+	int seq = 0;
+	for (int first = 0; first < n;) {
+		const ruv_adapter *adapter = adapter_of(p, first, &seq);
+		int end = first + 1;
+		while (end < n && adapter_of(p, end, &seq) == adapter)
+			end++;
+		for (int g = 0; g < n_group && adapter; g++)
+			add_low_rank(p, &adapter->loras[layer * RUV_SLOT_N + (int)first_slot + g], &group[g], x, first,
+			             end - first);
+		first = end;
+	}
+}
 
 static int tap_hidden(const struct pass *p, int i, const float *x)
 {
@@ -171,15 +212,8 @@ static int project(const struct pass *p, int layer, ruv_adapter_slot first_slot,
 			return rc;
 	}
 	ruv_op_linear(p->b, group, n_group, x, n);
-	for (int g = 0; g < n_group && p->f->adapter; g++) {
-		const ruv_lora *lora = &p->f->adapter->loras[layer * RUV_SLOT_N + (int)first_slot + g];
-		if (!ruv_tensor_present(&lora->a))
-			continue;
-		const ruv_linear down = {.y = p->ws->low, .ld_y = lora->a.n_out, .w = &lora->a};
-		const ruv_linear up = {.y = group[g].y, .ld_y = group[g].ld_y, .w = &lora->b, .accumulate = true};
-		ruv_op_linear(p->b, &down, 1, x, n);
-		ruv_op_linear(p->b, &up, 1, p->ws->low, n);
-	}
+	if (p->adapted)
+		adapt(p, layer, first_slot, group, n_group, x, n);
 	return RUV_OK;
 }
 
@@ -240,8 +274,9 @@ static int convolution(const struct pass *p, int layer, int index)
 	if (rc)
 		return rc;
 	for (int s = 0; s < p->f->n_seqs; s++) {
-		float *state = p->f->seqs[s].conv_state;
-		p->ws->seqs[s].conv_state = state ? state + (int64_t)index * 2 * d : NULL;
+		const ruv_forward_seq *seq = &p->f->seqs[s];
+		p->ws->seqs[s].conv_state = seq->conv_state ? seq->conv_state + (int64_t)index * 2 * d : NULL;
+		p->ws->seqs[s].conv_columns = seq->conv_columns ? seq->conv_columns + (int64_t)index * (seq->n_rows + 2) * d : NULL;
 	}
 	ruv_op_short_conv(p->b, y, bcx, &l->conv_taps, d, !hp->causal, p->ws->seqs, p->f->n_seqs);
 	return add_projection(p, layer, RUV_SLOT_CONV_OUT, p->ws->x, &l->conv_out, &(ruv_tensor){0}, y, n);
@@ -306,7 +341,7 @@ static void pool(const struct pass *p, const float *x)
 	ruv_backend_download(p->b, p->f->pooled, y, (size_t)n * (size_t)dim * sizeof(float));
 }
 
-static int run_layers(const struct pass *p)
+static int run_layers(struct pass *p)
 {
 	const ruv_hparams *hp = p->hp;
 	const ruv_forward *f = p->f;
@@ -326,6 +361,7 @@ static int run_layers(const struct pass *p)
 				ruv_op_take_rows(p->b, p->ws->few, x, f->logit_rows, f->n_logit_rows, hp->hidden);
 				x = p->ws->few;
 				n_out = f->n_logit_rows;
+				p->taken = f->logit_rows;
 			}
 		}
 		if ((rc = feed_forward(p, layer, x, n_out)) || (rc = tap_hidden(p, layer + 1, x)))
@@ -348,11 +384,12 @@ static int run_layers(const struct pass *p)
 int ruv_forward_run(const ruv_hparams *hp, const ruv_weights *w, ruv_workspace *ws, const ruv_forward *f, ruv_error *err)
 {
 	assert(f->n > 0 && f->n <= ws->n_rows && f->n_seqs > 0 && f->n_seqs <= ws->n_seqs);
-	const struct pass p = {.hp = hp, .w = w, .ws = ws, .f = f, .b = ws->backend};
+	struct pass p = {.hp = hp, .w = w, .ws = ws, .f = f, .b = ws->backend, .adapted = f->adapter != NULL};
 	for (int s = 0; s < f->n_seqs; s++) {
 		const ruv_forward_seq *seq = &f->seqs[s];
 		ws->seqs[s] = (ruv_batch_seq){
 		    .first_row = seq->first_row, .n_rows = seq->n_rows, .position = seq->position, .pages = seq->pages};
+		p.adapted |= seq->adapter != NULL;
 		for (int i = 0; i < seq->n_rows; i++)
 			ws->positions[seq->first_row + i] = seq->position + i;
 	}

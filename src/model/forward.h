@@ -16,6 +16,10 @@ typedef struct ruv_forward_seq {
 	const int32_t *pages; /* host; covers position + n_rows tokens */
 	float
 	    *conv_state; /* backend address [n_conv, 2, hidden], updated; NULL when nothing reads it (no convolution, or centred) */
+	/* Backend address [n_conv, n_rows + 2, hidden], or NULL: for each convolution its state before the pass and the column of
+	 * every row; columns i + 1 and i + 2 are the state behind row i. For taking back the last rows of a pass. */
+	float *conv_columns;
+	const ruv_adapter *adapter; /* of this sequence's rows; NULL: none. Sequences of one adapter should stand together */
 } ruv_forward_seq;
 
 /* Listens to a pass; any member may be NULL. x are backend addresses, valid during the call. A result other than RUV_OK ends the
@@ -42,7 +46,7 @@ typedef struct ruv_forward {
 	float *logits; /* host [n_logit_rows, n_vocab] */
 	float *pooled; /* host [n_seqs, embedding_dim], or NULL */
 	const ruv_forward_tap *tap;
-	const ruv_adapter *adapter; /* or NULL; its rank within the workspace */
+	const ruv_adapter *adapter; /* of all rows, instead of the sequences' own; or NULL. Ranks within the workspace */
 } ruv_forward;
 
 /* The buffers of a pass, on the backend. */

@@ -71,6 +71,12 @@ typedef struct ruv_linear {
 /* Quantizes x once for all weights of the group that want the same form. x: [n, n_in of every w]. */
 void ruv_op_linear(ruv_backend *backend, const ruv_linear *group, int n_group, const float *x, int n);
 
+/* The product of the transpose, which carries a gradient back through a matrix: dx[n, w.n_in] (+)= dy[n, w.n_out] * w, in F32 over
+ * the dequantized weight, for every float or block type. ld_dy: elements from one row of dy to the next, >= w->n_out. dx must not
+ * overlap dy. */
+void ruv_op_linear_transposed(ruv_backend *backend, float *dx, const ruv_tensor *w, const float *dy, int64_t ld_dy, int n,
+                              bool accumulate);
+
 /* y = x / rms(x) * w, over rows of `dim`. In place allowed. For per-head norms pass n * n_heads rows of head_dim. */
 void ruv_op_rms_norm(ruv_backend *backend, float *y, const float *x, const ruv_tensor *w, int64_t n, int64_t dim, float eps);
 /* y = (x - mean) / sqrt(var + eps) * w + b. In place allowed. */
@@ -113,6 +119,8 @@ typedef struct ruv_batch_seq {
 	int position;          /* of its first row in the sequence */
 	const int32_t *pages;  /* page of tokens [64 i, 64 i + 64) of the sequence; covers position + n_rows tokens */
 	void *conv_state;      /* backend address of this sequence's state in this layer [2, dim]; see ruv_op_short_conv */
+	void *conv_columns;    /* NULL, or [n_rows + 2, dim]: the state before and g of every row, so that the state behind row i
+	                        * is columns i + 1 and i + 2 (taking rows back). Causal only */
 } ruv_batch_seq;
 
 /* Stores k, v [n, n_kv_heads, head_dim] F32 at the positions of the sequences' rows. */

@@ -174,6 +174,11 @@ static void conv_task(void *arg, int task, int thread)
 		memset(older, 0, (size_t)n * sizeof *older);
 		memset(old, 0, (size_t)n * sizeof *old);
 	}
+	float *columns = state && seq->conv_columns ? (float *)seq->conv_columns + at : NULL;
+	if (columns) {
+		memcpy(columns, older, (size_t)n * sizeof *columns);
+		memcpy(columns + dim, old, (size_t)n * sizeof *columns);
+	}
 	if (job->centred && seq->n_rows > 0) { /* one token ahead: "now" is t + 1 */
 		const float *first = job->bcx + (int64_t)seq->first_row * 3 * dim + at;
 		job->k->mul(old, first, first + 2 * dim, n);
@@ -189,6 +194,8 @@ static void conv_task(void *arg, int task, int thread)
 		else
 			memset(now, 0, (size_t)n * sizeof *now);
 		job->k->conv3(job->y + row * dim + at, bcx + dim, older, old, now, taps, n);
+		if (columns)
+			memcpy(columns + (t + 2) * dim, now, (size_t)n * sizeof *columns);
 		older = old;
 		old = now;
 		now = swap;
