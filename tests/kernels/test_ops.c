@@ -88,6 +88,48 @@ static void test_linear(int n_threads, ruv_rng *rng)
 	ruv_backend_free(b);
 }
 
+static void test_transposed(int n_threads, ruv_rng *rng)
+{
+	static const struct {
+		ruv_dtype dtype;
+		int64_t n_in, n_out;
+	} cases[] = {{RUV_F32, 300, 70},  {RUV_F32, 7, 3},     {RUV_F16, 273, 65},  {RUV_BF16, 64, 200},
+	             {RUV_Q4_0, 288, 65}, {RUV_Q4_1, 32, 64},  {RUV_Q5_0, 896, 5},  {RUV_Q5_1, 96, 33},
+	             {RUV_Q8_0, 544, 66}, {RUV_Q4_K, 512, 70}, {RUV_Q5_K, 256, 64}, {RUV_Q6_K, 768, 1}};
+	static const int counts[] = {1, 3, 67};
+	enum { MAX_IN = 896, MAX_OUT = 200, MAX_N = 67 };
+	ruv_backend *b = open_backend(n_threads, 1, 64);
+
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+		const int64_t n_in = cases[i].n_in, n_out = cases[i].n_out, ld = n_out + 3;
+		float *values = random_floats(rng, (size_t)(n_in * n_out), 0.1), *dy = random_floats(rng, (size_t)(MAX_N * ld), 1);
+		uint8_t *bytes = check_alloc((size_t)n_out * ruv_dtype_row_bytes(cases[i].dtype, n_in));
+		float *dx = check_alloc((MAX_N * MAX_IN + 1) * sizeof *dx);
+		ruv_tensor w;
+		ruv_quantize_rows(bytes, cases[i].dtype, values, n_out, n_in, NULL);
+		for (int64_t r = 0; r < n_out; r++)
+			ruv_dequantize_row(values + r * n_in, cases[i].dtype,
+			                   bytes + (size_t)r * ruv_dtype_row_bytes(cases[i].dtype, n_in), n_in);
+		ruv_backend_bind(b, &w, cases[i].dtype, n_in, n_out, bytes, NULL);
+		for (int c = 0; c < 3; c++) {
+			const int n = counts[c];
+			for (int64_t j = 0; j <= n * n_in; j++)
+				dx[j] = 2;
+			ruv_op_linear_transposed(b, dx, &w, dy, ld, n, c & 1);
+			check_sync(b);
+			for (int64_t j = 0; j <= n * n_in; j++) {
+				double want = c & 1 || j == n * n_in ? 2 : 0;
+				for (int64_t r = 0; r < n_out && j < n * n_in; r++)
+					want += (double)dy[j / n_in * ld + r] * (double)values[r * n_in + j % n_in];
+				CHECK(fabs(want - (double)dx[j]) <= 2e-5, "transposed %s [%d, %d] n %d at %d: %g, not %g",
+				      ruv_dtype_name((int)cases[i].dtype), (int)n_out, (int)n_in, n, (int)j, (double)dx[j], want);
+			}
+		}
+		free(values), free(dy), free(bytes), free(dx);
+	}
+	ruv_backend_free(b);
+}
+
 enum { PAGE = RUV_KV_PAGE_TOKENS, MAX_TOKENS = 700 };
 
 /* One attention case: two sequences with different histories in one batch, pages in shuffled order. */
@@ -366,6 +408,7 @@ int main(int argc, char **argv)
 			break;
 		ruv_rng_init(&rng, 11);
 		test_linear(n_threads, &rng);
+		test_transposed(n_threads, &rng);
 		test_attention(n_threads, &rng);
 		test_rope(n_threads, &rng);
 		test_conv(n_threads, &rng);

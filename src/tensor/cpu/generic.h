@@ -309,6 +309,41 @@ INLINE void unpack_float(ruv_dtype dtype, ruv_panel *panel, const void *w, size_
 	}
 }
 
+/* ---- values: for gradients, which are not quantized ---- */
+
+INLINE void dequantize_q8(ruv_dtype dtype, float *y, const uint8_t *at, int64_t n)
+{
+	struct form form = form_of(dtype);
+	bool is_signed = dtype == RUV_Q8_0 && Q8_OFFSET == 0;
+	size_t chunk_bytes = (size_t)(CHUNK / ruv_dtype_block_elements(dtype) * ruv_dtype_block_bytes(dtype));
+	_Alignas(64) uint8_t codes[CHUNK];
+	float scale[16], min[8];
+
+	for (int64_t i = 0; i < n; i += CHUNK, at += chunk_bytes) {
+		int m = (int)(n - i < CHUNK ? n - i : CHUNK);
+		decode_chunk(dtype, codes, scale, min, at, m);
+		for (int j = 0; j < m; j += VW) {
+			vf s = splat(scale[j / form.group]), shift = splat(form.has_min ? -min[j / 32] : 0);
+			vb c;
+			memcpy(&c, codes + j, sizeof c);
+			vi code = __builtin_convertvector(c, vi);
+			if (!is_signed)
+				code = (code & 255) - form.offset;
+			store(y + i + j, __builtin_convertvector(code, vf) * s + shift);
+		}
+	}
+}
+
+INLINE void dequantize_float(ruv_dtype dtype, float *y, const uint8_t *at, int64_t n)
+{
+	const size_t size = dtype == RUV_F32 ? 4 : 2;
+	int64_t i = 0;
+	for (; i + VW <= n; i += VW)
+		store(y + i, load_float(dtype, at + (size_t)i * size));
+	for (; i < n; i++)
+		y[i] = load_float_one(dtype, at + (size_t)i * size);
+}
+
 /* Writes one token's results: sum (+ bias) (+ what is there). */
 INLINE void finish(float *c, int n_rows, vf lo, vf hi, const float *bias, bool accumulate)
 {
@@ -470,6 +505,10 @@ static void gemm_q8(float *c, int64_t ld_c, const ruv_panel *panel, const ruv_ac
 	static void unpack_##id(ruv_panel *panel, const void *w, size_t row_bytes, int n_rows, int64_t k)                          \
 	{                                                                                                                          \
 		unpack_float(id, panel, w, row_bytes, n_rows, k);                                                                  \
+	}                                                                                                                          \
+	static void dequantize_##id(float *y, const void *w, int64_t n)                                                            \
+	{                                                                                                                          \
+		dequantize_float(id, y, w, n);                                                                                     \
 	}
 FLOAT_TYPES(X)
 #undef X
@@ -478,6 +517,10 @@ FLOAT_TYPES(X)
 	static void unpack_##id(ruv_panel *panel, const void *w, size_t row_bytes, int n_rows, int64_t k)                          \
 	{                                                                                                                          \
 		unpack_q8(id, panel, w, row_bytes, n_rows, k);                                                                     \
+	}                                                                                                                          \
+	static void dequantize_##id(float *y, const void *w, int64_t n)                                                            \
+	{                                                                                                                          \
+		dequantize_q8(id, y, w, n);                                                                                        \
 	}
 QUANT_TYPES(X)
 #undef X
@@ -919,9 +962,11 @@ static uint64_t read_memory(const void *memory, size_t n_bytes)
 /* The table's rows, all but its name and what an ISA does in its own way. */
 #define GEMV_ROW(id) [id] = gemv_##id,
 #define UNPACK_ROW(id) [id] = unpack_##id,
+#define DEQUANTIZE_ROW(id) [id] = dequantize_##id,
 #define GENERIC_KERNELS                                                                                                            \
 	.panel_rows = PANEL_ROWS, .gemv = {FLOAT_TYPES(GEMV_ROW) QUANT_TYPES(GEMV_ROW)},                                           \
-	.unpack = {FLOAT_TYPES(UNPACK_ROW) QUANT_TYPES(UNPACK_ROW)}, .gemm_f32 = gemm_f32, .gemm_q8 = gemm_q8,                     \
+	.unpack = {FLOAT_TYPES(UNPACK_ROW) QUANT_TYPES(UNPACK_ROW)},                                                               \
+	.dequantize = {FLOAT_TYPES(DEQUANTIZE_ROW) QUANT_TYPES(DEQUANTIZE_ROW)}, .gemm_f32 = gemm_f32, .gemm_q8 = gemm_q8,         \
 	.quantize_act = quantize_act, .rms_norm = rms_norm, .layer_norm = layer_norm, .swiglu = swiglu, .add = add,                \
 	.conv3 = conv3, .mul = mul, .f32_to_f16 = f32_to_f16, .f16_to_f32 = f16_to_f32, .tile_mul = tile_mul,                      \
 	.load_keys = load_keys, .load_values = load_values, .keys_dot = keys_dot, .values_add = values_add,                        \

@@ -60,6 +60,8 @@ typedef struct ruv_panel {
 typedef void ruv_gemv_fn(float *y, const void *w, size_t row_bytes, int n_rows, const ruv_act_row *x, int64_t k);
 /* Fills a panel from n_rows <= panel_rows rows. */
 typedef void ruv_unpack_fn(ruv_panel *panel, const void *w, size_t row_bytes, int n_rows, int64_t k);
+/* y[0..n) = the values of a piece of a row; n is a multiple of the block. */
+typedef void ruv_dequantize_fn(float *y, const void *w, int64_t n);
 /* c[t, r] (+)= panel row r * activation row t (+ bias[r]) for t in [0, n), r in [0, panel->n_rows). */
 typedef void ruv_gemm_fn(float *c, int64_t ld_c, const ruv_panel *panel, const ruv_act *x, int64_t first, int n, const float *bias,
                          bool accumulate);
@@ -71,6 +73,7 @@ typedef struct ruv_kernels {
 	ruv_gemv_fn *gemv[RUV_DTYPE_END];
 	ruv_unpack_fn *unpack[RUV_DTYPE_END];
 	ruv_gemm_fn *gemm_f32, *gemm_q8;
+	ruv_dequantize_fn *dequantize[RUV_DTYPE_END];
 
 	/* Quantizes row i of x->f into the other arrays. */
 	void (*quantize_act)(ruv_act *x, int64_t i);

@@ -134,6 +134,74 @@ void ruv_op_linear(ruv_backend *b, const ruv_linear *group, int n_group, const f
 	ruv_backend_run(b, n <= GEMV_ROWS_MAX ? gemv_task : gemm_task, &job, job.first_task[n_group], total * (size_t)n);
 }
 
+/* ---- the transpose ---- */
+
+enum { SLAB_ROWS = 64, SLAB_COLUMNS = 256, SLAB_TOKENS = 64 };
+
+struct transposed_job {
+	ruv_backend *backend;
+	float *dx;
+	const ruv_tensor *w;
+	const float *dy;
+	int64_t ld_dy;
+	int n;
+	bool accumulate;
+};
+
+/* 256 columns of dx: slabs of 64 rows of w as F32, each times all rows of dy. */
+static void transposed_task(void *arg, int task, int thread)
+{
+	struct transposed_job *job = arg;
+	const ruv_kernels *k = job->backend->k;
+	const ruv_tensor *w = job->w;
+	const size_t row_bytes = ruv_dtype_row_bytes(w->dtype, w->n_in);
+	const int64_t from = (int64_t)task * SLAB_COLUMNS;
+	const int width = (int)(w->n_in - from < SLAB_COLUMNS ? w->n_in - from : SLAB_COLUMNS), padded = (width + 15) & ~15;
+	const uint8_t *column = (const uint8_t *)w->data +
+	                        (size_t)(from / ruv_dtype_block_elements(w->dtype)) * (size_t)ruv_dtype_block_bytes(w->dtype);
+	float *slab = ruv_backend_scratch(job->backend, thread), *odd = slab + SLAB_ROWS * SLAB_COLUMNS;
+
+	for (int t = 0; t < job->n && !job->accumulate; t++)
+		memset(job->dx + t * w->n_in + from, 0, (size_t)width * sizeof(float));
+	if (padded != width)
+		memset(slab, 0, SLAB_ROWS * SLAB_COLUMNS * sizeof *slab);
+	for (int64_t r = 0; r < w->n_out; r += SLAB_ROWS) {
+		const int rows = (int)(w->n_out - r < SLAB_ROWS ? w->n_out - r : SLAB_ROWS);
+		for (int i = 0; i < rows; i++)
+			k->dequantize[w->dtype](slab + i * SLAB_COLUMNS, column + (size_t)(r + i) * row_bytes, width);
+		for (int t = 0; t < job->n; t += SLAB_TOKENS) {
+			const int m = job->n - t < SLAB_TOKENS ? job->n - t : SLAB_TOKENS;
+			float *dx = job->dx + t * w->n_in + from;
+			const float *dy = job->dy + t * job->ld_dy + r;
+			if (padded == width) {
+				k->tile_mul(dx, w->n_in, dy, job->ld_dy, slab, SLAB_COLUMNS, m, width, rows, true);
+				continue;
+			}
+			k->tile_mul(odd, SLAB_COLUMNS, dy, job->ld_dy, slab, SLAB_COLUMNS, m, padded, rows, false);
+			for (int i = 0; i < m; i++)
+				k->add(dx + i * w->n_in, odd + i * SLAB_COLUMNS, width);
+		}
+	}
+}
+
+void ruv_op_linear_transposed(ruv_backend *b, float *dx, const ruv_tensor *w, const float *dy, int64_t ld_dy, int n,
+                              bool accumulate)
+{
+	struct transposed_job job = {b, dx, w, dy, ld_dy, n, accumulate};
+
+	_Static_assert((SLAB_ROWS + SLAB_TOKENS) * SLAB_COLUMNS <= 4 * RUV_ATTENTION_ROWS * RUV_MAX_HEAD_DIM, "fits the scratch");
+	if (n <= 0)
+		return;
+	if (!b->k->dequantize[w->dtype] || ld_dy < w->n_out) {
+		ruv_backend_fail(b, RUV_EINVAL, "linear_transposed",
+		                 "a matrix of %s with %lld rows does not fit a gradient of %lld", ruv_dtype_name((int)w->dtype),
+		                 (long long)w->n_out, (long long)ld_dy);
+		return;
+	}
+	ruv_backend_run(b, transposed_task, &job, (int)((w->n_in + SLAB_COLUMNS - 1) / SLAB_COLUMNS),
+	                (size_t)(w->n_in * w->n_out) * sizeof(float));
+}
+
 struct rows_job {
 	float *y;
 	const ruv_tensor *table;

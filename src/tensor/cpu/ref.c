@@ -93,6 +93,10 @@ static void gemm_q8(float *c, int64_t ld_c, const ruv_panel *panel, const ruv_ac
 	static void unpack_##id(ruv_panel *panel, const void *w, size_t row_bytes, int n_rows, int64_t k)                          \
 	{                                                                                                                          \
 		unpack(id, panel, w, row_bytes, n_rows, k);                                                                        \
+	}                                                                                                                          \
+	static void dequantize_##id(float *y, const void *w, int64_t n)                                                            \
+	{                                                                                                                          \
+		ruv_dequantize_row(y, id, w, n);                                                                                   \
 	}
 TYPES(X)
 #undef X
@@ -302,6 +306,9 @@ const ruv_kernels ruv_kernels_ref = {
 #undef X
 #define X(id) [id] = unpack_##id,
     .unpack = {TYPES(X)},
+#undef X
+#define X(id) [id] = dequantize_##id,
+    .dequantize = {TYPES(X)},
 #undef X
     .gemm_f32 = gemm_f32,
     .gemm_q8 = gemm_q8,
