@@ -795,7 +795,7 @@ int ruv_memory_get_stats(ruv_memory *m, ruv_memory_stats *stats, ruv_error *err)
 
 	memset(stats, 0, sizeof *stats);
 	if (vectors)
-		stats->index_bytes = ruv_vectors_bytes(vectors);
+		stats->index_bytes = ruv_vectors_bytes(vectors, NULL);
 	return m->store->ops->stats(m->store, stats, err);
 }
 

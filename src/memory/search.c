@@ -137,7 +137,7 @@ static int search_vectors(request *r, ruv_error *err)
 	ruv_label_filter filter;
 	unsigned ticket;
 	float least = r->query->min_cosine != 0 ? r->query->min_cosine : -INFINITY;
-	int rc = ruv_label_filter_init(&filter, vectors, &r->filter, ruv_clock_wall_ms(), err);
+	int rc = ruv_label_filter_init(&filter, ruv_vectors_texts(vectors), &r->filter, ruv_clock_wall_ms(), err);
 
 	if (rc)
 		return rc;

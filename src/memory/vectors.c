@@ -4,53 +4,16 @@
  * slot, the free slots, and the slots that readers may still look at (retired in epoch e, free from e + 2 on). Publishing a slot is
  * the store of its key; removing it is the store of 0; replacing it marks it dead for readers of later epochs. Texts become numbers
  * in an append-only table; numbers are never reused. Layer: memory. */
-#include "memory/vectors.h"
-
 #include <math.h>
-#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
-#include "base/hash.h"
 #include "base/status.h"
+#include "memory/vectors_impl.h"
 
-typedef struct retired {
-	uint32_t slot;
-	unsigned epoch;
-} retired;
-
-/* Open addressing, linear probing, at most 2/3 full. */
-typedef struct key_map {
-	int64_t *keys; /* 0: empty, -1: deleted */
-	uint32_t *slots;
-	size_t cap, used; /* used: not empty */
-	size_t n;
-} key_map;
-
-typedef struct texts {
-	char **items; /* [n]; items[0] is "" */
-	uint32_t n, cap;
-	uint32_t *buckets; /* number + 1; 0: empty */
-	uint32_t n_buckets;
-	size_t bytes;
-} texts;
-
-struct ruv_vectors {
-	int dimension, stride;
-	ruv_epoch epoch;
-	_Atomic(ruv_vectors_chunk *) *chunks; /* [RUV_VECTORS_MAX_CHUNKS] */
-	atomic_uint n_slots;
-	_Atomic int64_t count;
-	atomic_uint n_dead; /* slots that are marked dead and not yet free */
-
-	pthread_mutex_t lock; /* over what is below */
-	key_map map;
-	uint32_t *free_slots;
-	size_t n_free, free_cap;
-	retired *retired; /* a ring would do; in practice a handful */
-	size_t n_retired, retired_cap;
-	texts texts;
-};
+typedef ruv_retired_slot retired;
+typedef ruv_key_map key_map;
 
 /* ---- key -> slot ---- */
 
@@ -73,13 +36,14 @@ static size_t map_find(const key_map *map, int64_t key)
 	}
 }
 
-static int map_grow(key_map *map, ruv_error *err)
+/* Room for n keys and as many again. */
+static int map_grow(key_map *map, size_t n, ruv_error *err)
 {
 	size_t cap = 64;
 	int64_t *keys;
 	uint32_t *slots;
 
-	while (cap < map->n * 3)
+	while (cap < n * 3)
 		cap *= 2;
 	keys = calloc(cap, sizeof *keys);
 	slots = malloc(cap * sizeof *slots);
@@ -122,66 +86,7 @@ static void map_add(key_map *map, int64_t key, uint32_t slot)
 
 static int map_reserve(key_map *map, ruv_error *err)
 {
-	return map->cap && (map->used + 1) * 3 <= map->cap * 2 ? RUV_OK : map_grow(map, err);
-}
-
-/* ---- texts -> numbers ---- */
-
-static uint32_t text_find(const texts *t, const char *text, size_t n)
-{
-	uint32_t i;
-
-	if (!n)
-		return 0;
-	if (!t->n_buckets)
-		return UINT32_MAX;
-	for (i = (uint32_t)ruv_hash64(text, n, 0) & (t->n_buckets - 1); t->buckets[i]; i = (i + 1) & (t->n_buckets - 1)) {
-		const char *item = t->items[t->buckets[i] - 1];
-		if (!strncmp(item, text, n) && !item[n])
-			return t->buckets[i] - 1;
-	}
-	return UINT32_MAX;
-}
-
-static int text_add(texts *t, uint32_t *number, const char *text, ruv_error *err)
-{
-	size_t n = strlen(text);
-	uint32_t i;
-
-	*number = text_find(t, text, n);
-	if (*number != UINT32_MAX)
-		return RUV_OK;
-	if (t->n == t->cap) {
-		uint32_t cap = t->cap ? t->cap * 2 : 64;
-		char **items = realloc(t->items, cap * sizeof *items);
-		uint32_t *buckets = calloc((size_t)cap * 2, sizeof *buckets);
-		if (items)
-			t->items = items;
-		if (!items || !buckets) {
-			free(buckets);
-			return ruv_fail_memory(err, "memory", cap * (sizeof *items + 2 * sizeof *buckets));
-		}
-		for (uint32_t j = 1; j < t->n; j++) {
-			for (i = (uint32_t)ruv_hash64(items[j], strlen(items[j]), 0) & (cap * 2 - 1); buckets[i];
-			     i = (i + 1) & (cap * 2 - 1))
-				;
-			buckets[i] = j + 1;
-		}
-		free(t->buckets);
-		t->buckets = buckets;
-		t->n_buckets = cap * 2;
-		t->cap = cap;
-	}
-	t->items[t->n] = malloc(n + 1);
-	if (!t->items[t->n])
-		return ruv_fail_memory(err, "memory", n + 1);
-	memcpy(t->items[t->n], text, n + 1);
-	for (i = (uint32_t)ruv_hash64(text, n, 0) & (t->n_buckets - 1); t->buckets[i]; i = (i + 1) & (t->n_buckets - 1))
-		;
-	t->buckets[i] = t->n + 1;
-	t->bytes += n + 1;
-	*number = t->n++;
-	return RUV_OK;
+	return map->cap && (map->used + 1) * 3 <= map->cap * 2 ? RUV_OK : map_grow(map, map->n, err);
 }
 
 /* ---- the table ---- */
@@ -189,7 +94,7 @@ static int text_add(texts *t, uint32_t *number, const char *text, ruv_error *err
 int ruv_vectors_create(ruv_vectors **out, int dimension, ruv_error *err)
 {
 	ruv_vectors *v = calloc(1, sizeof *v);
-	uint32_t zero;
+	int rc;
 
 	*out = NULL;
 	if (!v)
@@ -199,44 +104,64 @@ int ruv_vectors_create(ruv_vectors **out, int dimension, ruv_error *err)
 	ruv_epoch_init(&v->epoch);
 	pthread_mutex_init(&v->lock, NULL);
 	v->chunks = calloc(RUV_VECTORS_MAX_CHUNKS, sizeof *v->chunks);
-	v->texts.cap = 64;
-	v->texts.items = calloc(v->texts.cap, sizeof *v->texts.items);
-	v->texts.n_buckets = 128;
-	v->texts.buckets = calloc(v->texts.n_buckets, sizeof *v->texts.buckets);
-	zero = 0;
-	if (v->texts.items)
-		v->texts.items[0] = calloc(1, 1);
-	if (!v->chunks || !v->texts.items || !v->texts.buckets || !v->texts.items[zero]) {
+	rc =
+	    v->chunks ? ruv_texts_init(&v->texts, err) : ruv_fail_memory(err, "memory", RUV_VECTORS_MAX_CHUNKS * sizeof *v->chunks);
+	if (rc) {
 		ruv_vectors_free(v);
-		return ruv_fail_memory(err, "memory", RUV_VECTORS_MAX_CHUNKS * sizeof *v->chunks);
+		return rc;
 	}
-	v->texts.n = 1;
 	*out = v;
 	return RUV_OK;
+}
+
+static void free_chunk(ruv_vectors_chunk *chunk)
+{
+	if (!chunk)
+		return;
+	if (!chunk->mapped)
+		free(chunk->rows);
+	free(chunk->labels);
+	free((void *)chunk->dead);
+	free((void *)chunk->keys);
+	free(chunk);
 }
 
 void ruv_vectors_free(ruv_vectors *v)
 {
 	if (!v)
 		return;
-	for (size_t i = 0; v->chunks && i < RUV_VECTORS_MAX_CHUNKS; i++) {
-		ruv_vectors_chunk *chunk = atomic_load(&v->chunks[i]);
-		if (!chunk)
-			break;
-		free(chunk->rows);
-		free(chunk);
-	}
+	for (size_t i = 0; v->chunks && i < RUV_VECTORS_MAX_CHUNKS && atomic_load(&v->chunks[i]); i++)
+		free_chunk(atomic_load(&v->chunks[i]));
 	free(v->chunks);
-	free(v->map.keys);
-	free(v->map.slots);
+	free(v->keys.keys);
+	free(v->keys.slots);
 	free(v->free_slots);
 	free(v->retired);
-	for (uint32_t i = 0; v->texts.items && i < v->texts.cap && i < (v->texts.n ? v->texts.n : 1); i++)
-		free(v->texts.items[i]);
-	free(v->texts.items);
-	free(v->texts.buckets);
+	ruv_texts_release(&v->texts);
+	if (v->map)
+		munmap(v->map, v->map_bytes);
 	pthread_mutex_destroy(&v->lock);
 	free(v);
+}
+
+int ruv_vectors_make_chunk(ruv_vectors *v, uint32_t at, float *rows, ruv_error *err)
+{
+	size_t bytes = sizeof(float) * RUV_VECTORS_CHUNK * (size_t)v->stride;
+	ruv_vectors_chunk *chunk = calloc(1, sizeof *chunk);
+
+	if (chunk) {
+		chunk->mapped = rows != NULL;
+		chunk->rows = rows ? rows : aligned_alloc(64, bytes);
+		chunk->labels = calloc(RUV_VECTORS_CHUNK, sizeof *chunk->labels);
+		chunk->dead = calloc(RUV_VECTORS_CHUNK, sizeof *chunk->dead);
+		chunk->keys = calloc(RUV_VECTORS_CHUNK, sizeof *chunk->keys);
+	}
+	if (!chunk || !chunk->rows || !chunk->labels || !chunk->dead || !chunk->keys) {
+		free_chunk(chunk);
+		return ruv_fail_memory(err, "memory", bytes + RUV_VECTORS_CHUNK * 64);
+	}
+	atomic_store(&v->chunks[at], chunk);
+	return RUV_OK;
 }
 
 int ruv_vectors_dimension(const ruv_vectors *v)
@@ -254,12 +179,35 @@ int64_t ruv_vectors_count(const ruv_vectors *v)
 	return atomic_load(&v->count);
 }
 
-int64_t ruv_vectors_bytes(const ruv_vectors *v)
+int64_t ruv_vectors_bytes(ruv_vectors *v, int64_t *mapped)
 {
 	uint32_t n_chunks = (atomic_load(&v->n_slots) + RUV_VECTORS_CHUNK - 1) / RUV_VECTORS_CHUNK;
+	int64_t a_chunk = (int64_t)sizeof(float) * RUV_VECTORS_CHUNK * v->stride, n_mapped = 0, bytes;
 
-	return (int64_t)n_chunks * (int64_t)(sizeof(ruv_vectors_chunk) + sizeof(float) * RUV_VECTORS_CHUNK * (size_t)v->stride) +
-	       (int64_t)(v->map.cap * (sizeof(int64_t) + sizeof(uint32_t))) + (int64_t)v->texts.bytes;
+	for (uint32_t i = 0; i < n_chunks; i++)
+		n_mapped += atomic_load(&v->chunks[i])->mapped;
+	if (mapped)
+		*mapped = n_mapped * a_chunk;
+	bytes = (int64_t)n_chunks * (int64_t)(sizeof(ruv_vectors_chunk) +
+	                                      RUV_VECTORS_CHUNK * (sizeof(ruv_labels) + sizeof(int64_t) + sizeof(int))) +
+	        ((int64_t)n_chunks - n_mapped) * a_chunk;
+	pthread_mutex_lock(&v->lock);
+	bytes += (int64_t)(v->keys.cap * (sizeof(int64_t) + sizeof(uint32_t)));
+	pthread_mutex_unlock(&v->lock);
+	pthread_mutex_lock(&v->texts.lock);
+	bytes += (int64_t)v->texts.bytes;
+	pthread_mutex_unlock(&v->texts.lock);
+	return bytes;
+}
+
+ruv_texts *ruv_vectors_texts(ruv_vectors *v)
+{
+	return &v->texts;
+}
+
+int64_t ruv_vectors_n_restricted(const ruv_vectors *v)
+{
+	return atomic_load(&v->n_restricted);
 }
 
 /* Moves what no reader can see any more to the free slots. */
@@ -309,6 +257,7 @@ static void retire(ruv_vectors *v, uint32_t slot, bool removed)
 	ruv_vectors_chunk *chunk = atomic_load(&v->chunks[slot / RUV_VECTORS_CHUNK]);
 	unsigned epoch = atomic_load(&v->epoch.current);
 
+	atomic_fetch_sub(&v->n_restricted, ruv_labels_restrict(&chunk->labels[slot % RUV_VECTORS_CHUNK]));
 	if (removed)
 		atomic_store(&chunk->keys[slot % RUV_VECTORS_CHUNK], 0);
 	else
@@ -321,7 +270,6 @@ static void retire(ruv_vectors *v, uint32_t slot, bool removed)
 static int take_slot(ruv_vectors *v, uint32_t *slot, ruv_error *err)
 {
 	uint32_t n = atomic_load(&v->n_slots);
-	ruv_vectors_chunk *chunk;
 
 	if (v->n_retired)
 		reclaim(v);
@@ -332,43 +280,16 @@ static int take_slot(ruv_vectors *v, uint32_t *slot, ruv_error *err)
 	if (n / RUV_VECTORS_CHUNK >= RUV_VECTORS_MAX_CHUNKS)
 		return ruv_fail(err, RUV_ELIMIT, "memory", "%u vectors are in memory, which is the most", n);
 	if (n % RUV_VECTORS_CHUNK == 0 && !atomic_load(&v->chunks[n / RUV_VECTORS_CHUNK])) {
-		size_t bytes = sizeof(float) * RUV_VECTORS_CHUNK * (size_t)v->stride;
-		chunk = calloc(1, sizeof *chunk);
-		if (chunk)
-			chunk->rows = aligned_alloc(64, bytes);
-		if (!chunk || !chunk->rows) {
-			free(chunk);
-			return ruv_fail_memory(err, "memory", sizeof *chunk + bytes);
-		}
-		atomic_store(&v->chunks[n / RUV_VECTORS_CHUNK], chunk);
+		int rc = ruv_vectors_make_chunk(v, n / RUV_VECTORS_CHUNK, NULL, err);
+		if (rc)
+			return rc;
 	}
 	atomic_store(&v->n_slots, n + 1); /* readers that see it find key 0 until it is published */
 	*slot = n;
 	return RUV_OK;
 }
 
-static int make_labels(ruv_vectors *v, ruv_labels *l, const ruv_store_row *row, ruv_error *err)
-{
-	int rc = text_add(&v->texts, &l->user, row->user, err);
-
-	if (!rc)
-		rc = text_add(&v->texts, &l->agent, row->agent, err);
-	if (!rc)
-		rc = text_add(&v->texts, &l->session, row->session, err);
-	if (!rc)
-		rc = text_add(&v->texts, &l->domain, row->domain, err);
-	if (!rc)
-		rc = text_add(&v->texts, &l->source, row->source, err);
-	if (!rc)
-		rc = text_add(&v->texts, &l->tags, row->tags, err);
-	l->type = (uint32_t)row->type;
-	l->confidence = row->confidence;
-	l->created_ms = row->created_ms;
-	l->expires_ms = row->expires_ms;
-	return rc;
-}
-
-int ruv_vectors_put(ruv_vectors *v, const ruv_store_row *row, ruv_error *err)
+int ruv_vectors_put_at(ruv_vectors *v, const ruv_store_row *row, uint32_t *slot_out, uint32_t *old, ruv_error *err)
 {
 	ruv_labels labels = {0};
 	ruv_vectors_chunk *chunk;
@@ -380,12 +301,14 @@ int ruv_vectors_put(ruv_vectors *v, const ruv_store_row *row, ruv_error *err)
 
 	if (row->key <= 0)
 		return ruv_fail(err, RUV_EINVAL, "memory", "key %lld is none", (long long)row->key);
+	*old = RUV_NO_SLOT;
+	rc = ruv_labels_of_row(&labels, &v->texts, row, err);
+	if (rc)
+		return rc;
 	pthread_mutex_lock(&v->lock);
-	rc = make_labels(v, &labels, row, err);
+	rc = reserve_retired(v, err);
 	if (!rc)
-		rc = reserve_retired(v, err);
-	if (!rc)
-		rc = map_reserve(&v->map, err);
+		rc = map_reserve(&v->keys, err);
 	if (!rc)
 		rc = take_slot(v, &slot, err);
 	if (rc)
@@ -400,33 +323,44 @@ int ruv_vectors_put(ruv_vectors *v, const ruv_store_row *row, ruv_error *err)
 		to[i] = (float)(row->vector[i] * norm);
 	memset(to + v->dimension, 0, sizeof *to * (size_t)(v->stride - v->dimension));
 	chunk->labels[in_chunk] = labels;
-	at = map_find(&v->map, row->key);
+	at = map_find(&v->keys, row->key);
 	if (at != SIZE_MAX)
 		atomic_fetch_add(&v->n_dead, 1); /* before anybody can see the key twice */
 	atomic_store(&chunk->dead[in_chunk], 0);
 	atomic_store(&chunk->keys[in_chunk], row->key);
 	atomic_fetch_add(&v->count, 1);
+	atomic_fetch_add(&v->n_restricted, ruv_labels_restrict(&labels));
+	*slot_out = slot;
 	if (at != SIZE_MAX) {
-		retire(v, v->map.slots[at], false);
-		v->map.slots[at] = slot;
+		*old = v->keys.slots[at];
+		retire(v, *old, false);
+		v->keys.slots[at] = slot;
 	} else {
-		map_add(&v->map, row->key, slot);
+		map_add(&v->keys, row->key, slot);
 	}
 done:
 	pthread_mutex_unlock(&v->lock);
 	return rc;
 }
 
-void ruv_vectors_remove(ruv_vectors *v, int64_t key)
+int ruv_vectors_put(ruv_vectors *v, const ruv_store_row *row, ruv_error *err)
 {
+	uint32_t slot, old;
+
+	return ruv_vectors_put_at(v, row, &slot, &old, err);
+}
+
+uint32_t ruv_vectors_remove_at(ruv_vectors *v, int64_t key)
+{
+	uint32_t slot = RUV_NO_SLOT;
 	size_t at;
 
 	pthread_mutex_lock(&v->lock);
-	at = map_find(&v->map, key);
+	at = map_find(&v->keys, key);
 	if (at != SIZE_MAX) {
-		uint32_t slot = v->map.slots[at];
-		v->map.keys[at] = -1;
-		v->map.n--;
+		slot = v->keys.slots[at];
+		v->keys.keys[at] = -1;
+		v->keys.n--;
 		if (reserve_retired(v, NULL) == RUV_OK) {
 			retire(v, slot, true);
 		} else {
@@ -434,9 +368,45 @@ void ruv_vectors_remove(ruv_vectors *v, int64_t key)
 			ruv_vectors_chunk *chunk = atomic_load(&v->chunks[slot / RUV_VECTORS_CHUNK]);
 			atomic_store(&chunk->keys[slot % RUV_VECTORS_CHUNK], 0);
 			atomic_fetch_sub(&v->count, 1);
+			atomic_fetch_sub(&v->n_restricted, ruv_labels_restrict(&chunk->labels[slot % RUV_VECTORS_CHUNK]));
 		}
 	}
 	pthread_mutex_unlock(&v->lock);
+	return slot;
+}
+
+void ruv_vectors_remove(ruv_vectors *v, int64_t key)
+{
+	(void)ruv_vectors_remove_at(v, key);
+}
+
+/* ---- taking over a segment ---- */
+
+int ruv_vectors_reserve_keys(ruv_vectors *v, size_t n, ruv_error *err)
+{
+	return map_grow(&v->keys, v->keys.n + n, err);
+}
+
+bool ruv_vectors_adopt(ruv_vectors *v, int64_t key, uint32_t slot)
+{
+	ruv_vectors_chunk *chunk = atomic_load(&v->chunks[slot / RUV_VECTORS_CHUNK]);
+
+	if (map_find(&v->keys, key) != SIZE_MAX)
+		return false;
+	map_add(&v->keys, key, slot);
+	atomic_store(&chunk->keys[slot % RUV_VECTORS_CHUNK], key);
+	atomic_fetch_add(&v->count, 1);
+	atomic_fetch_add(&v->n_restricted, ruv_labels_restrict(&chunk->labels[slot % RUV_VECTORS_CHUNK]));
+	return true;
+}
+
+int ruv_vectors_free_slot(ruv_vectors *v, uint32_t slot, ruv_error *err)
+{
+	int rc = reserve_retired(v, err);
+
+	if (!rc)
+		v->free_slots[v->n_free++] = slot;
+	return rc;
 }
 
 /* ---- readers ---- */
@@ -472,70 +442,12 @@ const float *ruv_vectors_find(ruv_vectors *v, int64_t key)
 	size_t at;
 
 	pthread_mutex_lock(&v->lock);
-	at = map_find(&v->map, key);
+	at = map_find(&v->keys, key);
 	if (at != SIZE_MAX) {
-		uint32_t slot = v->map.slots[at];
+		uint32_t slot = v->keys.slots[at];
 		row = atomic_load(&v->chunks[slot / RUV_VECTORS_CHUNK])->rows +
 		      (size_t)(slot % RUV_VECTORS_CHUNK) * (size_t)v->stride;
 	}
 	pthread_mutex_unlock(&v->lock);
 	return row;
-}
-
-/* ---- filters ---- */
-
-static bool has_tag(const char *set, const char *tag)
-{
-	size_t n = strlen(tag);
-
-	for (const char *p = set; (p = strchr(p, '\n')) && p[1]; p++)
-		if (!strncmp(p + 1, tag, n) && p[1 + n] == '\n')
-			return true;
-	return false;
-}
-
-int ruv_label_filter_init(ruv_label_filter *out, ruv_vectors *v, const ruv_memory_filter *filter, int64_t now_ms, ruv_error *err)
-{
-	const char *user = filter->scope.user ? filter->scope.user : "", *agent = filter->scope.agent ? filter->scope.agent : "";
-	const char *session = filter->scope.session ? filter->scope.session : "";
-	int rc = RUV_OK;
-
-	memset(out, 0, sizeof *out);
-	out->every_scope = filter->every_scope;
-	out->types = filter->types;
-	out->from_ms = filter->created_from_ms;
-	out->to_ms = filter->created_to_ms;
-	out->min_confidence = filter->min_confidence;
-	out->now_ms = now_ms;
-	pthread_mutex_lock(&v->lock);
-	/* A text that no node has matches no node but those that are anybody's (number 0). */
-	out->user = text_find(&v->texts, user, strlen(user));
-	out->agent = text_find(&v->texts, agent, strlen(agent));
-	out->session = text_find(&v->texts, session, strlen(session));
-	if (filter->domain)
-		out->domain = text_find(&v->texts, filter->domain, strlen(filter->domain));
-	if (filter->source)
-		out->source = text_find(&v->texts, filter->source, strlen(filter->source));
-	if (filter->n_tags) {
-		out->n_texts = v->texts.n;
-		out->tags_ok = calloc(out->n_texts, 1);
-		if (!out->tags_ok)
-			rc = ruv_fail_memory(err, "memory", out->n_texts);
-		for (uint32_t i = 1; !rc && i < out->n_texts; i++) {
-			bool ok = v->texts.items[i][0] == '\n';
-			for (int t = 0; ok && t < filter->n_tags; t++)
-				ok = has_tag(v->texts.items[i], filter->tags[t]);
-			out->tags_ok[i] = ok;
-		}
-	}
-	pthread_mutex_unlock(&v->lock);
-	out->any = !out->types && !out->domain && !out->source && !out->from_ms && !out->to_ms && out->min_confidence <= 0 &&
-	           !out->tags_ok;
-	return rc;
-}
-
-void ruv_label_filter_release(ruv_label_filter *filter)
-{
-	free(filter->tags_ok);
-	filter->tags_ok = NULL;
 }

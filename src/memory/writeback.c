@@ -403,7 +403,7 @@ static int find_candidates(writing *w, const ruv_memory_answer *item, ruv_memory
 			norm += (double)item->vector[i] * item->vector[i];
 		for (int i = 0; i < stride; i++)
 			unit[i] = i < w->dimension ? (float)(item->vector[i] / sqrt(norm)) : 0;
-		rc = ruv_label_filter_init(&labels, vectors, &filter, w->now_ms, err);
+		rc = ruv_label_filter_init(&labels, ruv_vectors_texts(vectors), &filter, w->now_ms, err);
 		if (!rc) {
 			unsigned ticket = ruv_vectors_enter(vectors);
 			rc = ruv_flat_search(near, &n_near, vectors, ticket, unit, N_CANDIDATES, topic_cosine, &labels, err);

@@ -89,7 +89,7 @@ static void test_against_brute_force(void **state)
 		}
 		assert_int_equal(ruv_vectors_count(vectors), n_live);
 		assert_true(ruv_vectors_n_slots(vectors) <= MAX_KEYS + 64); /* slots are used again */
-		assert_ok(ruv_label_filter_init(&filter, vectors, &all, 1, &err), err);
+		assert_ok(ruv_label_filter_init(&filter, ruv_vectors_texts(vectors), &all, 1, &err), err);
 		for (int q = 0; q < 20; q++) {
 			double worst, norm = 0;
 			bool seen[MAX_KEYS] = {false};
@@ -156,7 +156,7 @@ static void test_replaced_under_a_reader(void **state)
 	memcpy(query, v, sizeof v);
 	assert_ok(ruv_vectors_create(&vectors, 16, &err), err);
 	assert_ok(ruv_vectors_put(vectors, &row, &err), err);
-	assert_ok(ruv_label_filter_init(&filter, vectors, &all, 1, &err), err);
+	assert_ok(ruv_label_filter_init(&filter, ruv_vectors_texts(vectors), &all, 1, &err), err);
 	before = ruv_vectors_enter(vectors);
 	row.vector = w;
 	for (int i = 0; i < 5; i++)
