@@ -18,16 +18,22 @@ static const char where[] = "sampler";
 enum { DEFAULT_LAST_N = 64 };
 static const float NEAR = 14.0f; /* nats below the best: looked at first for top-p */
 
-struct ruv_sampler {
-	ruv_sampling p;
-	ruv_logit_bias *bias; /* [p.n_bias] copy */
-	const bool *may_sample;
+struct ruv_sampler_scratch {
 	int n_vocab;
-	ruv_rng rng;
-	uint64_t seed;
+	float *mask;         /* [n_vocab] 0, or -inf for tokens that do not exist */
 	float *work;         /* [n_vocab] logits after bias and penalties; -inf: banned */
 	int32_t *counts;     /* [n_vocab] zero between calls */
 	ruv_candidate *list; /* [n_vocab] */
+};
+
+struct ruv_sampler {
+	ruv_sampling p;
+	ruv_logit_bias *bias; /* [p.n_bias] copy */
+	int n_vocab;
+	ruv_rng rng;
+	uint64_t seed;
+	ruv_sampler_scratch *scratch, *own_scratch; /* own: NULL when it is shared */
+	const uint64_t *allowed;                    /* NULL: all */
 };
 
 /* e^x for x <= 0 within 2e-7 of it (and of 1e-38 below -87), without a branch or call, so that loops over it become vector code. */
@@ -118,26 +124,56 @@ static int check_params(const ruv_sampling *p, int n_vocab, ruv_error *err)
 	return RUV_OK;
 }
 
-int ruv_sampler_open(ruv_sampler **out, const ruv_sampling *sampling, const bool *may_sample, int n_vocab, ruv_error *err)
+int ruv_sampler_scratch_open(ruv_sampler_scratch **out, const bool *may_sample, int n_vocab, ruv_error *err)
 {
 	*out = NULL;
-	int rc = check_params(sampling, n_vocab, err);
+	ruv_sampler_scratch *c = calloc(1, sizeof *c);
+	if (!c)
+		return ruv_fail_memory(err, where, sizeof *c);
+	const size_t n = (size_t)n_vocab;
+	c->n_vocab = n_vocab;
+	c->mask = malloc(n * sizeof *c->mask);
+	c->work = malloc(n * sizeof *c->work);
+	c->counts = calloc(n, sizeof *c->counts);
+	c->list = malloc(n * sizeof *c->list);
+	if (!c->mask || !c->work || !c->counts || !c->list) {
+		ruv_sampler_scratch_free(c);
+		return ruv_fail_memory(err, where, n * 24);
+	}
+	for (int i = 0; i < n_vocab; i++)
+		c->mask[i] = may_sample[i] ? 0 : -INFINITY;
+	*out = c;
+	return RUV_OK;
+}
+
+void ruv_sampler_scratch_free(ruv_sampler_scratch *c)
+{
+	if (!c)
+		return;
+	free(c->mask);
+	free(c->work);
+	free(c->counts);
+	free(c->list);
+	free(c);
+}
+
+int ruv_sampler_open_in(ruv_sampler **out, const ruv_sampling *sampling, ruv_sampler_scratch *scratch, ruv_error *err)
+{
+	*out = NULL;
+	int rc = check_params(sampling, scratch->n_vocab, err);
 	if (rc)
 		return rc;
 	ruv_sampler *s = calloc(1, sizeof *s);
 	if (!s)
 		return ruv_fail_memory(err, where, sizeof *s);
 	s->p = *sampling;
-	s->may_sample = may_sample;
-	s->n_vocab = n_vocab;
-	const size_t n = (size_t)n_vocab, n_bias = sampling->n_bias > 0 ? (size_t)sampling->n_bias : 0;
-	s->work = malloc(n * sizeof *s->work);
-	s->counts = calloc(n, sizeof *s->counts);
-	s->list = malloc(n * sizeof *s->list);
+	s->scratch = scratch;
+	s->n_vocab = scratch->n_vocab;
+	const size_t n_bias = sampling->n_bias > 0 ? (size_t)sampling->n_bias : 0;
 	s->bias = malloc((n_bias + 1) * sizeof *s->bias);
-	if (!s->work || !s->counts || !s->list || !s->bias) {
-		ruv_sampler_free(s);
-		return ruv_fail_memory(err, where, n * 20);
+	if (!s->bias) {
+		free(s);
+		return ruv_fail_memory(err, where, n_bias * sizeof *s->bias);
 	}
 	if (n_bias)
 		memcpy(s->bias, sampling->bias, n_bias * sizeof *s->bias);
@@ -150,15 +186,43 @@ int ruv_sampler_open(ruv_sampler **out, const ruv_sampling *sampling, const bool
 	return RUV_OK;
 }
 
+int ruv_sampler_open(ruv_sampler **out, const ruv_sampling *sampling, const bool *may_sample, int n_vocab, ruv_error *err)
+{
+	ruv_sampler_scratch *scratch = NULL;
+	*out = NULL;
+	int rc = check_params(sampling, n_vocab, err);
+	if (rc || (rc = ruv_sampler_scratch_open(&scratch, may_sample, n_vocab, err)))
+		return rc;
+	rc = ruv_sampler_open_in(out, sampling, scratch, err);
+	if (rc)
+		ruv_sampler_scratch_free(scratch);
+	else
+		(*out)->own_scratch = scratch;
+	return rc;
+}
+
 void ruv_sampler_free(ruv_sampler *s)
 {
 	if (!s)
 		return;
-	free(s->work);
-	free(s->counts);
-	free(s->list);
+	ruv_sampler_scratch_free(s->own_scratch);
 	free(s->bias);
 	free(s);
+}
+
+bool ruv_sampler_is_greedy(const ruv_sampler *s)
+{
+	return s->p.temperature == 0 || s->p.top_k == 1;
+}
+
+ruv_rng *ruv_sampler_rng(ruv_sampler *s)
+{
+	return &s->rng;
+}
+
+void ruv_sampler_allow(ruv_sampler *s, const uint64_t *allowed)
+{
+	s->allowed = allowed;
 }
 
 uint64_t ruv_sampler_seed(const ruv_sampler *s)
@@ -166,46 +230,118 @@ uint64_t ruv_sampler_seed(const ruv_sampler *s)
 	return s->seed;
 }
 
+static bool penalizes(const ruv_sampling *p)
+{
+	return (p->repetition_penalty > 0 && p->repetition_penalty != 1) || p->frequency_penalty != 0 || p->presence_penalty != 0;
+}
+
 static void penalize(ruv_sampler *s, const ruv_token *history, int n_history)
 {
 	const ruv_sampling *p = &s->p;
-	const float repetition = p->repetition_penalty > 0 ? p->repetition_penalty : 1;
-	if (repetition == 1 && p->frequency_penalty == 0 && p->presence_penalty == 0)
+	if (!penalizes(p))
 		return;
+	float *work = s->scratch->work;
+	int32_t *counts = s->scratch->counts;
+	const float repetition = p->repetition_penalty > 0 ? p->repetition_penalty : 1;
 	int last_n = p->penalty_last_n == 0 ? DEFAULT_LAST_N : p->penalty_last_n < 0 ? n_history : p->penalty_last_n;
 	const ruv_token *recent = history + (n_history > last_n ? n_history - last_n : 0);
 	const int n = n_history > last_n ? last_n : n_history;
 	for (int i = 0; i < n; i++)
-		s->counts[recent[i]]++;
+		counts[recent[i]]++;
 	for (int i = 0; i < n; i++) {
-		float *x = &s->work[recent[i]];
-		const int count = s->counts[recent[i]];
+		float *x = &work[recent[i]];
+		const int count = counts[recent[i]];
 		if (count == 0)
 			continue; /* this token was done before */
 		*x = *x > 0 ? *x / repetition : *x * repetition;
 		*x -= (float)count * p->frequency_penalty + p->presence_penalty;
-		s->counts[recent[i]] = 0;
+		counts[recent[i]] = 0;
 	}
+}
+
+/* The largest of x[i] + mask[i], in *best its first place; false when one is NaN or infinity, or none is finite. y gets the sums,
+ * that of *best alone unless `all`. */
+static bool masked_best(float *y, bool all, const float *x, const float *mask, int n, ruv_token *best)
+{
+	enum { LANES = 16 };
+	float lane[LANES], max = -INFINITY;
+	int32_t bad[LANES] = {0}, n_bad = 0;
+	int i = 0;
+	for (int k = 0; k < LANES; k++)
+		lane[k] = -INFINITY;
+	for (; i + LANES <= n; i += LANES)
+		for (int k = 0; k < LANES; k++) {
+			const float v = x[i + k] + mask[i + k];
+			lane[k] = v > lane[k] ? v : lane[k];
+			bad[k] |= !(v < INFINITY);
+		}
+	for (int k = 0; k < LANES; k++) {
+		max = lane[k] > max ? lane[k] : max;
+		n_bad |= bad[k];
+	}
+	for (; i < n; i++) {
+		const float v = x[i] + mask[i];
+		max = v > max ? v : max;
+		n_bad |= !(v < INFINITY);
+	}
+	if (n_bad || max == -INFINITY)
+		return false;
+	for (i = 0; all && i < n; i++)
+		y[i] = x[i] + mask[i];
+	for (i = 0; x[i] + mask[i] != max; i++)
+		;
+	*best = i;
+	y[i] = max;
+	return true;
+}
+
+/* The best of the allowed tokens alone, when nothing changes their logits. */
+static bool allowed_best(const ruv_sampler *s, const float *logits, ruv_token *best)
+{
+	const float *mask = s->scratch->mask;
+	int at = -1;
+	for (int w = 0; w < (s->n_vocab + 63) / 64; w++)
+		for (uint64_t bits = s->allowed[w]; bits; bits &= bits - 1) {
+			const int i = 64 * w + __builtin_ctzll(bits);
+			if (i >= s->n_vocab || mask[i] < 0)
+				continue;
+			if (!(logits[i] < INFINITY))
+				return false;
+			if (logits[i] != -INFINITY && (at < 0 || logits[i] > logits[at]))
+				at = i;
+		}
+	*best = at;
+	if (at >= 0)
+		s->scratch->work[at] = logits[at];
+	return at >= 0;
 }
 
 /* Fills work; the best token in *best. */
 static int prepare(ruv_sampler *s, const float *logits, const ruv_token *history, int n_history, ruv_token *best, ruv_error *err)
 {
-	memcpy(s->work, logits, (size_t)s->n_vocab * sizeof *s->work);
+	float *work = s->scratch->work;
+	const bool plain = s->p.n_bias == 0 && !penalizes(&s->p);
+	if (plain && !s->allowed && masked_best(work, !ruv_sampler_is_greedy(s), logits, s->scratch->mask, s->n_vocab, best))
+		return RUV_OK;
+	if (plain && s->allowed && ruv_sampler_is_greedy(s) && allowed_best(s, logits, best))
+		return RUV_OK;
+	memcpy(work, logits, (size_t)s->n_vocab * sizeof *work);
 	for (int i = 0; i < s->p.n_bias; i++)
-		s->work[s->bias[i].token] += s->bias[i].bias;
+		work[s->bias[i].token] += s->bias[i].bias;
 	penalize(s, history, n_history);
 	int at = -1;
 	for (int i = 0; i < s->n_vocab; i++) {
-		if (!s->may_sample[i])
-			s->work[i] = -INFINITY;
-		else if (isnan(s->work[i]) || s->work[i] == INFINITY)
-			return ruv_fail(err, RUV_EINTERNAL, where, "the logit of token %d is %g", i, (double)s->work[i]);
-		else if (s->work[i] != -INFINITY && (at < 0 || s->work[i] > s->work[at]))
+		if (s->scratch->mask[i] < 0 || (s->allowed && !(s->allowed[i / 64] >> (i % 64) & 1)))
+			work[i] = -INFINITY;
+		else if (isnan(work[i]) || work[i] == INFINITY)
+			return ruv_fail(err, RUV_EINTERNAL, where, "the logit of token %d is %g", i, (double)work[i]);
+		else if (work[i] != -INFINITY && (at < 0 || work[i] > work[at]))
 			at = i;
 	}
 	if (at < 0)
-		return ruv_fail(err, RUV_EINVAL, where, "the logit bias bans every token");
+		return ruv_fail(err, RUV_EINVAL, where,
+		                s->allowed ? "the constraint and the logit bias leave no token to choose"
+		                           : "the logit bias bans every token");
 	*best = at;
 	return RUV_OK;
 }
@@ -220,10 +356,12 @@ static int by_logit(const void *a, const void *b)
 
 static int gather(ruv_sampler *s, float at_least)
 {
+	const float *work = s->scratch->work;
+	ruv_candidate *list = s->scratch->list;
 	int n = 0;
 	for (int i = 0; i < s->n_vocab; i++)
-		if (s->work[i] >= at_least && s->work[i] != -INFINITY)
-			s->list[n++] = (ruv_candidate){.token = i, .logit = s->work[i]};
+		if (work[i] >= at_least && work[i] != -INFINITY)
+			list[n++] = (ruv_candidate){.token = i, .logit = work[i]};
 	return n;
 }
 
@@ -352,54 +490,76 @@ int ruv_sampler_distribution(ruv_sampler *s, const float *logits, const ruv_toke
 	int rc = prepare(s, logits, history, n_history, &best, err);
 	if (rc)
 		return rc;
-	*candidates = s->list;
-	if (s->p.temperature == 0 || s->p.top_k == 1) {
-		s->list[0] = (ruv_candidate){.token = best, .logit = s->work[best], .p = 1};
+	ruv_candidate *const list = s->scratch->list;
+	const float *const work = s->scratch->work;
+	*candidates = list;
+	if (ruv_sampler_is_greedy(s)) {
+		list[0] = (ruv_candidate){.token = best, .logit = work[best], .p = 1};
 		*n_out = 1;
 		return RUV_OK;
 	}
 	const ruv_sampling *p = &s->p;
 	const float min_p_cut = p->min_p > 0 ? logf(p->min_p) : -INFINITY;
 	const bool top_p = p->top_p > 0 && p->top_p<1, typical = p->typical_p> 0 && p->typical_p < 1;
-	float max = s->work[best];
+	float max = work[best];
 	int n;
 	if (p->top_k > 0 || typical) {
 		n = gather(s, -INFINITY);
 		if (p->top_k > 0 && p->top_k < n) {
-			select_best(s->list, n, p->top_k);
+			select_best(list, n, p->top_k);
 			n = p->top_k;
 		}
 		if (typical)
-			n = cut_typical(s->list, n, max, p->typical_p);
+			n = cut_typical(list, n, max, p->typical_p);
 		else
-			qsort(s->list, (size_t)n, sizeof *s->list, by_logit);
-		max = s->list[0].logit;
+			qsort(list, (size_t)n, sizeof *list, by_logit);
+		max = list[0].logit;
 		if (top_p) {
-			int kept = top_p_count(s->list, n, max, mass(s->list, n, max), p->top_p);
+			int kept = top_p_count(list, n, max, mass(list, n, max), p->top_p);
 			n = kept < n ? kept : n;
 		}
-		while (n > 1 && s->list[n - 1].logit < max + min_p_cut)
+		while (n > 1 && list[n - 1].logit < max + min_p_cut)
 			n--;
 	} else if (top_p) {
-		const double total = sum_exp(s->work, s->n_vocab, max); /* banned ones add nothing */
+		const double total = sum_exp(work, s->n_vocab, max); /* banned ones add nothing */
 		const float near = min_p_cut > -NEAR ? min_p_cut : -NEAR;
 		const double need = p->top_p * total;
 		n = gather(s, max + near);
-		if (near > min_p_cut && unnormalized(s->list, n, max) < need)
+		if (near > min_p_cut && unnormalized(list, n, max) < need)
 			n = gather(s, max + min_p_cut); /* a flat distribution: the far ones count too */
-		if (unnormalized(s->list, n, max) > need)
-			n = select_mass(s->list, n, need);
+		if (unnormalized(list, n, max) > need)
+			n = select_mass(list, n, need);
 	} else {
 		n = gather(s, max + min_p_cut);
 	}
 
-	double total = 0;
+	/* shares in F64 where there are few; over a whole vocabulary the vector exponential, whose error of 2e-7 is below p's own
+	 */
+	enum { MANY = 256 };
+	const double slope = 1.0 / p->temperature;
+	double sum = 0;
+	for (int i = 0; i < n; i++) {
+		const double x = ((double)list[i].logit - max) * slope;
+		sum += list[i].p = n > MANY ? exp_negative((float)x) : (float)exp(x);
+	}
+	const float scale = (float)(1 / sum);
 	for (int i = 0; i < n; i++)
-		total += exp(((double)s->list[i].logit - max) / p->temperature);
-	for (int i = 0; i < n; i++)
-		s->list[i].p = (float)(exp(((double)s->list[i].logit - max) / p->temperature) / total);
+		list[i].p *= scale;
 	*n_out = n;
 	return RUV_OK;
+}
+
+ruv_token ruv_candidates_draw(const ruv_candidate *list, int n, ruv_rng *rng)
+{
+	if (n > 1) {
+		double u = ruv_rng_double(rng), sum = 0;
+		for (int i = 0; i < n - 1; i++) {
+			sum += (double)list[i].p;
+			if (u < sum)
+				return list[i].token;
+		}
+	}
+	return list[n - 1].token;
 }
 
 int ruv_sampler_choose(ruv_sampler *s, const float *logits, const ruv_token *history, int n_history, ruv_token *token,
@@ -407,21 +567,9 @@ int ruv_sampler_choose(ruv_sampler *s, const float *logits, const ruv_token *his
 {
 	const ruv_candidate *list;
 	int n, rc = ruv_sampler_distribution(s, logits, history, n_history, &list, &n, err);
-	if (rc)
-		return rc;
-	int at = n - 1;
-	if (n > 1) {
-		double u = ruv_rng_double(&s->rng), sum = 0;
-		for (int i = 0; i < n - 1; i++) {
-			sum += list[i].p;
-			if (u < sum) {
-				at = i;
-				break;
-			}
-		}
-	}
-	*token = list[at].token;
-	return RUV_OK;
+	if (rc == RUV_OK)
+		*token = ruv_candidates_draw(list, n, &s->rng);
+	return rc;
 }
 
 double ruv_log_sum_exp(const float *logits, int n)

@@ -1,4 +1,4 @@
-/* sampler.h - from logits to the next token: bias, penalties, cuts, temperature, draw.
+/* sampler.h - from logits to the next token: allowed tokens, bias, penalties, cuts, temperature, draw.
  *
  * The cuts (top-k, typical-p, top-p, min-p) see the distribution at temperature 1, as llama.cpp's do; temperature shapes what is
  * left. Each renormalises over what the one before it kept. Ties are broken by the lower id, so that the same seed gives the same
@@ -16,20 +16,35 @@ typedef struct ruv_candidate {
 } ruv_candidate;
 
 typedef struct ruv_sampler ruv_sampler;
+/* What a sampler works in, some 20 bytes a token of the vocabulary. Samplers of one thread may share it. */
+typedef struct ruv_sampler_scratch ruv_sampler_scratch;
 
-/* may_sample [n_vocab] (outlives the sampler) says which ids exist. RUV_EINVAL names the parameter that is out of range. The bias
- * list is copied. */
+/* may_sample [n_vocab] says which ids exist; copied. */
+int ruv_sampler_scratch_open(ruv_sampler_scratch **out, const bool *may_sample, int n_vocab, ruv_error *err);
+void ruv_sampler_scratch_free(ruv_sampler_scratch *scratch);
+
+/* may_sample [n_vocab] says which ids exist. RUV_EINVAL names the parameter that is out of range. The bias list is copied. */
 int ruv_sampler_open(ruv_sampler **out, const ruv_sampling *sampling, const bool *may_sample, int n_vocab, ruv_error *err);
+/* The same in a scratch that outlives the sampler; candidates are then valid until any sampler of the scratch is called. */
+int ruv_sampler_open_in(ruv_sampler **out, const ruv_sampling *sampling, ruv_sampler_scratch *scratch, ruv_error *err);
 void ruv_sampler_free(ruv_sampler *sampler);
 /* The seed in use (chosen at open when it was 0). */
 uint64_t ruv_sampler_seed(const ruv_sampler *sampler);
+/* Does it always take the likeliest token (temperature 0 or top-k 1)? */
+bool ruv_sampler_is_greedy(const ruv_sampler *sampler);
+/* Its generator, from which every draw comes. */
+ruv_rng *ruv_sampler_rng(ruv_sampler *sampler);
+/* From now on only tokens whose bit is set in allowed [(n_vocab + 63) / 64] (kept by the caller); NULL: all. */
+void ruv_sampler_allow(ruv_sampler *sampler, const uint64_t *allowed);
 
 /* The distribution that follows `history` [n_history]: candidates whose p sum to 1, in no particular
- * order. The result is the sampler's, valid until its next call. RUV_EINTERNAL when logits are not finite, RUV_EINVAL when the bias
- * bans every token. */
+ * order. The result is the sampler's, valid until its next call. RUV_EINTERNAL when logits are not finite, RUV_EINVAL when nothing
+ * is left to choose from. */
 int ruv_sampler_distribution(ruv_sampler *sampler, const float *logits, const ruv_token *history, int n_history,
                              const ruv_candidate **candidates, int *n, ruv_error *err);
-/* Draws from it. */
+/* Draws from candidates [n] by their p with one number of the generator (none when n is 1). */
+ruv_token ruv_candidates_draw(const ruv_candidate *candidates, int n, ruv_rng *rng);
+/* Both: the distribution and a draw from it. */
 int ruv_sampler_choose(ruv_sampler *sampler, const float *logits, const ruv_token *history, int n_history, ruv_token *token,
                        ruv_error *err);
 

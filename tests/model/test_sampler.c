@@ -171,7 +171,9 @@ static void test_greedy_and_masks(void **state)
 	ruv_sampler *s = open_sampler((ruv_sampling){0}, allowed);
 	assert_ok(ruv_sampler_choose(s, logits, NULL, 0, &token, &err), err);
 	assert_int_equal(token, best);
+	ruv_sampler_free(s);
 	allowed[best] = false; /* padding is never chosen */
+	s = open_sampler((ruv_sampling){0}, allowed);
 	assert_ok(ruv_sampler_choose(s, logits, NULL, 0, &token, &err), err);
 	assert_int_not_equal(token, best);
 	ruv_sampler_free(s);
