@@ -23,7 +23,10 @@ enum { DEFAULT_BATCH = 256, MAX_BATCH = 8192 };
 struct ruv_engine {
 	int n_refs; /* atomic */
 	ruv_backend *backend;
-	pthread_mutex_t lock;
+	/* a lock in the order of asking, so that a thread that works pass after pass starves nobody: tickets under a mutex */
+	pthread_mutex_t mutex;
+	pthread_cond_t turn;
+	uint64_t next, serving;
 };
 
 int ruv_engine_open(ruv_engine **out, int n_threads, ruv_error *err)
@@ -37,7 +40,8 @@ int ruv_engine_open(ruv_engine **out, int n_threads, ruv_error *err)
 		free(engine);
 		return rc;
 	}
-	pthread_mutex_init(&engine->lock, NULL);
+	pthread_mutex_init(&engine->mutex, NULL);
+	pthread_cond_init(&engine->turn, NULL);
 	engine->n_refs = 1;
 	*out = engine;
 	return RUV_OK;
@@ -54,7 +58,8 @@ void ruv_engine_free(ruv_engine *engine)
 	if (!engine || __atomic_sub_fetch(&engine->n_refs, 1, __ATOMIC_ACQ_REL) > 0)
 		return;
 	ruv_backend_free(engine->backend);
-	pthread_mutex_destroy(&engine->lock);
+	pthread_mutex_destroy(&engine->mutex);
+	pthread_cond_destroy(&engine->turn);
 	free(engine);
 }
 
@@ -75,12 +80,20 @@ ruv_backend *ruv_engine_backend(ruv_engine *engine)
 
 void ruv_engine_lock(ruv_engine *engine)
 {
-	pthread_mutex_lock(&engine->lock);
+	pthread_mutex_lock(&engine->mutex);
+	const uint64_t mine = engine->next++;
+	while (engine->serving != mine)
+		pthread_cond_wait(&engine->turn, &engine->mutex);
+	pthread_mutex_unlock(&engine->mutex);
 }
 
 void ruv_engine_unlock(ruv_engine *engine)
 {
-	pthread_mutex_unlock(&engine->lock);
+	pthread_mutex_lock(&engine->mutex);
+	engine->serving++;
+	if (engine->serving != engine->next)
+		pthread_cond_broadcast(&engine->turn);
+	pthread_mutex_unlock(&engine->mutex);
 }
 
 /* ---- opening ---- */
