@@ -434,6 +434,48 @@ static void transposed(struct call *c, float *dx, const ruv_tensor *w, const flo
 	ruv_engine_unlock(b->model->engine);
 }
 
+/* One row through B: dlow [rank] = B^T g, grad_b += g low^T. A rank that the compiler knows keeps low and dlow in registers. */
+static inline __attribute__((always_inline)) void up_back(const ruv_lora_param *p, float *dlow, const float *low, const float *g,
+                                                          const int rank)
+{
+	float in[4] = {0}, out[4] = {0};
+	for (int r = 0; r < rank; r++)
+		in[r] = low[r];
+	for (int64_t o = 0; o < p->n_out; o++)
+		for (int r = 0; r < rank; r++) {
+			p->grad_b[o * rank + r] += g[o] * in[r];
+			out[r] += g[o] * p->b[o * rank + r];
+		}
+	for (int r = 0; r < rank; r++)
+		dlow[r] = out[r];
+}
+
+static void lora_up_back(const ruv_lora_param *p, float *dlow, const float *low, const float *g)
+{
+	switch (p->rank) {
+	case 1:
+		up_back(p, dlow, low, g, 1);
+		return;
+	case 2:
+		up_back(p, dlow, low, g, 2);
+		return;
+	case 3:
+		up_back(p, dlow, low, g, 3);
+		return;
+	case 4:
+		up_back(p, dlow, low, g, 4);
+		return;
+	default:
+		for (int r = 0; r < p->rank; r++)
+			dlow[r] = 0;
+		for (int64_t o = 0; o < p->n_out; o++)
+			for (int r = 0; r < p->rank; r++) {
+				p->grad_b[o * p->rank + r] += g[o] * low[r];
+				dlow[r] += g[o] * p->b[o * p->rank + r];
+			}
+	}
+}
+
 /* Backward through y = W x + B A x: adds to the gradients of A and B when the matrix is adapted, and to dx unless it is NULL. */
 static void matrix_back(struct call *c, float *dx, int layer, ruv_adapter_slot slot, const float *x, const float *dy, int n,
                         bool accumulate)
@@ -445,14 +487,8 @@ static void matrix_back(struct call *c, float *dx, int layer, ruv_adapter_slot s
 		return;
 	float *low = c->b->low, *dlow = low + (int64_t)n * p->rank;
 	lora_down(p, low, x, n);
-	memset(dlow, 0, (size_t)n * (size_t)p->rank * sizeof *dlow);
 	for (int i = 0; i < n; i++) {
-		const float *g = dy + i * p->n_out;
-		for (int64_t o = 0; o < p->n_out; o++)
-			for (int r = 0; r < p->rank; r++) {
-				p->grad_b[o * p->rank + r] += g[o] * low[i * p->rank + r];
-				dlow[i * p->rank + r] += g[o] * p->b[o * p->rank + r];
-			}
+		lora_up_back(p, dlow + i * p->rank, low + i * p->rank, dy + i * p->n_out);
 		for (int r = 0; r < p->rank; r++) {
 			const float d = dlow[i * p->rank + r], *row = x + i * p->n_in, *a = p->a + r * p->n_in;
 			float *grad = p->grad_a + r * p->n_in;
