@@ -219,7 +219,8 @@ typedef struct ruv_answer {
 	int n_stages;
 	uint64_t seed; /* that was sampled with */
 	double total_ms, prefill_ms, decode_ms;
-	const char *model; /* name of the generator; valid while the runtime is */
+	double mean_logprob, min_logprob; /* of the generated tokens by the model's own distribution; 0 without a token */
+	const char *model;                /* name of the generator; valid while the runtime is */
 	void *owner;
 } ruv_answer;
 

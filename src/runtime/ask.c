@@ -344,7 +344,7 @@ static int generate(asking *a, ruv_error *err)
 {
 	ruv_answer *answer = a->answer;
 	ruv_generate_params params = {.max_tokens = wanted_tokens(a),
-	                              .n_logprobs = -1,
+	                              .n_logprobs = 0,
 	                              .cancel = a->params->cancel,
 	                              .on_piece = a->params->on_piece,
 	                              .user = a->params->user};
@@ -368,6 +368,10 @@ static int generate(asking *a, ruv_error *err)
 	a->generation.text = NULL;
 	answer->n_tokens = a->generation.n_tokens;
 	answer->n_kept = a->generation.n_kept;
+	for (int i = 0; a->generation.logprobs && i < a->generation.n_tokens; i++) {
+		answer->mean_logprob += a->generation.logprobs[i] / a->generation.n_tokens;
+		answer->min_logprob = fmin(answer->min_logprob, a->generation.logprobs[i]);
+	}
 	answer->finish = a->generation.finish;
 	answer->prefill_ms = a->generation.prefill_ms;
 	answer->decode_ms = a->generation.decode_ms;

@@ -1,14 +1,20 @@
-/* quote.h - letting a model answer from sources while its quotes are held to them: behind "[n] " only a sentence of source n,
- * letter by letter, can be written. Layer: runtime. */
+/* quote.h - holding a model to its sources: an answer that begins with a citation quotes the sentence that the evidence points at.
+ *
+ * The model decides whether it can answer: it begins with "[" or with anything else ("I don't know."). Once it begins with "[", the
+ * number, the sentence and "Answer:" are given, and the model writes the short answer. Layer: runtime. */
 #ifndef RUV_RUNTIME_QUOTE_H
 #define RUV_RUNTIME_QUOTE_H
 
-#include "runtime/context.h"
+#include "runtime/evidence.h"
+#include "ruvllm/model.h"
 #include "ruvllm/session.h"
 
-/* As ruv_generate with temperature 0 and no logprobs (params' sampling and stops are not used), for a prompt that ends with the
- * sources given. A text that begins otherwise ("I don't know.") is left as the model wants it, and so is what follows the quote. */
-int ruv_quote_generate(ruv_session *session, const ruv_token *prompt, int n_prompt, const ruv_context_source *sources,
-                       int n_sources, const ruv_generate_params *params, ruv_generation *out, ruv_error *err);
+typedef struct ruv_quote ruv_quote;
+
+/* The model outlives the quote; the evidence is needed only here. *out is NULL when there is no sentence to quote. */
+int ruv_quote_open(ruv_quote **out, const ruv_model *model, const ruv_evidence *evidence, ruv_error *err);
+void ruv_quote_free(ruv_quote *quote); /* NULL is fine */
+/* For ruv_generate_params; valid while the quote is. NULL for NULL. */
+const ruv_constraint *ruv_quote_constraint(const ruv_quote *quote);
 
 #endif
