@@ -173,6 +173,21 @@ typedef struct ruv_message {
 RUV_API int ruv_model_chat_tokens(const ruv_model *model, const ruv_message *messages, int n_messages, const char *tools,
                                   bool add_generation_prompt, ruv_token_list *tokens, ruv_error *err);
 
+/* A conversation as clients of servers send it. Texts are JSON; NULL is absent. */
+typedef struct ruv_conversation {
+	const char *messages; /* array of {role, content, tool_calls, tool_call_id, name, reasoning_content}; content is text, null
+	                         or an array of {"type": "text", "text"} for templates that take parts */
+	const char *tools; /* array of {"type": "function", "function": {name, description, parameters}}, or of what is in them */
+	const char *variables; /* object of further variables of the template: {"enable_thinking": false} */
+	bool add_generation_prompt;
+} ruv_conversation;
+
+/* The same of such a conversation: appends its tokens (NULL: not wanted) and gives the prompt's text, which the caller frees with
+ * free() (NULL: not wanted). Tools reach the template in the form that its model was trained on. Errors as above, and RUV_EINVAL
+ * for malformed input. */
+RUV_API int ruv_model_chat(const ruv_model *model, const ruv_conversation *chat, ruv_token_list *tokens, char **text,
+                           ruv_error *err);
+
 #ifdef __cplusplus
 }
 #endif
