@@ -23,12 +23,19 @@
 
 enum {
 	RUV_EXCHANGE_MAX_UNSENT = 1 << 20, /* bytes */
-	RUV_HTTP_MAX_JSON_DEPTH = 64,      /* nesting of a request's JSON */
+	RUV_HTTP_MAX_JSON_DEPTH = 128,     /* nesting of a request's JSON */
 	RUV_HTTP_MAX_PARAMS = 4            /* {names} in a route's path */
 };
 
 typedef struct ruv_exchange ruv_exchange;
 typedef struct ruv_server ruv_server;
+
+/* A call to make later, linked into a queue while it waits. */
+typedef struct ruv_task {
+	struct ruv_task *next;
+	void (*fn)(void *arg);
+	void *arg;
+} ruv_task;
 
 /* ---- routes ---- */
 

@@ -44,8 +44,9 @@ int ruv_server_port(const ruv_server *server);
 ruv_runtime *ruv_server_runtime(const ruv_server *server);
 const ruv_server_options *ruv_server_get_options(const ruv_server *server);
 
-/* Calls fn(arg) soon on the event-loop thread, in the order of posting. Any thread; never fails once the server runs. */
-void ruv_server_post(ruv_server *server, void (*fn)(void *arg), void *arg);
+/* Something to do on the event-loop thread: fn(arg), once, in the order of posting. It lies in its owner's object, so posting
+ * cannot fail; it may be posted again from fn on. Any thread. */
+void ruv_server_post(ruv_server *server, ruv_task *task);
 
 /* ---- models ---- */
 
