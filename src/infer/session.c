@@ -40,7 +40,7 @@ static int pages_for(int n_tokens)
 	return (n_tokens + RUV_KV_PAGE_TOKENS - 1) / RUV_KV_PAGE_TOKENS;
 }
 
-static ruv_dtype kv_dtype(ruv_kv_type type)
+ruv_dtype ruv_session_kv_dtype(ruv_kv_type type)
 {
 	return type == RUV_KV_F32 ? RUV_F32 : type == RUV_KV_Q8_0 ? RUV_Q8_0 : RUV_F16;
 }
@@ -52,7 +52,7 @@ size_t ruv_session_state_bytes(const ruv_session *session)
 }
 
 /* Everything of a session but its pool. */
-static int create(ruv_session **out, ruv_model *model, int n_ctx, ruv_kv_type kv_type, ruv_error *err)
+static int create(ruv_session **out, ruv_model *model, int n_ctx, ruv_kv_type kv_type, bool alone, ruv_error *err)
 {
 	*out = NULL;
 	ruv_session *s = calloc(1, sizeof *s);
@@ -63,12 +63,14 @@ static int create(ruv_session **out, ruv_model *model, int n_ctx, ruv_kv_type kv
 	s->kv_type = kv_type;
 	s->tokens = malloc((size_t)n_ctx * sizeof *s->tokens);
 	s->pages = malloc((size_t)pages_for(n_ctx) * sizeof *s->pages);
-	s->logits = malloc((size_t)model->hp.n_vocab * sizeof *s->logits);
-	s->rows = malloc((size_t)model->n_batch * sizeof *s->rows);
+	if (alone) {
+		s->logits = malloc((size_t)model->hp.n_vocab * sizeof *s->logits);
+		s->rows = malloc((size_t)model->n_batch * sizeof *s->rows);
+	}
 	int rc = RUV_OK;
-	if (!s->tokens || !s->pages || !s->logits || !s->rows)
+	if (!s->tokens || !s->pages || (alone && (!s->logits || !s->rows)))
 		rc = ruv_fail_memory(err, where, (size_t)n_ctx * 8 + (size_t)model->hp.n_vocab * 4);
-	for (int i = 0; rc == RUV_OK && i < model->n_batch; i++)
+	for (int i = 0; rc == RUV_OK && alone && i < model->n_batch; i++)
 		s->rows[i] = i;
 	if (rc == RUV_OK && model->hp.n_conv) {
 		void *state = NULL;
@@ -85,26 +87,34 @@ static int create(ruv_session **out, ruv_model *model, int n_ctx, ruv_kv_type kv
 	return RUV_OK;
 }
 
-int ruv_session_open(ruv_session **out, ruv_model *model, const ruv_session_options *options, ruv_error *err)
+int ruv_session_pick_ctx(const ruv_model *model, int n_ctx, bool allow_longer, ruv_error *err)
 {
-	const ruv_session_options defaults = {0};
-	*out = NULL;
-	options = options ? options : &defaults;
 	const ruv_hparams *hp = &model->hp;
 	if (!model->engine)
 		return ruv_fail(err, RUV_EUNSUPPORTED, where, "%s was opened for its vocabulary alone", model->path);
 	if (!hp->causal)
 		return ruv_fail(err, RUV_EUNSUPPORTED, where, "%s is an encoder: it makes embeddings and cannot generate",
 		                model->path);
-	int n_ctx = options->n_ctx;
 	if (n_ctx == 0)
 		n_ctx = hp->n_ctx_train < DEFAULT_CTX ? hp->n_ctx_train : DEFAULT_CTX;
 	if (n_ctx < 1 || n_ctx > RUV_MAX_CONTEXT)
 		return ruv_fail(err, RUV_EINVAL, where, "a context of %d tokens is outside 1..%d", n_ctx, (int)RUV_MAX_CONTEXT);
-	if (n_ctx > hp->n_ctx_train && !options->allow_longer)
+	if (n_ctx > hp->n_ctx_train && !allow_longer)
 		return ruv_fail(err, RUV_EINVAL, where,
 		                "a context of %d tokens was asked for, but %s was made for %d; set allow_longer to try it anyway",
 		                n_ctx, model->path, hp->n_ctx_train);
+	return n_ctx;
+}
+
+int ruv_session_open(ruv_session **out, ruv_model *model, const ruv_session_options *options, ruv_error *err)
+{
+	const ruv_session_options defaults = {0};
+	*out = NULL;
+	options = options ? options : &defaults;
+	const ruv_hparams *hp = &model->hp;
+	int n_ctx = ruv_session_pick_ctx(model, options->n_ctx, options->allow_longer, err);
+	if (n_ctx < 0)
+		return n_ctx;
 	int n_pool = options->n_pool ? options->n_pool : n_ctx;
 	if (n_pool < n_ctx || n_pool > MAX_POOL_TOKENS)
 		return ruv_fail(err, RUV_EINVAL, where, "a pool of %d tokens is outside %d (the context)..%d", n_pool, n_ctx,
@@ -116,12 +126,12 @@ int ruv_session_open(ruv_session **out, ruv_model *model, const ruv_session_opti
 	if (rc)
 		return rc;
 	ruv_session *s = NULL;
-	rc = create(&s, model, n_ctx, options->kv_type, err);
+	rc = create(&s, model, n_ctx, options->kv_type, true, err);
 	if (rc)
 		return rc;
 	ruv_engine_lock(model->engine);
 	rc = ruv_kv_pool_open(&s->pool, ruv_engine_backend(model->engine), hp->n_attention, hp->n_kv_heads, hp->head_dim,
-	                      kv_dtype(options->kv_type), pages_for(n_pool), err);
+	                      ruv_session_kv_dtype(options->kv_type), pages_for(n_pool), err);
 	ruv_engine_unlock(model->engine);
 	if (rc) {
 		ruv_session_free(s);
@@ -129,6 +139,14 @@ int ruv_session_open(ruv_session **out, ruv_model *model, const ruv_session_opti
 	}
 	*out = s;
 	return RUV_OK;
+}
+
+int ruv_session_open_in(ruv_session **out, ruv_model *model, ruv_kv_pool *pool, int n_ctx, ruv_kv_type kv_type, ruv_error *err)
+{
+	int rc = create(out, model, n_ctx, kv_type, false, err);
+	if (rc == RUV_OK)
+		(*out)->pool = ruv_kv_pool_hold(pool);
+	return rc;
 }
 
 void ruv_session_free(ruv_session *s)
@@ -204,7 +222,7 @@ static int pass(ruv_session *s, int position, int n, bool keep_kv, int n_logit_r
 }
 
 /* Brings the convolution state to s->n. */
-static int settle_state(ruv_session *s, ruv_error *err)
+int ruv_session_settle(ruv_session *s, ruv_error *err)
 {
 	if (!s->conv_state || s->state_at == s->n) {
 		s->state_at = s->n;
@@ -224,22 +242,33 @@ static int settle_state(ruv_session *s, ruv_error *err)
 	return rc;
 }
 
-/* Pages for n more tokens, those in use by others copied. Nothing changes when there are too few. */
-static int make_room(ruv_session *s, int n, ruv_error *err)
+/* Is the page that the next token goes to listed by somebody else too? */
+static bool must_copy(const ruv_session *s)
 {
-	int first = s->n / RUV_KV_PAGE_TOKENS, n_needed = pages_for(s->n + n) - s->n_pages;
-	bool copy = first < s->n_pages && ruv_kv_pool_is_shared(s->pool, s->pages[first]);
-	if (n_needed + copy > s->pool->n_free)
+	const int first = s->n / RUV_KV_PAGE_TOKENS;
+	return first < s->n_pages && ruv_kv_pool_is_shared(s->pool, s->pages[first]);
+}
+
+int ruv_session_pages_needed(const ruv_session *s, int n)
+{
+	return pages_for(s->n + n) - s->n_pages + must_copy(s);
+}
+
+/* Pages for n more tokens, those in use by others copied. Nothing changes when there are too few. */
+int ruv_session_make_room(ruv_session *s, int n, ruv_error *err)
+{
+	const int first = s->n / RUV_KV_PAGE_TOKENS, n_needed = ruv_session_pages_needed(s, n);
+	if (n_needed > s->pool->n_free)
 		return ruv_fail(err, RUV_ELIMIT, where,
 		                "%d more tokens need %d pages of %d tokens, but %d of the pool's %d are free; open the session "
 		                "with a larger n_pool",
-		                n, n_needed + copy, (int)RUV_KV_PAGE_TOKENS, s->pool->n_free, s->pool->n_pages);
-	if (copy) {
+		                n, n_needed, (int)RUV_KV_PAGE_TOKENS, s->pool->n_free, s->pool->n_pages);
+	if (must_copy(s)) {
 		ruv_engine_lock(s->model->engine);
 		s->pages[first] = ruv_kv_pool_own(s->pool, s->pages[first]);
 		ruv_engine_unlock(s->model->engine);
 	}
-	for (int i = 0; i < n_needed; i++)
+	while (s->n_pages < pages_for(s->n + n))
 		s->pages[s->n_pages++] = ruv_kv_pool_take(s->pool);
 	return RUV_OK;
 }
@@ -248,6 +277,11 @@ static void drop_pages(ruv_session *s, int n_keep)
 {
 	while (s->n_pages > n_keep)
 		ruv_kv_pool_drop(s->pool, s->pages[--s->n_pages]);
+}
+
+void ruv_session_trim(ruv_session *s)
+{
+	drop_pages(s, pages_for(s->n));
 }
 
 static int check_tokens(const ruv_session *s, const ruv_token *tokens, int n, ruv_error *err)
@@ -270,7 +304,7 @@ static int extend(ruv_session *s, const ruv_token *tokens, int n, float *all_log
 		return ruv_fail(err, RUV_ECONTEXT, where,
 		                "%d tokens behind the %d that are there make %lld, but the context holds %d", n, s->n,
 		                (long long)s->n + n, s->n_ctx);
-	if ((rc = settle_state(s, err)) || (rc = make_room(s, n, err)))
+	if ((rc = ruv_session_settle(s, err)) || (rc = ruv_session_make_room(s, n, err)))
 		return rc;
 	s->has_logits = false;
 	memcpy(s->tokens + s->n, tokens, (size_t)n * sizeof *tokens);
@@ -383,10 +417,10 @@ int ruv_session_fork(ruv_session **out, ruv_session *s, ruv_error *err)
 {
 	ruv_session *fork = NULL;
 	*out = NULL;
-	int rc = settle_state(s, err);
+	int rc = ruv_session_settle(s, err);
 	if (rc)
 		return rc;
-	rc = create(&fork, s->model, s->n_ctx, s->kv_type, err);
+	rc = create(&fork, s->model, s->n_ctx, s->kv_type, s->logits != NULL, err);
 	if (rc)
 		return rc;
 	fork->pool = ruv_kv_pool_hold(s->pool);
