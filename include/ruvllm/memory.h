@@ -11,11 +11,12 @@
  * forgetting to set a scope hides, it never leaks. `every_scope` is for the store's owner (export, audit). Expiry       A node
  * whose time is over is not seen by any call, and is deleted by the next write. Forgetting   Deletes: row, words, vector, edges,
  * and what the event log kept of its text. Freed pages are overwritten. Ids          UUID version 7 in text (36 characters); they
- * sort by the time they were made. Threads      Any number of threads on one ruv_memory. Writes queue behind each other; searches
- * run beside them without waiting. Processes    Several may open one directory and write; each write waits its turn (lock_wait_ms),
- * then RUV_EBUSY. Each sees the others' finished writes at its next call. Not on network file systems. Errors       RUV_ENOTFOUND
- * no store there; RUV_EMISMATCH another embedder's store; RUV_EUNSUPPORTED a newer version's store; RUV_ECORRUPT damaged;
- * RUV_EBUSY; RUV_EIO. The message names the file and what to do. */
+ * sort by the time they were made. Threads      Any number of threads on one ruv_memory, every call but ruv_memory_free at any
+ * time. Writes queue behind each other; searches and reads run beside them and beside each other without waiting, and see every
+ * write that returned before they began. A result belongs to the thread that asked for it. Processes    Several may open one
+ * directory and write; each write waits its turn (lock_wait_ms), then RUV_EBUSY. Each sees the others' finished writes at its next
+ * call. Not on network file systems. Errors       RUV_ENOTFOUND no store there; RUV_EMISMATCH another embedder's store;
+ * RUV_EUNSUPPORTED a newer version's store; RUV_ECORRUPT damaged; RUV_EBUSY; RUV_EIO. The message names the file and what to do. */
 #ifndef RUVLLM_MEMORY_H
 #define RUVLLM_MEMORY_H
 
@@ -78,6 +79,17 @@ RUV_API int ruv_edge_type_parse(ruv_edge_type *type, const char *name, ruv_error
 
 /* ---- opening ---- */
 
+/* How searches by vector are answered: below a size by comparing every vector, above it by a graph that is built behind, kept in
+ * files beside the store and rebuilt from it whenever they do not fit. Zeros take the value in brackets. */
+typedef struct ruv_memory_index_options {
+	int64_t flat_below;  /* vectors; -1: always every one [20000] */
+	int m;               /* links of a vector in the graph, 2..128 [by size: 16 under 100K, 32 to 1M, 48 to 10M, 64] */
+	int ef_construction; /* candidates while building [by size: 100, 200, 300, 400] */
+	int ef_search;       /* candidates while searching, never fewer than twice the hits [by size, and at least 256] */
+	int bits;            /* a number of the graph's codes, 8 or 4 [8] */
+	bool no_background;  /* the graph is built by ruv_memory_index alone */
+} ruv_memory_index_options;
+
 /* A zeroed struct is fine: opens what is there, for reading and writing, whatever embedder filled it. */
 typedef struct ruv_memory_options {
 	const char *embedder_id;      /* the model's name; NULL: do not check (vector search then trusts the dimension) */
@@ -86,6 +98,7 @@ typedef struct ruv_memory_options {
 	bool create;                  /* make the directory and the store when there is none */
 	bool read_only;
 	int lock_wait_ms; /* how long a write waits for another process's; 0: 10000 */
+	ruv_memory_index_options index;
 } ruv_memory_options;
 
 /* `dir` holds, or with `create` will hold, memory.db. A store made without an embedder takes on the first one it is opened with. */
@@ -261,6 +274,8 @@ typedef struct ruv_memory_query {
 	float lexical_weight; /* [1] */
 	int rrf_k;            /* [60] */
 	float min_cosine;     /* vector candidates below it are left out [none] */
+	int ef;               /* candidates of the graph's walk: more finds more and costs more [the memory's] */
+	bool exact;           /* compare every vector, whatever the size */
 	bool with_vectors;    /* hits carry their vectors */
 } ruv_memory_query;
 
@@ -276,6 +291,7 @@ typedef struct ruv_memory_hits {
 	ruv_memory_hit *items; /* [n], best first; equal scores by id */
 	int n;
 	int n_vector, n_lexical; /* candidates of each list */
+	bool by_graph;           /* the vectors were searched by the graph, not one by one */
 	int64_t vector_ns, lexical_ns, total_ns;
 	void *owner;
 } ruv_memory_hits;
@@ -334,7 +350,11 @@ typedef struct ruv_memory_stats {
 	int64_t n_nodes, n_by_type[RUV_N_NODE_TYPES];
 	int64_t n_edges, n_by_edge_type[RUV_N_EDGE_TYPES];
 	int64_t n_vectors, n_without_vector, n_sources, n_events;
-	int64_t text_bytes, database_bytes, index_bytes; /* index: in memory, 0 while not loaded */
+	int64_t text_bytes, database_bytes;
+	int64_t index_bytes, index_mapped_bytes; /* of vectors and graph: in memory, and mapped from a file; 0 while not loaded */
+	bool index_loaded, index_by_graph;       /* by_graph: how a search by vector is answered now */
+	int64_t index_n_graph, index_n_pending;  /* vectors in the graph, and those compared beside it */
+	int index_m, index_ef_construction, index_ef_search, index_bits; /* of the graph, 0 without one */
 	int schema_version;
 	char store_id[RUV_ID_SIZE];
 } ruv_memory_stats;
@@ -356,6 +376,13 @@ RUV_API int ruv_memory_check(ruv_memory *memory, ruv_memory_report *report, bool
                              ruv_error *err);
 /* A consistent copy of the store as one file, while others read and write. The file appears complete or not at all. */
 RUV_API int ruv_memory_backup(ruv_memory *memory, const char *path, ruv_error *err);
+/* Called now and then during long work: `done` of `all`. Return false to stop. */
+typedef bool ruv_memory_progress_fn(void *user, int64_t done, int64_t all);
+/* Loads the vectors, brings the graph up to date (below the flat limit there is none) on n_threads (0: all cores) and writes its
+ * files, so that whoever opens the memory next has them at once. rebuild: from nothing. What was built is kept when progress stops
+ * it (RUV_ECANCELLED). progress may be NULL. RUV_EMISMATCH when there are no vectors. */
+RUV_API int ruv_memory_index(ruv_memory *memory, int n_threads, bool rebuild, ruv_memory_progress_fn *progress, void *user,
+                             ruv_error *err);
 /* Gives freed space back to the file system and merges the word index. Other writers wait meanwhile. */
 RUV_API int ruv_memory_compact(ruv_memory *memory, ruv_error *err);
 

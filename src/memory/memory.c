@@ -2,8 +2,8 @@
  *
  * Invariants
  * - What comes in is checked here once (lengths, UTF-8, ranges, finite vectors); the store below takes it as it is.
- * - The vectors in memory are derived from the store's event log in one way only (ruv_memory_sync), for this process's writes and
- *   others'. A write that returned has been applied before it returned, if vectors are loaded.
+ * - The vector index is derived from the store's event log in one way only (ruv_memory_sync), for this process's writes and
+ *   others'. A write that returned has been applied before it returned, if the index is loaded.
  * Threads: see memory.h. Layer: memory. */
 #include "ruvllm/memory.h"
 
@@ -16,6 +16,7 @@
 #include <utf8proc.h>
 
 #include "base/clock.h"
+#include "base/hash.h"
 #include "base/log.h"
 #include "base/status.h"
 #include "base/uuid.h"
@@ -421,6 +422,7 @@ int ruv_memory_open(ruv_memory **out, const char *dir, const ruv_memory_options 
 {
 	static const ruv_memory_options defaults;
 	const ruv_memory_options *o = options ? options : &defaults;
+	ruv_memory_index_options index_options = o->index;
 	ruv_memory *m = NULL;
 	int rc;
 
@@ -428,6 +430,8 @@ int ruv_memory_open(ruv_memory **out, const char *dir, const ruv_memory_options 
 	if (!dir || !*dir)
 		return ruv_fail(err, RUV_EINVAL, "memory", "no directory named");
 	rc = check_options(o, err);
+	if (!rc)
+		rc = ruv_index_options_check(&index_options, err);
 	if (rc)
 		return rc;
 	if (o->create && o->read_only)
@@ -439,6 +443,12 @@ int ruv_memory_open(ruv_memory **out, const char *dir, const ruv_memory_options 
 	pthread_mutex_init(&m->embedder_lock, NULL);
 	pthread_mutex_init(&m->index_lock, NULL);
 	m->read_only = o->read_only;
+	m->index_options = index_options;
+	m->dir = strdup(dir);
+	if (!m->dir) {
+		rc = ruv_fail_memory(err, "memory", strlen(dir));
+		goto done;
+	}
 	rc = ruv_store_open_sqlite(&m->store, dir, o->create, o->read_only, o->lock_wait_ms, err);
 	if (rc)
 		goto done;
@@ -458,14 +468,15 @@ void ruv_memory_free(ruv_memory *m)
 {
 	if (!m)
 		return;
-	ruv_vectors_free(atomic_load(&m->vectors));
 	for (int i = 0; i < m->n_former; i++)
-		ruv_vectors_free(m->former[i]);
+		ruv_index_free(m->former[i]);
+	ruv_index_free(atomic_load(&m->index)); /* last: it may still ask the store for an event */
 	if (m->store)
 		m->store->ops->close(m->store);
 	pthread_mutex_destroy(&m->embedder_lock);
 	pthread_mutex_destroy(&m->index_lock);
 	ruv_arena_release(&m->arena);
+	free(m->dir);
 	free(m);
 }
 
@@ -491,11 +502,22 @@ void ruv_memory_embedder(ruv_memory *m, const char **id, const char **version, i
 	pthread_mutex_unlock(&m->embedder_lock);
 }
 
+/* The index becomes a former one, in which searches may still be; there is room. The caller holds index_lock. */
+static void retire_index(ruv_memory *m)
+{
+	ruv_index *old = atomic_exchange(&m->index, NULL);
+
+	if (old) {
+		ruv_index_disown(old);
+		m->former[m->n_former++] = old;
+	}
+	atomic_store(&m->index_seq, 0);
+}
+
 int ruv_memory_change_embedder(ruv_memory *m, const char *id, const char *version, int dimension, ruv_error *err)
 {
 	ruv_memory_options o = {.embedder_id = id, .embedder_version = version, .dimension = dimension};
 	ruv_store_embedder want = {id, version ? version : "", dimension};
-	ruv_vectors *old;
 	int rc = check_options(&o, err);
 
 	if (rc)
@@ -517,10 +539,8 @@ int ruv_memory_change_embedder(ruv_memory *m, const char *id, const char *versio
 		rc = m->store->ops->commit(m->store, err);
 	if (rc)
 		goto done;
-	old = atomic_exchange(&m->vectors, NULL);
-	if (old)
-		m->former[m->n_former++] = old;
-	atomic_store(&m->index_seq, 0);
+	retire_index(m);
+	ruv_index_drop_files(m->dir);
 	pthread_mutex_lock(&m->embedder_lock);
 	rc = m->store->ops->embedder(m->store, &m->arena, &m->embedder, err);
 	pthread_mutex_unlock(&m->embedder_lock);
@@ -529,61 +549,93 @@ done:
 	return rc;
 }
 
-/* ---- vectors in memory ---- */
+/* ---- the vector index ---- */
 
 static int apply_row(void *user, const ruv_store_row *row, ruv_error *err)
 {
-	ruv_vectors *vectors = user;
+	ruv_index *index = user;
 
 	if (!row->gone && row->vector)
-		return ruv_vectors_put(vectors, row, err);
-	ruv_vectors_remove(vectors, row->key);
+		return ruv_index_put(index, row, err);
+	ruv_index_remove(index, row->key);
 	return RUV_OK;
+}
+
+static int event_mark(void *user, int64_t seq, uint64_t *mark, ruv_error *err)
+{
+	const ruv_memory *m = user;
+
+	return m->store->ops->event_mark(m->store, seq, mark, err);
+}
+
+/* From its files, or with nothing in it. *seq: how far it has come, -1: nowhere. */
+static int make_index(ruv_memory *m, ruv_index **index, const ruv_store_embedder *embedder, int64_t *seq, ruv_error *err)
+{
+	ruv_index_setup setup = {
+	    .options = m->index_options, .dir = m->dir, .may_save = !m->read_only, .event = event_mark, .user = m};
+	ruv_error why = {0};
+	int rc = RUV_ENOTFOUND;
+
+	setup.owner = ruv_hash64(embedder->id, strlen(embedder->id), (uint64_t)embedder->dimension);
+	setup.owner = ruv_hash64(embedder->version, strlen(embedder->version), setup.owner);
+	if (m->index_options.flat_below >= 0)
+		rc = ruv_index_open(index, &setup, seq, &why);
+	if (!rc && ruv_vectors_dimension(ruv_index_vectors(*index)) != embedder->dimension) {
+		ruv_index_free(*index);
+		rc = ruv_fail(&why, RUV_EMISMATCH, "memory", "the vectors have another dimension");
+	}
+	if (!rc || rc == RUV_ENOMEM)
+		return rc ? ruv_fail(err, rc, "memory", "%s", why.message) : rc;
+	if (rc != RUV_ENOTFOUND)
+		ruv_log(RUV_LOG_INFO, "memory", "the vectors are read from the store: %s", why.message);
+	*seq = -1;
+	return ruv_index_create(index, embedder->dimension, &setup, err);
 }
 
 /* The caller holds index_lock. */
 static int bring_up(ruv_memory *m, ruv_error *err)
 {
-	ruv_vectors *vectors = atomic_load(&m->vectors);
+	ruv_index *index = atomic_load(&m->index), *fresh = NULL;
 	ruv_store_embedder now;
 	ruv_arena arena;
 	int64_t seq = 0, have = atomic_load(&m->index_seq);
-	int rc, dimension;
+	int rc;
 
-	if (vectors) {
+	if (index) {
 		rc = m->store->ops->last_event(m->store, &seq, err);
 		if (rc || seq == have)
 			return rc;
 	}
 	ruv_arena_init(&arena);
 	rc = m->store->ops->embedder(m->store, &arena, &now, err);
-	dimension = now.dimension;
-	if (!rc && dimension != dimension_of(m))
+	if (!rc && now.dimension != dimension_of(m))
 		rc = ruv_fail(err, RUV_EMISMATCH, "memory",
 		              "another process has changed the memory's embedder to '%s' (%d numbers a vector): "
 		              "open the memory anew with it",
-		              now.id, dimension);
+		              now.id, now.dimension);
+	if (!rc && !index && !now.dimension)
+		rc =
+		    ruv_fail(err, RUV_EMISMATCH, "memory", "the memory holds no vectors: nothing has been stored with an embedder");
+	if (!rc && !index) {
+		rc = make_index(m, &fresh, &now, &have, err);
+		index = fresh;
+	}
 	ruv_arena_release(&arena);
 	if (rc)
 		return rc;
-	if (vectors) {
-		rc = m->store->ops->changes(m->store, have, &seq, apply_row, vectors, err);
-	} else {
-		if (!dimension)
-			return ruv_fail(err, RUV_EMISMATCH, "memory",
-			                "the memory holds no vectors: nothing has been stored with an embedder");
-		rc = ruv_vectors_create(&vectors, dimension, err);
-		if (rc)
-			return rc;
-		rc = m->store->ops->scan(m->store, &seq, apply_row, vectors, err);
-		if (rc)
-			ruv_vectors_free(vectors);
-		else
-			atomic_store(&m->vectors, vectors);
+	if (have < 0)
+		rc = m->store->ops->scan(m->store, &seq, apply_row, index, err);
+	else
+		rc = m->store->ops->changes(m->store, have, &seq, apply_row, index, err);
+	if (rc) {
+		ruv_index_free(fresh);
+		return rc;
 	}
-	if (!rc)
-		atomic_store(&m->index_seq, seq);
-	return rc;
+	ruv_index_reached(index, seq);
+	if (fresh)
+		atomic_store(&m->index, fresh);
+	atomic_store(&m->index_seq, seq);
+	return RUV_OK;
 }
 
 int ruv_memory_sync(ruv_memory *m, bool wait, ruv_error *err)
@@ -591,7 +643,7 @@ int ruv_memory_sync(ruv_memory *m, bool wait, ruv_error *err)
 	int rc;
 
 	if (pthread_mutex_trylock(&m->index_lock)) {
-		if (!wait && atomic_load(&m->vectors))
+		if (!wait && atomic_load(&m->index))
 			return RUV_OK;
 		pthread_mutex_lock(&m->index_lock);
 	}
@@ -604,7 +656,7 @@ void ruv_memory_follow(ruv_memory *m)
 {
 	ruv_error err;
 
-	if (atomic_load(&m->vectors) && ruv_memory_sync(m, true, &err))
+	if (atomic_load(&m->index) && ruv_memory_sync(m, true, &err))
 		ruv_log(RUV_LOG_WARN, "memory", "the index will be brought up to date by the next search: %s", err.message);
 }
 
@@ -791,46 +843,125 @@ int ruv_memory_list(ruv_memory *m, ruv_memory_nodes *out, const ruv_memory_filte
 
 int ruv_memory_get_stats(ruv_memory *m, ruv_memory_stats *stats, ruv_error *err)
 {
-	ruv_vectors *vectors = atomic_load(&m->vectors);
+	ruv_index *index = atomic_load(&m->index);
 
 	memset(stats, 0, sizeof *stats);
-	if (vectors)
-		stats->index_bytes = ruv_vectors_bytes(vectors, NULL);
+	if (index) {
+		ruv_index_stats s;
+		ruv_index_get_stats(index, &s);
+		stats->index_loaded = true;
+		stats->index_bytes = s.bytes;
+		stats->index_mapped_bytes = s.mapped_bytes;
+		stats->index_by_graph = s.by_graph;
+		stats->index_n_graph = s.n_in_graph;
+		stats->index_n_pending = s.m ? s.n_pending : 0;
+		stats->index_m = s.m;
+		stats->index_ef_construction = s.ef_construction;
+		stats->index_ef_search = s.ef_search;
+		stats->index_bits = s.bits;
+	}
 	return m->store->ops->stats(m->store, stats, err);
+}
+
+int ruv_memory_index(ruv_memory *m, int n_threads, bool rebuild, ruv_memory_progress_fn *progress, void *user, ruv_error *err)
+{
+	int rc = ruv_memory_sync(m, true, err);
+	ruv_index *index = atomic_load(&m->index);
+
+	if (rc)
+		return rc;
+	if (!index)
+		return ruv_fail(err, RUV_EBUSY, "memory", "the memory's embedder is being changed");
+	return ruv_index_finish(index, n_threads, rebuild, progress, user, err);
+}
+
+typedef struct comparing {
+	ruv_vectors *vectors;
+	int64_t n, n_different, first;
+} comparing;
+
+static int compare_row(void *user, const ruv_store_row *row, ruv_error *err)
+{
+	comparing *c = user;
+	bool same;
+
+	(void)err;
+	if (row->gone || !row->vector)
+		same = !ruv_vectors_find(c->vectors, row->key);
+	else
+		same = ruv_vectors_same(c->vectors, row);
+	c->n += !row->gone && row->vector;
+	if (!same && !c->n_different++)
+		c->first = row->key;
+	return RUV_OK;
+}
+
+/* The index against the store, and in itself. The caller holds index_lock. */
+static int check_index(ruv_memory *m, ruv_index *index, char *line, size_t cap, ruv_error *err)
+{
+	ruv_error why = {0};
+	int rc = RUV_OK;
+
+	line[0] = '\0';
+	for (int i = 0; i < 4; i++) { /* somebody may write meanwhile */
+		comparing c = {.vectors = ruv_index_vectors(index)};
+		int64_t seq = 0;
+		rc = bring_up(m, err);
+		if (!rc)
+			rc = m->store->ops->scan(m->store, &seq, compare_row, &c, err);
+		if (rc)
+			return rc;
+		line[0] = '\0';
+		if (c.n_different)
+			snprintf(line, cap, "%lld vectors in the index are not what the store has (the first: node key %lld)",
+			         (long long)c.n_different, (long long)c.first);
+		else if (c.n != ruv_vectors_count(c.vectors))
+			snprintf(line, cap, "%lld vectors are in the index, %lld in the store",
+			         (long long)ruv_vectors_count(c.vectors), (long long)c.n);
+		if (!line[0] || seq == atomic_load(&m->index_seq))
+			break;
+	}
+	if (!line[0]) {
+		rc = ruv_index_check(index, &why);
+		if (rc == RUV_ECORRUPT || rc == RUV_EFORMAT)
+			snprintf(line, cap, "the vector index: %s", why.message);
+		else if (rc)
+			return ruv_fail(err, rc, "memory", "%s", why.message);
+	}
+	return RUV_OK;
 }
 
 int ruv_memory_check(ruv_memory *m, ruv_memory_report *report, bool repair, ruv_memory_problem_fn *fn, void *user, ruv_error *err)
 {
-	ruv_memory_stats stats = {0};
-	ruv_vectors *vectors;
-	char line[160];
+	ruv_error why = {0};
+	char line[700];
 	int rc;
 
 	memset(report, 0, sizeof *report);
 	rc = m->store->ops->check(m->store, report, repair, fn, user, err);
 	if (rc)
 		return rc;
-	ruv_memory_follow(m);
-	vectors = atomic_load(&m->vectors);
-	if (!vectors)
-		return RUV_OK; /* nothing derived is in memory: it will be made from the store */
-	pthread_mutex_lock(&m->index_lock);
-	for (int i = 0; i < 4 && !rc; i++) { /* somebody may write between the two counts */
-		memset(&stats, 0, sizeof stats);
-		rc = bring_up(m, err);
-		if (!rc)
-			rc = m->store->ops->stats(m->store, &stats, err);
-		if (ruv_vectors_count(vectors) == stats.n_vectors)
-			break;
-	}
-	if (!rc && ruv_vectors_count(vectors) != stats.n_vectors) {
+	/* Without vectors there is no index; what else keeps it from being loaded is in the report already or is said here. */
+	rc = ruv_memory_sync(m, true, &why);
+	if (rc == RUV_EMISMATCH)
+		return RUV_OK;
+	if (rc == RUV_ECORRUPT) {
 		report->n_problems++;
-		snprintf(line, sizeof line, "%lld vectors are in memory, %lld in the store", (long long)ruv_vectors_count(vectors),
-		         (long long)stats.n_vectors);
+		if (fn)
+			fn(user, why.message);
+		return RUV_OK;
+	}
+	if (rc)
+		return ruv_fail(err, rc, "memory", "%s", why.message);
+	pthread_mutex_lock(&m->index_lock);
+	rc = check_index(m, atomic_load(&m->index), line, sizeof line, err);
+	if (!rc && line[0]) {
+		report->n_problems++;
 		if (fn)
 			fn(user, line);
 		if (repair && m->n_former < (int)(sizeof m->former / sizeof *m->former)) {
-			m->former[m->n_former++] = atomic_exchange(&m->vectors, NULL); /* the next search loads them anew */
+			retire_index(m); /* the next search makes it anew from the store */
+			ruv_index_drop_files(m->dir);
 			report->n_repaired++;
 		}
 	}

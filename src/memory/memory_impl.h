@@ -7,7 +7,7 @@
 
 #include "base/arena.h"
 #include "memory/store.h"
-#include "memory/vectors.h"
+#include "memory/index.h"
 
 struct ruv_memory {
 	ruv_store *store;
@@ -16,11 +16,13 @@ struct ruv_memory {
 	pthread_mutex_t embedder_lock;
 	ruv_store_embedder embedder;
 
-	/* Vectors in memory follow the store's event log. */
-	pthread_mutex_t index_lock;     /* of who brings them up to date */
-	_Atomic(ruv_vectors *) vectors; /* NULL until the first search by vector */
-	atomic_int_fast64_t index_seq;  /* the last event that they hold */
-	ruv_vectors *former[16];        /* of embedders before; freed with the memory, searches may be in them */
+	/* The vector index follows the store's event log. */
+	char *dir;
+	ruv_memory_index_options index_options;
+	pthread_mutex_t index_lock;    /* of who brings it up to date */
+	_Atomic(ruv_index *) index;    /* NULL until the first search by vector */
+	atomic_int_fast64_t index_seq; /* the last event that it holds */
+	ruv_index *former[16];         /* of embedders before; freed with the memory, searches may be in them */
 	int n_former;
 };
 

@@ -10,7 +10,6 @@
 #include "base/clock.h"
 #include "base/status.h"
 #include "memory/dot.h"
-#include "memory/flat.h"
 #include "memory/fuse.h"
 #include "memory/lexical.h"
 #include "memory/memory_impl.h"
@@ -23,8 +22,10 @@ typedef struct request {
 	ruv_memory_filter filter;
 	int k, n_candidates, rrf_k;
 	bool by_vector, by_words;
-	ruv_vectors *vectors; /* one table for the whole search, even if the embedder changes meanwhile */
-	float *unit;          /* [stride] aligned */
+	ruv_index *index; /* one for the whole search, even if the embedder changes meanwhile */
+	ruv_vectors *vectors;
+	bool by_graph;
+	float *unit; /* [stride] aligned */
 	ruv_candidate *candidates;
 	int n;                  /* of candidates */
 	ruv_near *near;         /* [n_candidates] */
@@ -54,6 +55,8 @@ static int prepare(request *r, ruv_memory *m, const ruv_memory_query *q, ruv_err
 	    !isfinite(q->lexical_weight))
 		return ruv_fail(err, RUV_EINVAL, "memory", "weights %g and %g, rrf_k %d: none may be negative",
 		                (double)q->vector_weight, (double)q->lexical_weight, r->rrf_k);
+	if (q->ef < 0 || q->ef > RUV_HNSW_MAX_EF)
+		return ruv_fail(err, RUV_EINVAL, "memory", "ef is %d, up to %d is possible", q->ef, RUV_HNSW_MAX_EF);
 	if ((unsigned)q->mode > RUV_SEARCH_LEXICAL || (unsigned)q->fusion > RUV_FUSE_ZSCORE)
 		return ruv_fail(err, RUV_EINVAL, "memory", "mode %d, fusion %d: no such way to search", (int)q->mode,
 		                (int)q->fusion);
@@ -73,9 +76,10 @@ static int prepare(request *r, ruv_memory *m, const ruv_memory_query *q, ruv_err
 	rc = ruv_memory_sync(m, false, err);
 	if (rc)
 		return rc;
-	r->vectors = atomic_load(&m->vectors);
-	if (!r->vectors)
+	r->index = atomic_load(&m->index);
+	if (!r->index)
 		return ruv_fail(err, RUV_EBUSY, "memory", "the memory's embedder is being changed");
+	r->vectors = ruv_index_vectors(r->index);
 	dimension = ruv_vectors_dimension(r->vectors);
 	rc = ruv_vector_check(q->vector, dimension, err);
 	if (rc)
@@ -133,19 +137,15 @@ static void merge(request *r)
 
 static int search_vectors(request *r, ruv_error *err)
 {
-	ruv_vectors *vectors = r->vectors;
-	ruv_label_filter filter;
-	unsigned ticket;
-	float least = r->query->min_cosine != 0 ? r->query->min_cosine : -INFINITY;
-	int rc = ruv_label_filter_init(&filter, ruv_vectors_texts(vectors), &r->filter, ruv_clock_wall_ms(), err);
+	ruv_index_query query = {.unit = r->unit,
+	                         .k = r->n_candidates,
+	                         .ef = r->query->ef,
+	                         .min_cosine = r->query->min_cosine != 0 ? r->query->min_cosine : -INFINITY,
+	                         .exact = r->query->exact,
+	                         .filter = &r->filter,
+	                         .now_ms = ruv_clock_wall_ms()};
 
-	if (rc)
-		return rc;
-	ticket = ruv_vectors_enter(vectors);
-	rc = ruv_flat_search(r->near, &r->n_near, vectors, ticket, r->unit, r->n_candidates, least, &filter, err);
-	ruv_vectors_leave(vectors, ticket);
-	ruv_label_filter_release(&filter);
-	return rc;
+	return ruv_index_search(r->near, &r->n_near, r->index, &query, &r->by_graph, err);
 }
 
 /* The cosines of candidates that only the words brought. */
@@ -259,6 +259,7 @@ int ruv_memory_search(ruv_memory *m, ruv_memory_hits *out, const ruv_memory_quer
 	rc = fetch(&r, out, arena, err);
 	out->n_vector = r.n_near;
 	out->n_lexical = r.n_words;
+	out->by_graph = r.by_graph;
 	out->total_ns = ruv_clock_now_ns() - start;
 	out->owner = arena;
 	arena = NULL;

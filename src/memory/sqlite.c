@@ -139,6 +139,7 @@ static const char *const sql_text[N_SQL] = {
     [SQL_EVENT_ADD] = "INSERT INTO events(time_ms,what,node,id,detail) VALUES(?1,?2,?3,?4,?5)",
     [SQL_EVENT_SCRUB] = "UPDATE events SET detail='' WHERE node=?1 AND node>0 AND detail<>''",
     [SQL_EVENT_LAST] = "SELECT coalesce(max(seq),0) FROM events",
+    [SQL_EVENT_AT] = "SELECT time_ms,node,what FROM events WHERE seq=?1",
     [SQL_EVENTS_ALL] = "SELECT seq,time_ms,what,id,detail FROM events ORDER BY seq DESC LIMIT ?1",
     [SQL_EVENTS_NODE] = "SELECT seq,time_ms,what,id,detail FROM events WHERE id=?2 ORDER BY seq DESC LIMIT ?1",
     [SQL_SCAN] = "SELECT n.key,n.type,n.user,n.agent,n.session,n.domain,n.source,n.tags,n.confidence,n.created_ms,n.expires_ms,"
@@ -820,6 +821,7 @@ static const ruv_store_ops sqlite_ops = {
     .scan = ruv_sqlite_scan,
     .changes = ruv_sqlite_changes,
     .last_event = ruv_sqlite_last_event,
+    .event_mark = ruv_sqlite_event_mark,
     .visit = ruv_sqlite_visit,
     .lexical = ruv_sqlite_lexical,
     .history = ruv_sqlite_history,

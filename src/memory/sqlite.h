@@ -45,6 +45,7 @@
 	X(SQL_EVENT_ADD)                                                                                                           \
 	X(SQL_EVENT_SCRUB)                                                                                                         \
 	X(SQL_EVENT_LAST)                                                                                                          \
+	X(SQL_EVENT_AT)                                                                                                            \
 	X(SQL_EVENTS_ALL)                                                                                                          \
 	X(SQL_EVENTS_NODE)                                                                                                         \
 	X(SQL_SCAN)                                                                                                                \
@@ -130,6 +131,7 @@ int ruv_sqlite_scan(ruv_store *base, int64_t *seq, ruv_store_row_fn *fn, void *u
 int ruv_sqlite_changes(ruv_store *base, int64_t since, int64_t *seq, ruv_store_row_fn *fn, void *user, ruv_error *err);
 int ruv_sqlite_visit(ruv_store *base, const ruv_store_visitor *visitor, ruv_error *err);
 int ruv_sqlite_last_event(ruv_store *base, int64_t *seq, ruv_error *err);
+int ruv_sqlite_event_mark(ruv_store *base, int64_t seq, uint64_t *mark, ruv_error *err);
 /* Deletes nodes whose time is over; in a transaction. */
 int ruv_sqlite_expire(ruv_sqlite *store, ruv_error *err);
 /* Checksums of what a node says and of a vector, as the database holds them. */

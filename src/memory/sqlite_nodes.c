@@ -822,6 +822,39 @@ int ruv_sqlite_last_event(ruv_store *base, int64_t *seq, ruv_error *err)
 	return rc;
 }
 
+int ruv_sqlite_event_mark(ruv_store *base, int64_t seq, uint64_t *mark, ruv_error *err)
+{
+	ruv_sqlite *store = (ruv_sqlite *)base;
+	sqlite3_stmt *stmt;
+	int rc = RUV_OK, code;
+	ruv_sqlite_conn *conn;
+
+	*mark = ruv_hash64(store->store_id, strlen(store->store_id), (uint64_t)seq);
+	if (!seq)
+		return RUV_OK;
+	conn = ruv_sqlite_committed(store, &rc, err);
+	if (!conn)
+		return rc;
+	stmt = ruv_sqlite_stmt(store, conn, SQL_EVENT_AT, &rc, err);
+	if (stmt) {
+		sqlite3_bind_int64(stmt, 1, seq);
+		code = sqlite3_step(stmt);
+		if (code == SQLITE_ROW) {
+			int64_t numbers[2] = {sqlite3_column_int64(stmt, 0), sqlite3_column_int64(stmt, 1)};
+			const char *what = (const char *)sqlite3_column_text(stmt, 2);
+			*mark = ruv_hash64(numbers, sizeof numbers, *mark);
+			*mark = ruv_hash64(what ? what : "", what ? strlen(what) : 0, *mark);
+		} else if (code == SQLITE_DONE) {
+			rc = ruv_fail(err, RUV_ENOTFOUND, "memory", "%s: the log has no event %lld", store->path, (long long)seq);
+		} else {
+			rc = ruv_sqlite_fail(store, conn->db, code, "reading the log", err);
+		}
+		ruv_sqlite_done(stmt);
+	}
+	ruv_sqlite_reader_done(store, conn);
+	return rc;
+}
+
 static int feed(ruv_store *base, bool all, int64_t since, int64_t *seq, ruv_store_row_fn *fn, void *user, ruv_error *err)
 {
 	ruv_sqlite *store = (ruv_sqlite *)base;

@@ -116,6 +116,9 @@ typedef struct ruv_store_ops {
 	int (*visit)(ruv_store *store, const ruv_store_visitor *visitor, ruv_error *err);
 	/* The number of the last committed event; cheap. */
 	int (*last_event)(ruv_store *store, int64_t *seq, ruv_error *err);
+	/* A number that tells this store's event `seq` from any other's and from another one under the same number (a store put
+	 * back from a backup); seq 0 is the beginning. RUV_ENOTFOUND. */
+	int (*event_mark)(ruv_store *store, int64_t seq, uint64_t *mark, ruv_error *err);
 
 	/* The best `limit` nodes by BM25 over any of the terms, best first. */
 	int (*lexical)(ruv_store *store, ruv_store_match *out, int *n, const ruv_store_term *terms, int n_terms,

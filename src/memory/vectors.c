@@ -289,11 +289,23 @@ static int take_slot(ruv_vectors *v, uint32_t *slot, ruv_error *err)
 	return RUV_OK;
 }
 
+/* to [stride]: unit length, zeros behind the dimension. */
+static void normalise(const ruv_vectors *v, float *to, const float *from)
+{
+	double norm = 0;
+
+	for (int i = 0; i < v->dimension; i++)
+		norm += (double)from[i] * from[i];
+	norm = norm > 0 ? 1 / sqrt(norm) : 0;
+	for (int i = 0; i < v->dimension; i++)
+		to[i] = (float)(from[i] * norm);
+	memset(to + v->dimension, 0, sizeof *to * (size_t)(v->stride - v->dimension));
+}
+
 int ruv_vectors_put_at(ruv_vectors *v, const ruv_store_row *row, uint32_t *slot_out, uint32_t *old, ruv_error *err)
 {
 	ruv_labels labels = {0};
 	ruv_vectors_chunk *chunk;
-	double norm = 0;
 	size_t at;
 	uint32_t slot = 0, in_chunk;
 	float *to;
@@ -316,12 +328,7 @@ int ruv_vectors_put_at(ruv_vectors *v, const ruv_store_row *row, uint32_t *slot_
 	chunk = atomic_load(&v->chunks[slot / RUV_VECTORS_CHUNK]);
 	in_chunk = slot % RUV_VECTORS_CHUNK;
 	to = chunk->rows + (size_t)in_chunk * (size_t)v->stride;
-	for (int i = 0; i < v->dimension; i++)
-		norm += (double)row->vector[i] * row->vector[i];
-	norm = norm > 0 ? 1 / sqrt(norm) : 0;
-	for (int i = 0; i < v->dimension; i++)
-		to[i] = (float)(row->vector[i] * norm);
-	memset(to + v->dimension, 0, sizeof *to * (size_t)(v->stride - v->dimension));
+	normalise(v, to, row->vector);
 	chunk->labels[in_chunk] = labels;
 	at = map_find(&v->keys, row->key);
 	if (at != SIZE_MAX)
@@ -378,6 +385,28 @@ uint32_t ruv_vectors_remove_at(ruv_vectors *v, int64_t key)
 void ruv_vectors_remove(ruv_vectors *v, int64_t key)
 {
 	(void)ruv_vectors_remove_at(v, key);
+}
+
+bool ruv_vectors_same(ruv_vectors *v, const ruv_store_row *row)
+{
+	float unit[RUV_MEMORY_MAX_DIMENSION + 16];
+	ruv_labels labels = {0};
+	bool same = false;
+	size_t at;
+
+	if (ruv_labels_of_row(&labels, &v->texts, row, NULL))
+		return false;
+	normalise(v, unit, row->vector);
+	pthread_mutex_lock(&v->lock);
+	at = map_find(&v->keys, row->key);
+	if (at != SIZE_MAX) {
+		uint32_t slot = v->keys.slots[at];
+		const ruv_vectors_chunk *chunk = atomic_load(&v->chunks[slot / RUV_VECTORS_CHUNK]);
+		same = !memcmp(ruv_vectors_row(v, slot), unit, sizeof *unit * (size_t)v->stride) &&
+		       !memcmp(&chunk->labels[slot % RUV_VECTORS_CHUNK], &labels, sizeof labels);
+	}
+	pthread_mutex_unlock(&v->lock);
+	return same;
 }
 
 /* ---- taking over a segment ---- */

@@ -69,6 +69,8 @@ static inline int64_t ruv_vectors_key(const ruv_vectors_chunk *chunk, int i, uns
 }
 /* The row of a key, NULL when it has none; valid until leave. Takes the writer's lock for an instant. */
 const float *ruv_vectors_find(ruv_vectors *vectors, int64_t key);
+/* Does the table hold exactly this row, vector and labels? The writer's. */
+bool ruv_vectors_same(ruv_vectors *vectors, const ruv_store_row *row);
 
 /* Row and key of a slot below ruv_vectors_n_slots. */
 static inline const float *ruv_vectors_row(const ruv_vectors *vectors, uint32_t slot)

@@ -18,7 +18,6 @@
 #include "base/hash.h"
 #include "base/status.h"
 #include "base/uuid.h"
-#include "memory/flat.h"
 #include "memory/lexical.h"
 #include "memory/memory_impl.h"
 #include "memory/minhash.h"
@@ -392,10 +391,11 @@ static int find_candidates(writing *w, const ruv_memory_answer *item, ruv_memory
 	if (!rc)
 		rc = ruv_memory_sync(w->m, true, err);
 	if (!rc) {
-		ruv_vectors *vectors = atomic_load(&w->m->vectors);
-		int stride = ruv_vectors_stride(vectors);
+		ruv_index *index = atomic_load(&w->m->index);
+		int stride = ruv_vectors_stride(ruv_index_vectors(index));
 		float *unit = aligned_alloc(64, sizeof *unit * (size_t)stride);
-		ruv_label_filter labels;
+		ruv_index_query query = {
+		    .unit = unit, .k = N_CANDIDATES, .min_cosine = topic_cosine, .filter = &filter, .now_ms = w->now_ms};
 		double norm = 0;
 		if (!unit)
 			return ruv_fail_memory(err, "memory", sizeof *unit * (size_t)stride);
@@ -403,13 +403,7 @@ static int find_candidates(writing *w, const ruv_memory_answer *item, ruv_memory
 			norm += (double)item->vector[i] * item->vector[i];
 		for (int i = 0; i < stride; i++)
 			unit[i] = i < w->dimension ? (float)(item->vector[i] / sqrt(norm)) : 0;
-		rc = ruv_label_filter_init(&labels, ruv_vectors_texts(vectors), &filter, w->now_ms, err);
-		if (!rc) {
-			unsigned ticket = ruv_vectors_enter(vectors);
-			rc = ruv_flat_search(near, &n_near, vectors, ticket, unit, N_CANDIDATES, topic_cosine, &labels, err);
-			ruv_vectors_leave(vectors, ticket);
-			ruv_label_filter_release(&labels);
-		}
+		rc = ruv_index_search(near, &n_near, index, &query, NULL, err);
 		free(unit);
 	}
 	if (rc)
