@@ -83,21 +83,21 @@ typedef struct ruv_route_hit {
 	int vector_rank, lexical_rank;
 } ruv_route_hit;
 
-/* The machine and the service at this moment. Zeroed is "not known, unlimited"; ruv_route_system_fill reads what the operating
- * system says and leaves the service's own numbers alone. */
+/* The machine and the service at this moment. Zeroed is "not known, unlimited". */
 typedef struct ruv_route_system {
 	double latency_budget_ms; /* 0: none */
 	ruv_device_class device;
 	ruv_privacy privacy;
-	int64_t memory_available, memory_total; /* bytes */
-	double battery;                         /* 0..1; negative: none */
-	int n_concurrent, n_queued;             /* requests running and waiting */
-	double pages_free;                      /* share of the KV pages that is free, 0..1 */
-	double prefix_hits;                     /* share of prompt tokens that the prefix cache had lately, 0..1 */
+	int64_t memory_available; /* bytes; 0: not known */
+	double battery;           /* (0, 1]; 0: runs on mains, or not known */
+	int n_concurrent, n_queued; /* requests running and waiting */
+	double pages_used;          /* share of the KV pages in use, 0..1 */
+	double prefix_hits;         /* share of prompt tokens that the prefix cache had lately, 0..1 */
 	bool adapter_active;
 } ruv_route_system;
 
-/* Device class by cores, memory and battery; memory and battery from /proc and /sys. Battery is -1 where there is none. */
+/* Fills in what the operating system knows (device class from cores, memory and battery; memory from /proc, battery from /sys) and
+ * leaves the service's own numbers alone. Reads files: call it every second or so, not for every question. */
 RUV_API void ruv_route_system_fill(ruv_route_system *system);
 
 /* What a decision is made of. The caller keeps everything alive during the call; zeros and NULL are "none". */
