@@ -6,6 +6,7 @@
 #include "base/clock.h"
 #include "base/status.h"
 #include "infer/session_object.h"
+#include "infer/speculative.h"
 #include "infer/stream.h"
 
 static const char where[] = "generate";
@@ -41,6 +42,114 @@ static int sample_loop(ruv_session *s, ruv_stream *stream, ruv_sampler *sampler,
 	}
 }
 
+/* ---- with speculation ---- */
+
+struct ruv_ahead {
+	ruv_speculator *speculator;
+	ruv_batch batch;
+	ruv_lane lane; /* keeps the draft's session from call to call */
+};
+
+void ruv_session_drop_ahead(ruv_session *s)
+{
+	if (!s->ahead)
+		return;
+	ruv_lane_release(&s->ahead->lane);
+	ruv_batch_release(&s->ahead->batch);
+	ruv_speculator_free(s->ahead->speculator);
+	free(s->ahead);
+	s->ahead = NULL;
+}
+
+int ruv_session_set_speculation(ruv_session *s, const ruv_speculation *how, ruv_error *err)
+{
+	if (!how) {
+		ruv_session_drop_ahead(s);
+		return RUV_OK;
+	}
+	struct ruv_ahead *ahead = calloc(1, sizeof *ahead);
+	if (!ahead)
+		return ruv_fail_memory(err, where, sizeof *ahead);
+	int rc = ruv_speculator_open(&ahead->speculator, s->model, how, s->n_ctx, 1, err);
+	if (rc == RUV_OK)
+		rc = ruv_batch_init(&ahead->batch, s->model, RUV_MAX_LOOKAHEAD + 1, 1, s->n_ctx, err);
+	if (rc) {
+		ruv_speculator_free(ahead->speculator);
+		free(ahead);
+		return rc;
+	}
+	ruv_session_drop_ahead(s);
+	s->ahead = ahead;
+	return RUV_OK;
+}
+
+void ruv_session_speculation_stats(const ruv_session *s, ruv_speculation_stats *stats)
+{
+	ruv_speculator_stats(s->ahead ? s->ahead->speculator : NULL, stats);
+}
+
+/* The lane for a new text: what the draft holds of its beginning is kept. */
+static void begin_lane(ruv_session *s, ruv_stream *stream, ruv_sampler *sampler)
+{
+	ruv_lane *lane = &s->ahead->lane;
+	lane->session = s;
+	lane->stream = stream;
+	lane->sampler = sampler;
+	ruv_sampler_free(lane->draft_sampler); /* its parameters were the last call's */
+	lane->draft_sampler = NULL;
+	lane->n_common = 0;
+	while (lane->draft && lane->n_common < lane->draft->n && lane->n_common < s->n &&
+	       lane->draft->tokens[lane->n_common] == s->tokens[lane->n_common])
+		lane->n_common++;
+}
+
+static int round_of(ruv_session *s, ruv_error *err)
+{
+	struct ruv_ahead *a = s->ahead;
+	ruv_lane *lane = &a->lane;
+	int rc = ruv_speculator_draft(a->speculator, &lane, 1, err), n_keep = 0;
+	if (rc)
+		return rc;
+	const int n_rows = 1 + lane->n_drafts;
+	ruv_batch_part part = {.session = s, .n_rows = n_rows, .n_logits = n_rows, .take_back = n_rows > 1};
+	const int64_t start = ruv_clock_now_ns();
+	if ((rc = ruv_batch_run(&a->batch, &part, 1, err)))
+		return rc;
+	ruv_speculator_measured(a->speculator, &lane, 1, (double)(ruv_clock_now_ns() - start) / 1e6);
+	if ((rc = ruv_speculator_accept(a->speculator, lane, part.logits, &n_keep, err)))
+		n_keep = 1;
+	ruv_batch_take_back(&a->batch, &part, n_keep);
+	return rc;
+}
+
+static int speculate_loop(ruv_session *s, ruv_stream *stream, ruv_sampler *sampler, ruv_error *err)
+{
+	ruv_lane *lane = &s->ahead->lane;
+	int rc;
+	begin_lane(s, stream, sampler);
+	for (bool first = true; !stream->done; first = false) {
+		if (ruv_cancel_is_set(stream->params->cancel)) {
+			ruv_stream_cancel(stream);
+			break;
+		}
+		if (!first) {
+			if ((rc = round_of(s, err)))
+				return rc;
+			continue;
+		}
+		ruv_token token;
+		if ((rc = ruv_stream_limit(stream, sampler, err)) ||
+		    (rc = ruv_sampler_choose(sampler, s->logits, s->tokens, s->n, &token, err)) ||
+		    (rc = ruv_stream_push(stream, token, s->logits, err)))
+			return rc;
+		if (!stream->done) {
+			s->tokens[s->n] = token;
+			lane->n_known = s->n + 1;
+		}
+	}
+	return RUV_OK;
+}
+
 int ruv_generate(ruv_session *session, const ruv_token *prompt, int n_prompt, const ruv_generate_params *params,
                  ruv_generation *out, ruv_error *err)
 {
@@ -72,11 +181,15 @@ int ruv_generate(ruv_session *session, const ruv_token *prompt, int n_prompt, co
 		goto done;
 	if ((rc = ruv_stream_init(&stream, session->model, params, NULL, session->n_ctx - n_prompt, out,
 	                          params->on_piece ? hand_on : NULL, (void *)(uintptr_t)params, err)) ||
-	    (rc = sample_loop(session, &stream, sampler, err)))
+	    (rc = session->ahead ? speculate_loop(session, &stream, sampler, err) : sample_loop(session, &stream, sampler, err)))
 		goto done;
 	out->decode_ms = (double)(ruv_clock_now_ns() - prefilled) / 1e6;
 	rc = ruv_stream_finish(&stream, err);
 done:
+	if (session->ahead) {
+		session->ahead->lane.stream = NULL;
+		session->ahead->lane.sampler = NULL;
+	}
 	ruv_sampler_free(sampler);
 	ruv_stream_release(&stream);
 	if (rc)

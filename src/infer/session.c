@@ -153,6 +153,7 @@ void ruv_session_free(ruv_session *s)
 {
 	if (!s)
 		return;
+	ruv_session_drop_ahead(s);
 	for (int i = 0; s->pool && i < s->n_pages; i++)
 		ruv_kv_pool_drop(s->pool, s->pages[i]);
 	ruv_engine_lock(s->model->engine);

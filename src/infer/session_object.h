@@ -24,8 +24,11 @@ struct ruv_session {
 	int32_t *rows;              /* host [n_batch] row numbers 0, 1, 2, ...; NULL with logits */
 	ruv_adapter *adapter;       /* NULL: none */
 	const ruv_forward_tap *tap; /* listens to every pass; NULL */
+	struct ruv_ahead *ahead;    /* generate.c: speculation; NULL: none */
 };
 
+/* Forgets its speculation. */
+void ruv_session_drop_ahead(ruv_session *session);
 /* A session in a pool that others made, which runs in batches alone (batch.h): it has no logits of its own. */
 int ruv_session_open_in(ruv_session **out, ruv_model *model, ruv_kv_pool *pool, int n_ctx, ruv_kv_type kv_type, ruv_error *err);
 /* n_ctx as the options say (0: the default), or a failure. */

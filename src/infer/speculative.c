@@ -1,0 +1,667 @@
+/* speculative.c - drafting, accepting, and choosing how far to look ahead.
+ *
+ * The lookahead k maximises expected tokens by expected time, (1 + a + ... + a^k) / (v + k (s + d)): a the measured chance that a
+ * draft is taken, v a plain pass of the target, s what a row more costs it, d a pass of the draft; all of them running means, kept
+ * for each number of lanes. Where no k beats plain decoding, drafting is off and tried again now and then.
+ *
+ * The draft's session runs the tokens behind its last common one, then its own drafts one by one. Its convolution state is kept
+ * behind every pass, so that going back to where the target disagreed is a copy. */
+#include "infer/speculative.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/status.h"
+
+static const char where[] = "speculation";
+
+enum {
+	MAX_LANES = 32,
+	MAX_VOCAB_DIFFERENCE = 128,
+	FIRST_COMPARED = 5, /* special tokens before it may be named differently */
+	PLAIN_FIRST = 2,    /* rounds without drafts, to know what they cost */
+	PLAIN_EVERY = 64,   /* rounds between plain ones while drafting, */
+	TRY_EVERY = 96,     /* and between drafts while it is off */
+	NGRAM_MAX = 4,
+	NGRAM_MIN = 2
+};
+static const float SPARSE_MIN_P = 0.002f; /* of the draft's distribution, so that its lists are short */
+static const float DEFAULT_MIN_PROB = 0.3f;
+static const double TOKEN_WEIGHT = 1.0 / 48, TIME_WEIGHT = 1.0 / 8; /* of the running means */
+
+struct cost {
+	double plain_ms, row_ms, draft_ms;
+	int n_plain, n_verify, n_draft;
+	int rounds, off_rounds;
+};
+
+struct ruv_speculator {
+	ruv_speculation how;
+	ruv_model *target; /* not held: its owner holds this */
+	ruv_model *draft;  /* held; NULL: prompt lookup alone */
+	int max_lookahead, n_ctx, n_lanes, n_words;
+	ruv_kv_pool *pool;
+	ruv_batch batch;
+	ruv_sampler_scratch *scratch;
+	float *q; /* [n_vocab of the target] zero between calls */
+	double accept[RUV_DRAFT_MODEL + 1];
+	struct cost cost[MAX_LANES + 1]; /* by number of lanes */
+	double round_draft_ms;
+	int round_passes;
+	ruv_speculation_stats stats;
+};
+
+/* ---- opening ---- */
+
+static int check_vocabularies(const ruv_model *target, const ruv_model *draft, ruv_error *err)
+{
+	const ruv_vocab *a = target->vocab, *b = draft->vocab;
+	if (!a || !b)
+		return ruv_fail(err, RUV_EUNSUPPORTED, where, "%s has no tokenizer to compare", a ? draft->path : target->path);
+	const size_t na = ruv_vocab_n_tokens(a), nb = ruv_vocab_n_tokens(b), n = na < nb ? na : nb;
+	if (na > nb + MAX_VOCAB_DIFFERENCE || nb > na + MAX_VOCAB_DIFFERENCE)
+		return ruv_fail(err, RUV_EMISMATCH, where, "%s cannot draft for %s: it has %zu tokens, the target %zu", draft->path,
+		                target->path, nb, na);
+	if (ruv_vocab_bos(a) != ruv_vocab_bos(b) || ruv_vocab_eos(a) != ruv_vocab_eos(b))
+		return ruv_fail(err, RUV_EMISMATCH, where,
+		                "%s cannot draft for %s: its start and end tokens are %d and %d, the target's %d and %d",
+		                draft->path, target->path, ruv_vocab_bos(b), ruv_vocab_eos(b), ruv_vocab_bos(a), ruv_vocab_eos(a));
+	for (size_t i = FIRST_COMPARED; i < n; i++) {
+		const ruv_str x = ruv_vocab_text(a, (ruv_token)i), y = ruv_vocab_text(b, (ruv_token)i);
+		if (x.len != y.len || memcmp(x.data, y.data, x.len) != 0)
+			return ruv_fail(err, RUV_EMISMATCH, where,
+			                "%s cannot draft for %s: token %zu is '%.*s', the target's '%.*s'", draft->path,
+			                target->path, i, (int)(y.len > 40 ? 40 : y.len), y.data, (int)(x.len > 40 ? 40 : x.len),
+			                x.data);
+	}
+	return RUV_OK;
+}
+
+static int open_draft(ruv_speculator *sp, ruv_error *err)
+{
+	const ruv_hparams *hp = &sp->draft->hp;
+	int rc = check_vocabularies(sp->target, sp->draft, err);
+	if (rc)
+		return rc;
+	const int n_ctx = ruv_session_pick_ctx(sp->draft, sp->n_ctx < hp->n_ctx_train ? sp->n_ctx : hp->n_ctx_train, false, err);
+	if (n_ctx < 0)
+		return n_ctx;
+	sp->n_ctx = n_ctx;
+	if ((rc = ruv_sampler_scratch_open(&sp->scratch, sp->draft->may_sample, hp->n_vocab, err)))
+		return rc;
+	ruv_engine_lock(sp->draft->engine);
+	const int n_pages = sp->n_lanes * ((n_ctx + RUV_KV_PAGE_TOKENS - 1) / RUV_KV_PAGE_TOKENS);
+	rc = ruv_kv_pool_open(&sp->pool, ruv_engine_backend(sp->draft->engine), hp->n_attention, hp->n_kv_heads, hp->head_dim,
+	                      RUV_F16, n_pages, err);
+	ruv_engine_unlock(sp->draft->engine);
+	return rc ? rc : ruv_batch_init(&sp->batch, sp->draft, sp->draft->n_batch, sp->n_lanes, n_ctx, err);
+}
+
+int ruv_speculator_open(ruv_speculator **out, ruv_model *target, const ruv_speculation *how, int n_ctx, int n_lanes, ruv_error *err)
+{
+	*out = NULL;
+	if (!how->draft && !how->prompt_lookup)
+		return ruv_fail(err, RUV_EINVAL, where, "neither a draft model nor prompt lookup was asked for");
+	if (how->max_lookahead && (how->max_lookahead < 2 || how->max_lookahead > RUV_MAX_LOOKAHEAD))
+		return ruv_fail(err, RUV_EINVAL, where, "max_lookahead is %d, which is outside 2..%d", how->max_lookahead,
+		                (int)RUV_MAX_LOOKAHEAD);
+	if (!(how->min_prob >= 0 && how->min_prob < 1))
+		return ruv_fail(err, RUV_EINVAL, where, "min_prob is %g, which is outside 0..1", (double)how->min_prob);
+	if (how->draft && (how->draft == target || how->draft->engine != target->engine))
+		return ruv_fail(err, RUV_EINVAL, where,
+		                how->draft == target ? "a model cannot draft for itself"
+		                                     : "the draft runs on another engine than the target");
+	ruv_speculator *sp = calloc(1, sizeof *sp);
+	if (!sp)
+		return ruv_fail_memory(err, where, sizeof *sp);
+	sp->how = *how;
+	sp->target = target;
+	sp->draft = how->draft ? ruv_model_hold(how->draft) : NULL;
+	sp->max_lookahead = how->max_lookahead ? how->max_lookahead : RUV_MAX_LOOKAHEAD;
+	if (sp->how.min_prob == 0)
+		sp->how.min_prob = DEFAULT_MIN_PROB;
+	sp->n_ctx = n_ctx;
+	sp->n_lanes = n_lanes < MAX_LANES ? n_lanes : MAX_LANES;
+	const int n_vocab = sp->draft && sp->draft->hp.n_vocab > target->hp.n_vocab ? sp->draft->hp.n_vocab : target->hp.n_vocab;
+	sp->n_words = (n_vocab + 63) / 64;
+	sp->accept[RUV_DRAFT_LOOKUP] = 0.5;
+	sp->accept[RUV_DRAFT_MODEL] = 0.7;
+	sp->stats.lookahead = sp->max_lookahead;
+	sp->q = calloc((size_t)n_vocab, sizeof *sp->q);
+	int rc = sp->q ? RUV_OK : ruv_fail_memory(err, where, (size_t)n_vocab * sizeof *sp->q);
+	if (rc == RUV_OK && sp->draft)
+		rc = open_draft(sp, err);
+	if (rc) {
+		ruv_speculator_free(sp);
+		return rc;
+	}
+	*out = sp;
+	return RUV_OK;
+}
+
+void ruv_speculator_free(ruv_speculator *sp)
+{
+	if (!sp)
+		return;
+	ruv_batch_release(&sp->batch);
+	if (sp->pool) {
+		ruv_engine_lock(sp->draft->engine);
+		ruv_kv_pool_free(sp->pool);
+		ruv_engine_unlock(sp->draft->engine);
+	}
+	ruv_sampler_scratch_free(sp->scratch);
+	ruv_model_free(sp->draft);
+	free(sp->q);
+	free(sp);
+}
+
+void ruv_speculator_stats(const ruv_speculator *sp, ruv_speculation_stats *stats)
+{
+	*stats = sp ? sp->stats : (ruv_speculation_stats){0};
+}
+
+void ruv_lane_release(ruv_lane *lane)
+{
+	if (lane->draft && lane->states) {
+		ruv_engine *engine = lane->draft->model->engine;
+		ruv_engine_lock(engine);
+		ruv_backend_release(ruv_engine_backend(engine), lane->states);
+		ruv_engine_unlock(engine);
+	}
+	ruv_session_free(lane->draft);
+	ruv_sampler_free(lane->draft_sampler);
+	for (int i = 0; i < RUV_MAX_LOOKAHEAD; i++)
+		free(lane->q[i]);
+	free(lane->allowed);
+	memset(lane, 0, sizeof *lane);
+}
+
+/* ---- how far ---- */
+
+static void mean(double *value, double x, double weight, int n_before)
+{
+	if (n_before == 0)
+		*value = x;
+	else
+		*value += (x - *value) * fmax(weight, 1.0 / (n_before + 1));
+}
+
+/* Expected tokens of a round over its time; k 0: plain. */
+static double rate(const struct cost *c, double accept, double draft_ms, int k)
+{
+	double tokens = 1, p = 1;
+	for (int i = 0; i < k; i++)
+		tokens += p *= accept;
+	return tokens / (c->plain_ms + k * (c->row_ms + draft_ms));
+}
+
+static int lookahead(ruv_speculator *sp, int n_lanes, ruv_draft_source source)
+{
+	struct cost *c = &sp->cost[n_lanes];
+	if (sp->how.fixed)
+		return sp->max_lookahead;
+	const int round = c->rounds;
+	if (c->n_plain < PLAIN_FIRST || round % PLAIN_EVERY == PLAIN_EVERY - 1)
+		return 0;
+	if (!c->n_verify || (source == RUV_DRAFT_MODEL && !c->n_draft))
+		return sp->max_lookahead < 4 ? sp->max_lookahead : 4; /* nothing is known yet */
+	const double draft_ms = source == RUV_DRAFT_MODEL ? c->draft_ms : 0, accept = sp->accept[source];
+	int best = 0;
+	double best_rate = 1.03 * rate(c, accept, draft_ms, 0);
+	for (int k = 2; k <= sp->max_lookahead; k++) {
+		const double r = rate(c, accept, draft_ms, k);
+		if (r > best_rate) {
+			best = k;
+			best_rate = r;
+		}
+	}
+	sp->stats.lookahead = best;
+	if (best == 0 && ++c->off_rounds % TRY_EVERY == 0)
+		best = 2;
+	return best;
+}
+
+void ruv_speculator_measured(ruv_speculator *sp, ruv_lane *const *lanes, int n_lanes, double ms)
+{
+	if (!sp || n_lanes < 1)
+		return;
+	int n_drafts = 0, n_model = 0;
+	for (int i = 0; i < n_lanes; i++) {
+		n_drafts += lanes[i]->n_drafts;
+		n_model += lanes[i]->source == RUV_DRAFT_MODEL;
+	}
+	if (n_drafts) {
+		sp->stats.n_passes++;
+		sp->stats.verify_ms += ms;
+	} else {
+		sp->stats.n_plain++;
+		sp->stats.plain_ms += ms;
+	}
+	if (n_lanes > sp->n_lanes)
+		return;
+	struct cost *c = &sp->cost[n_lanes];
+	c->rounds++;
+	if (n_drafts == 0) {
+		mean(&c->plain_ms, ms, TIME_WEIGHT, c->n_plain++);
+	} else if (c->n_plain) {
+		const double rows = (double)n_drafts / n_lanes;
+		mean(&c->row_ms, fmax(0, ms - c->plain_ms) / rows, TIME_WEIGHT, c->n_verify++);
+	}
+	if (n_model && sp->round_passes)
+		mean(&c->draft_ms, sp->round_draft_ms / sp->round_passes, TIME_WEIGHT, c->n_draft++);
+}
+
+/* ---- drafting ---- */
+
+/* What followed the longest of the last few tokens where they stood before. */
+static int look_up(const ruv_lane *lane, int most, ruv_token *drafts)
+{
+	const ruv_token *t = lane->session->tokens;
+	const int n = lane->n_known;
+	for (int gram = NGRAM_MAX; gram >= NGRAM_MIN; gram--)
+		for (int at = n - gram - 1; at >= 0; at--)
+			if (t[at + gram - 1] == t[n - 1] && memcmp(t + at, t + n - gram, (size_t)gram * sizeof *t) == 0) {
+				const int from = at + gram, count = n - from < most ? n - from : most;
+				for (int i = 0; i < count; i++)
+					drafts[i] = t[from + i];
+				return count;
+			}
+	return 0;
+}
+
+/* Place i of the round: which tokens the constraint allows there. */
+static int limit_place(ruv_speculator *sp, ruv_lane *lane, int i, ruv_error *err)
+{
+	const ruv_constraint *constraint = lane->stream->constraint;
+	const size_t words = (size_t)sp->n_words;
+	if (!lane->allowed) {
+		lane->allowed = malloc((RUV_MAX_LOOKAHEAD + 1) * words * sizeof *lane->allowed);
+		if (!lane->allowed)
+			return ruv_fail_memory(err, where, (RUV_MAX_LOOKAHEAD + 1) * words * sizeof *lane->allowed);
+	}
+	uint64_t *bits = lane->allowed + (size_t)i * words;
+	memset(bits, 0, words * sizeof *bits);
+	const int rc = constraint->fill(lane->stream->constraint_state, bits, sp->target->hp.n_vocab, err);
+	lane->limit_of[i] = rc;
+	return rc < 0 ? rc : RUV_OK;
+}
+
+static const uint64_t *bits_of(const ruv_speculator *sp, const ruv_lane *lane, int i)
+{
+	return lane->limit_of[i] == RUV_CONSTRAINT_ALL ? NULL : lane->allowed + (size_t)i * (size_t)sp->n_words;
+}
+
+static bool is_allowed(const uint64_t *bits, ruv_token token)
+{
+	return !bits || (bits[token / 64] >> (token % 64) & 1);
+}
+
+/* Takes back what drafting told the constraint. */
+static int unwind(ruv_lane *lane, int n, ruv_error *err)
+{
+	const ruv_constraint *c = lane->stream->constraint;
+	const int rc = c && n ? c->rollback(lane->stream->constraint_state, n, err) : RUV_OK;
+	return rc < 0 ? rc : RUV_OK;
+}
+
+static int draft_by_lookup(ruv_speculator *sp, ruv_lane *lane, int most, ruv_error *err)
+{
+	ruv_token *drafts = lane->session->tokens + lane->n_known;
+	int n = look_up(lane, most, drafts), rc = RUV_OK;
+	if (lane->stream->constraint) {
+		int kept = 0;
+		for (; kept < n && rc == RUV_OK; kept++) {
+			if ((rc = limit_place(sp, lane, kept, err)) || !is_allowed(bits_of(sp, lane, kept), drafts[kept]))
+				break;
+			rc = lane->stream->constraint->accept(lane->stream->constraint_state, drafts[kept], err);
+			rc = rc < 0 ? rc : RUV_OK;
+		}
+		n = kept;
+		int back = unwind(lane, kept, rc ? NULL : err);
+		rc = rc ? rc : back;
+	}
+	lane->n_drafts = rc ? 0 : n;
+	lane->source = lane->n_drafts ? RUV_DRAFT_LOOKUP : RUV_DRAFT_NONE;
+	memset(lane->n_q, 0, sizeof lane->n_q);
+	return rc;
+}
+
+static int prepare_lane(ruv_speculator *sp, ruv_lane *lane, ruv_error *err)
+{
+	int rc = RUV_OK;
+	if (!lane->draft) {
+		if ((rc = ruv_session_open_in(&lane->draft, sp->draft, sp->pool, sp->n_ctx, RUV_KV_F16, err)))
+			return rc;
+		lane->n_common = 0;
+		const size_t state = ruv_session_state_bytes(lane->draft);
+		if (state) {
+			void *states = NULL;
+			ruv_engine_lock(sp->draft->engine);
+			rc = ruv_backend_alloc(ruv_engine_backend(sp->draft->engine), &states, state * RUV_MAX_LOOKAHEAD, err);
+			ruv_engine_unlock(sp->draft->engine);
+			lane->states = states;
+			if (rc)
+				return rc;
+		}
+	}
+	if (!lane->draft_sampler) {
+		ruv_sampling sampling = lane->stream->params->sampling;
+		ruv_logit_bias *bias = malloc(((size_t)(sampling.n_bias > 0 ? sampling.n_bias : 0) + 1) * sizeof *bias);
+		if (!bias)
+			return ruv_fail_memory(err, where, (size_t)sampling.n_bias * sizeof *bias);
+		int n_bias = 0;
+		for (int i = 0; i < sampling.n_bias; i++)
+			if (sampling.bias[i].token < sp->draft->hp.n_vocab)
+				bias[n_bias++] = sampling.bias[i];
+		sampling.bias = bias;
+		sampling.n_bias = n_bias;
+		sampling.seed = ruv_sampler_seed(lane->sampler) ^ 0x9e3779b97f4a7c15ull;
+		if (sampling.min_p < SPARSE_MIN_P)
+			sampling.min_p = SPARSE_MIN_P;
+		rc = ruv_sampler_open_in(&lane->draft_sampler, &sampling, sp->scratch, err);
+		free(bias);
+		if (rc)
+			return rc;
+	}
+	if (lane->n_common < lane->draft->n)
+		rc = ruv_session_truncate(lane->draft, lane->n_common, err);
+	const ruv_token *tokens = lane->session->tokens;
+	memcpy(lane->draft->tokens + lane->draft->n, tokens + lane->draft->n,
+	       (size_t)(lane->n_known - lane->draft->n) * sizeof *tokens);
+	return rc;
+}
+
+/* Runs one pass of the draft over the lanes: rows [draft->n, up to[i]). */
+static int draft_pass(ruv_speculator *sp, ruv_lane **lanes, const int *up_to, int n_lanes, ruv_batch_part *parts, ruv_error *err)
+{
+	for (int i = 0; i < n_lanes; i++)
+		parts[i] = (ruv_batch_part){.session = lanes[i]->draft, .n_rows = up_to[i] - lanes[i]->draft->n, .n_logits = 1};
+	return ruv_batch_run(&sp->batch, parts, n_lanes, err);
+}
+
+/* All but the last chunk of what the draft has to read. */
+static int catch_up(ruv_speculator *sp, ruv_lane *lane, int room, ruv_error *err)
+{
+	while (lane->n_known - lane->draft->n > room) {
+		int n = lane->n_known - lane->draft->n;
+		n = n - room < sp->batch.max_rows ? n - room : sp->batch.max_rows;
+		ruv_batch_part part = {.session = lane->draft, .n_rows = n};
+		int rc = ruv_batch_run(&sp->batch, &part, 1, err);
+		if (rc)
+			return rc;
+		lane->n_common = lane->draft->n;
+	}
+	return RUV_OK;
+}
+
+/* The draft's next token for a lane from its logits; *go_on: a further one may be drafted behind it. */
+static int draft_token(ruv_speculator *sp, ruv_lane *lane, const float *logits, int want, bool *go_on, ruv_error *err)
+{
+	const int i = lane->n_drafts, n_history = lane->n_known + i;
+	ruv_token *tokens = lane->session->tokens;
+	const ruv_candidate *list;
+	int n, rc;
+	*go_on = false;
+	if (lane->stream->constraint && (rc = limit_place(sp, lane, i, err)))
+		return rc;
+	ruv_sampler_allow(lane->draft_sampler, lane->stream->constraint ? bits_of(sp, lane, i) : NULL);
+	rc = ruv_sampler_distribution(lane->draft_sampler, logits, tokens, n_history, &list, &n, NULL);
+	if (rc)
+		return RUV_OK; /* nothing that the draft could say here: the target decides, and tells of a fault of its own */
+	const bool greedy = ruv_sampler_is_greedy(lane->draft_sampler);
+	float best = 0;
+	if (greedy)
+		best = (float)exp((double)list[0].logit - ruv_log_sum_exp(logits, sp->draft->hp.n_vocab));
+	else
+		for (int j = 0; j < n; j++)
+			best = list[j].p > best ? list[j].p : best;
+	if (i > 0 && !sp->how.fixed && best < sp->how.min_prob)
+		return RUV_OK;
+	const ruv_token token = ruv_candidates_draw(list, n, ruv_sampler_rng(lane->draft_sampler));
+	if (token >= sp->target->hp.n_vocab)
+		return RUV_OK;
+	lane->n_q[i] = 0;
+	if (!greedy) {
+		if (lane->cap_q[i] < n) {
+			free(lane->q[i]);
+			lane->cap_q[i] = 0;
+			lane->q[i] = malloc((size_t)(n + n / 2) * sizeof **lane->q);
+			if (!lane->q[i])
+				return ruv_fail_memory(err, where, (size_t)n * sizeof **lane->q);
+			lane->cap_q[i] = n + n / 2;
+		}
+		memcpy(lane->q[i], list, (size_t)n * sizeof *list);
+		lane->n_q[i] = n;
+	}
+	if (lane->stream->constraint) {
+		rc = lane->stream->constraint->accept(lane->stream->constraint_state, token, err);
+		if (rc < 0)
+			return rc;
+	}
+	tokens[lane->n_known + lane->n_drafts++] = token;
+	*go_on = lane->n_drafts < want && !ruv_model_token_is_end(sp->target, token);
+	return RUV_OK;
+}
+
+static void keep_state(ruv_speculator *sp, ruv_lane *lane)
+{
+	if (!lane->states)
+		return;
+	const size_t bytes = ruv_session_state_bytes(lane->draft);
+	ruv_engine_lock(sp->draft->engine);
+	ruv_backend_copy(ruv_engine_backend(sp->draft->engine), (char *)lane->states + (size_t)lane->n_draft_passes * bytes,
+	                 lane->draft->conv_state, bytes);
+	ruv_engine_unlock(sp->draft->engine);
+}
+
+static int draft_by_model(ruv_speculator *sp, ruv_lane **lanes, const int *wanted, int n_lanes, ruv_error *err)
+{
+	ruv_lane *live[MAX_LANES];
+	int want[MAX_LANES], up_to[MAX_LANES], n_live = 0, rc = RUV_OK;
+	ruv_batch_part parts[MAX_LANES];
+	for (int i = 0; i < n_lanes && rc == RUV_OK; i++) {
+		if ((rc = prepare_lane(sp, lanes[i], err)) ||
+		    (rc = catch_up(sp, lanes[i], sp->batch.max_rows / (2 * n_lanes) + 1, err)))
+			break;
+		lanes[i]->source = RUV_DRAFT_MODEL;
+		lanes[i]->n_draft_passes = 0;
+		live[n_live] = lanes[i];
+		want[n_live] = wanted[i];
+		up_to[n_live++] = lanes[i]->n_base = lanes[i]->n_known;
+	}
+	const int64_t start = ruv_clock_now_ns();
+	while (n_live && rc == RUV_OK) {
+		if ((rc = draft_pass(sp, live, up_to, n_live, parts, err)))
+			break;
+		sp->round_passes++;
+		int n = 0;
+		for (int i = 0; i < n_live && rc == RUV_OK; i++) {
+			ruv_lane *lane = live[i];
+			bool go_on = false;
+			keep_state(sp, lane);
+			lane->n_draft_passes++;
+			if ((rc = draft_token(sp, lane, parts[i].logits, want[i], &go_on, err)) || !go_on)
+				continue;
+			lane->draft->tokens[lane->draft->n] = lane->session->tokens[lane->n_known + lane->n_drafts - 1];
+			live[n] = lane;
+			want[n] = want[i];
+			up_to[n++] = lane->draft->n + 1;
+		}
+		n_live = n;
+	}
+	sp->round_draft_ms += (double)(ruv_clock_now_ns() - start) / 1e6;
+	for (int i = 0; i < n_lanes; i++) {
+		int back = unwind(lanes[i], lanes[i]->n_drafts, rc ? NULL : err);
+		rc = rc ? rc : back;
+		if (lanes[i]->draft) /* until the target has spoken */
+			lanes[i]->n_common = lanes[i]->draft->n < lanes[i]->n_known ? lanes[i]->draft->n : lanes[i]->n_known;
+		if (rc)
+			lanes[i]->n_drafts = 0;
+	}
+	return rc;
+}
+
+int ruv_speculator_draft(ruv_speculator *sp, ruv_lane **lanes, int n_lanes, ruv_error *err)
+{
+	ruv_lane *with_model[MAX_LANES];
+	int want[MAX_LANES], n_model = 0, rc = RUV_OK;
+	for (int i = 0; i < n_lanes; i++) {
+		lanes[i]->n_drafts = 0;
+		lanes[i]->source = RUV_DRAFT_NONE;
+	}
+	if (!sp || n_lanes < 1 || n_lanes > sp->n_lanes)
+		return RUV_OK;
+	sp->round_draft_ms = 0;
+	sp->round_passes = 0;
+	for (int i = 0; i < n_lanes && rc == RUV_OK; i++) {
+		ruv_lane *lane = lanes[i];
+		/* the last token of a generation is not run, and rows must fit the context */
+		int most = lane->stream->max_tokens - lane->stream->out->n_tokens - 1;
+		const int room = lane->session->n_ctx - lane->n_known;
+		most = room < most ? room : most;
+		int k = sp->how.prompt_lookup ? lookahead(sp, n_lanes, RUV_DRAFT_LOOKUP) : 0;
+		k = most < k ? most : k;
+		if (k > 0 && (rc = draft_by_lookup(sp, lane, k, err)))
+			break;
+		if (lane->n_drafts || !sp->draft || lane->n_known + RUV_MAX_LOOKAHEAD > sp->n_ctx)
+			continue;
+		k = lookahead(sp, n_lanes, RUV_DRAFT_MODEL);
+		k = most < k ? most : k;
+		if (k > 0) {
+			with_model[n_model] = lane;
+			want[n_model++] = k;
+		}
+	}
+	if (rc == RUV_OK && n_model)
+		rc = draft_by_model(sp, with_model, want, n_model, err);
+	for (int i = 0; i < n_lanes; i++) {
+		sp->stats.n_drafted += lanes[i]->n_drafts;
+		lanes[i]->stream->out->n_drafted += lanes[i]->n_drafts;
+	}
+	sp->stats.draft_ms += sp->round_draft_ms;
+	return rc;
+}
+
+/* ---- accepting ---- */
+
+static float probability(const ruv_candidate *list, int n, ruv_token token)
+{
+	for (int i = 0; i < n; i++)
+		if (list[i].token == token)
+			return list[i].p;
+	return 0;
+}
+
+/* A draw from max(p - q, 0), normalised. */
+static ruv_token draw_rest(ruv_speculator *sp, const ruv_lane *lane, int i, const ruv_candidate *p, int n, ruv_rng *rng)
+{
+	const ruv_token x = lane->session->tokens[lane->n_known + i];
+	double total = 0, sum = 0;
+	for (int j = 0; j < lane->n_q[i]; j++)
+		if (lane->q[i][j].token < sp->target->hp.n_vocab)
+			sp->q[lane->q[i][j].token] = lane->q[i][j].p;
+	if (lane->n_q[i] == 0)
+		sp->q[x] = 1;
+	for (int j = 0; j < n; j++)
+		total += fmax(0, (double)p[j].p - (double)sp->q[p[j].token]);
+	/* total 0: p is q but for rounding, and x was refused by a hair */
+	ruv_token token = total > 0 ? -1 : ruv_candidates_draw(p, n, rng);
+	const double u = total > 0 ? ruv_rng_double(rng) * total : 0;
+	for (int j = 0; j < n && total > 0; j++) {
+		const double rest = fmax(0, (double)p[j].p - (double)sp->q[p[j].token]);
+		if (rest > 0) {
+			token = p[j].token;
+			if ((sum += rest) > u)
+				break;
+		}
+	}
+	for (int j = 0; j < lane->n_q[i]; j++)
+		if (lane->q[i][j].token < sp->target->hp.n_vocab)
+			sp->q[lane->q[i][j].token] = 0;
+	sp->q[x] = 0;
+	return token;
+}
+
+/* The draft's session goes back to the last token that the target agreed with. */
+static void settle_draft(ruv_speculator *sp, ruv_lane *lane, int n_taken)
+{
+	if (lane->source != RUV_DRAFT_MODEL)
+		return;
+	const int last = lane->n_draft_passes - 1, keep = n_taken < last ? n_taken : last;
+	ruv_session *d = lane->draft;
+	if (keep < last) {
+		d->n = lane->n_base + keep;
+		ruv_session_trim(d);
+		if (lane->states) {
+			const size_t bytes = ruv_session_state_bytes(d);
+			ruv_engine_lock(sp->draft->engine);
+			ruv_backend_copy(ruv_engine_backend(sp->draft->engine), d->conv_state,
+			                 (const char *)lane->states + (size_t)keep * bytes, bytes);
+			ruv_engine_unlock(sp->draft->engine);
+		}
+		d->state_at = d->n;
+	}
+	lane->n_common = d->n;
+}
+
+int ruv_speculator_accept(ruv_speculator *sp, ruv_lane *lane, const float *logits, int *n_keep, ruv_error *err)
+{
+	const int64_t start = sp ? ruv_clock_now_ns() : 0;
+	ruv_token *tokens = lane->session->tokens;
+	const size_t n_vocab = (size_t)lane->session->model->hp.n_vocab;
+	const int n_drafts = lane->n_drafts, n_before = lane->stream->out->n_tokens;
+	int taken = 0, kept = 0;
+	bool done = false;
+	for (int i = 0; i <= n_drafts && !done; i++) {
+		const ruv_candidate *list;
+		int n, rc;
+		/* places that were drafted know their limits already */
+		if (lane->stream->constraint && i < n_drafts)
+			ruv_sampler_allow(lane->sampler, bits_of(sp, lane, i));
+		else if ((rc = ruv_stream_limit(lane->stream, lane->sampler, err)))
+			return rc;
+		rc = ruv_sampler_distribution(lane->sampler, logits + (size_t)i * n_vocab, tokens, lane->n_known + i, &list, &n,
+		                              err);
+		if (rc)
+			return rc;
+		ruv_rng *rng = ruv_sampler_rng(lane->sampler);
+		ruv_token token;
+		bool accepted = false;
+		if (i < n_drafts) {
+			const ruv_token x = tokens[lane->n_known + i];
+			const float p = probability(list, n, x), q = lane->n_q[i] ? probability(lane->q[i], lane->n_q[i], x) : 1;
+			accepted = p >= q || (p > 0 && ruv_rng_double(rng) * (double)q < (double)p);
+			token = accepted ? x : n == 1 ? list[0].token : draw_rest(sp, lane, i, list, n, rng);
+			mean(&sp->accept[lane->source], accepted, TOKEN_WEIGHT, INT32_MAX - 1);
+			sp->stats.drafted_at[i]++;
+			sp->stats.accepted_at[i] += accepted;
+		} else {
+			token = ruv_candidates_draw(list, n, rng);
+		}
+		if ((rc = ruv_stream_push(lane->stream, token, logits + (size_t)i * n_vocab, err)))
+			return rc;
+		taken += accepted;
+		done = lane->stream->done;
+		if (!done) {
+			tokens[lane->n_known + i] = token;
+			kept += accepted;
+		}
+		if (!accepted) {
+			lane->n_known += kept + !done;
+			break;
+		}
+		if (done)
+			lane->n_known += kept;
+	}
+	*n_keep = 1 + kept;
+	lane->stream->out->n_accepted += taken;
+	if (sp) {
+		sp->stats.n_accepted += taken;
+		sp->stats.n_emitted += lane->stream->out->n_tokens - n_before;
+		settle_draft(sp, lane, kept);
+		sp->stats.sample_ms += (double)(ruv_clock_now_ns() - start) / 1e6;
+	}
+	return RUV_OK;
+}
