@@ -4,7 +4,7 @@
 set -euo pipefail
 
 run_packages="build-essential cmake ninja-build pkg-config libjansson-dev libpcre2-dev libutf8proc-dev libsqlite3-dev libedit-dev
-  libinih-dev libxxhash-dev libssl-dev libzstd-dev libxml2-dev libcmark-dev uthash-dev ca-certificates"
+  libinih-dev libstemmer-dev libxxhash-dev libssl-dev libzstd-dev libxml2-dev libcmark-dev uthash-dev ca-certificates"
 test_packages="libcmocka-dev python3 gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user zstd"
 
 packages=$run_packages

@@ -196,7 +196,7 @@ typedef struct ruv_citation {
 
 /* One stage of the loop and what it took. */
 typedef struct ruv_stage {
-	const char *name; /* "embed", "retrieve", "assemble", "prefill", "generate", "cite" */
+	const char *name; /* "embed", "retrieve", "assemble", "weigh", "prefill", "generate", "cite" */
 	double ms;
 } ruv_stage;
 
@@ -219,8 +219,9 @@ typedef struct ruv_answer {
 	int n_stages;
 	uint64_t seed; /* that was sampled with */
 	double total_ms, prefill_ms, decode_ms;
-	double mean_logprob, min_logprob; /* of the generated tokens by the model's own distribution; 0 without a token */
-	const char *model;                /* name of the generator; valid while the runtime is */
+	double mean_logprob,
+	    min_logprob; /* of the tokens that the model chose (not of a given quotation), by its own distribution; 0 without any */
+	const char *model; /* name of the generator; valid while the runtime is */
 	void *owner;
 } ruv_answer;
 

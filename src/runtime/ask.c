@@ -3,6 +3,7 @@
  *     embed       the question becomes a vector
  *     retrieve    passages near it in meaning and in words, both lists fused
  *     assemble    the prompt, with as many of them as fit
+ *     weigh       which sentence of them answers the question, for models that quote
  *     generate    the answer, streamed
  *     cite        which passage each quote of it stands in
  *
@@ -20,6 +21,7 @@
 #include "base/status.h"
 #include "runtime/cite.h"
 #include "runtime/context.h"
+#include "runtime/evidence.h"
 #include "runtime/quote.h"
 #include "runtime/runtime.h"
 
@@ -38,6 +40,8 @@ typedef struct asking {
 	float *vector;                            /* [dim], NULL when searching by words alone */
 	const ruv_context_source *prompt_sources; /* [answer->n_in_prompt] as they stand in it */
 	ruv_context context;
+	ruv_evidence evidence;
+	ruv_quote *quote; /* NULL: the model is free */
 	ruv_generation generation;
 	int64_t stage_ns;
 } asking;
@@ -338,17 +342,67 @@ static int assemble(asking *a, ruv_error *err)
 	return RUV_OK;
 }
 
+/* ---- weigh ------------------------------------------------------------------------------------------------------------- */
+
+/* Where no sentence has at least this share of the question's words, the question is worded differently and its meaning decides. */
+static const float enough_overlap = 0.5F;
+
+/* Embeds the sentences [n] of the evidence, at most MAX_SENTENCES of them, and compares them with the question. */
+static int compare_sentences(asking *a, ruv_error *err)
+{
+	enum { MAX_SENTENCES = 64 };
+	int n = a->evidence.n, dim = ruv_runtime_embed_dim(a->runtime, err), rc;
+	const char *texts[MAX_SENTENCES];
+	float *vectors, cosines[MAX_SENTENCES];
+
+	if (dim < 0 || n > MAX_SENTENCES)
+		return dim < 0 ? dim : RUV_OK;
+	vectors = malloc(sizeof(float) * (size_t)dim * (size_t)n);
+	if (!vectors)
+		return ruv_fail_memory(err, "ask", sizeof(float) * (size_t)dim * (size_t)n);
+	for (int i = 0; i < n; i++)
+		texts[i] = a->evidence.items[i].text;
+	rc = ruv_runtime_embed(a->runtime, texts, n, RUV_EMBED_PASSAGE, vectors, a->params->cancel, err);
+	for (int i = 0; !rc && i < n; i++) {
+		cosines[i] = 0;
+		for (int d = 0; d < dim; d++)
+			cosines[i] += a->vector[d] * vectors[(size_t)i * (size_t)dim + (size_t)d];
+	}
+	if (!rc)
+		ruv_evidence_add_cosines(&a->evidence, cosines);
+	free(vectors);
+	return rc;
+}
+
+static int weigh(asking *a, ruv_error *err)
+{
+	int best, rc;
+
+	begin_stage(a);
+	rc = ruv_evidence_open(&a->evidence, a->prompt_sources, a->answer->n_in_prompt, a->search_text, err);
+	if (rc)
+		return rc;
+	best = ruv_evidence_best(&a->evidence);
+	if (a->vector && best >= 0 && a->evidence.items[best].overlap < enough_overlap)
+		rc = compare_sentences(a, err);
+	if (!rc)
+		rc = ruv_quote_open(&a->quote, a->model, &a->evidence, err);
+	if (!rc)
+		end_stage(a, "weigh");
+	return rc;
+}
+
 /* ---- generate ---------------------------------------------------------------------------------------------------------- */
 
 static int generate(asking *a, ruv_error *err)
 {
 	ruv_answer *answer = a->answer;
 	ruv_generate_params params = {.max_tokens = wanted_tokens(a),
-	                              .n_logprobs = 0,
+	                              .constraint = ruv_quote_constraint(a->quote),
 	                              .cancel = a->params->cancel,
 	                              .on_piece = a->params->on_piece,
 	                              .user = a->params->user};
-	int room = answer->n_ctx - a->context.tokens.n, rc;
+	int room = answer->n_ctx - a->context.tokens.n, first, rc;
 
 	if (params.max_tokens > room)
 		params.max_tokens = room;
@@ -356,20 +410,16 @@ static int generate(asking *a, ruv_error *err)
 		params.sampling = *a->params->sampling;
 	else
 		ruv_runtime_sampling(a->runtime, a->model, &params.sampling);
-	/* A model that cites copies sentences: always the likeliest token, held to the source while it quotes. */
-	if (ruv_model_cites(a->model) && answer->n_in_prompt && params.sampling.temperature == 0)
-		rc = ruv_quote_generate(a->session, a->context.tokens.ids, a->context.tokens.n, a->prompt_sources,
-		                        answer->n_in_prompt, &params, &a->generation, err);
-	else
-		rc = ruv_generate(a->session, a->context.tokens.ids, a->context.tokens.n, &params, &a->generation, err);
+	rc = ruv_generate(a->session, a->context.tokens.ids, a->context.tokens.n, &params, &a->generation, err);
 	if (rc)
 		return rc;
 	answer->text = a->generation.text;
 	a->generation.text = NULL;
 	answer->n_tokens = a->generation.n_tokens;
 	answer->n_kept = a->generation.n_kept;
-	for (int i = 0; a->generation.logprobs && i < a->generation.n_tokens; i++) {
-		answer->mean_logprob += a->generation.logprobs[i] / a->generation.n_tokens;
+	first = ruv_quote_n_given(a->quote);
+	for (int i = first; a->generation.logprobs && i < a->generation.n_tokens; i++) {
+		answer->mean_logprob += a->generation.logprobs[i] / (a->generation.n_tokens - first);
 		answer->min_logprob = fmin(answer->min_logprob, a->generation.logprobs[i]);
 	}
 	answer->finish = a->generation.finish;
@@ -465,6 +515,8 @@ static void end(asking *a, int rc)
 	free(a->search_text);
 	free(a->vector);
 	ruv_context_release(&a->context);
+	ruv_evidence_release(&a->evidence);
+	ruv_quote_free(a->quote);
 	ruv_generation_release(&a->generation);
 	ruv_session_free(a->own_session);
 	if (rc)
@@ -489,6 +541,8 @@ int ruv_ask(ruv_runtime *runtime, const ruv_ask_params *params, ruv_answer *answ
 		rc = open_session(&a, err);
 	if (!rc)
 		rc = assemble(&a, err);
+	if (!rc && ruv_model_cites(a.model) && answer->n_in_prompt)
+		rc = weigh(&a, err);
 	if (!rc)
 		rc = generate(&a, err);
 	if (!rc)

@@ -9,6 +9,7 @@
 #include "base/status.h"
 #include "runtime/cite.h"
 #include "runtime/context.h"
+#include "runtime/evidence.h"
 #include "runtime/quote.h"
 #include "ruvllm/runtime.h"
 #include "text/answer_match.h"
@@ -104,6 +105,8 @@ static int qa_answer(struct qa *qa, const ruv_eval_row *row, bool *fits, ruv_err
 	                               .n_ctx = ruv_session_n_ctx(qa->session),
 	                               .n_reserve = max_tokens};
 	ruv_generate_params generate = {.max_tokens = max_tokens, .n_logprobs = -1, .cancel = qa->params->cancel};
+	ruv_evidence evidence = {0};
+	ruv_quote *quote = NULL;
 	int rc;
 
 	qa->n_sources = qa->params->n_passages;
@@ -118,10 +121,17 @@ static int qa_answer(struct qa *qa, const ruv_eval_row *row, bool *fits, ruv_err
 		return RUV_OK;
 	if (rc || !*fits)
 		return rc;
-	if (request.cites) /* as `ruvllm ask` decodes */
-		return ruv_quote_generate(qa->session, qa->context.tokens.ids, qa->context.tokens.n, qa->sources, qa->n_sources,
-		                          &generate, &qa->generation, err);
-	return ruv_generate(qa->session, qa->context.tokens.ids, qa->context.tokens.n, &generate, &qa->generation, err);
+	if (request.cites) { /* as `ruvllm ask` answers */
+		rc = ruv_evidence_open(&evidence, qa->sources, qa->n_sources, row->question, err);
+		if (!rc)
+			rc = ruv_quote_open(&quote, qa->model, &evidence, err);
+		generate.constraint = ruv_quote_constraint(quote);
+	}
+	if (!rc)
+		rc = ruv_generate(qa->session, qa->context.tokens.ids, qa->context.tokens.n, &generate, &qa->generation, err);
+	ruv_quote_free(quote);
+	ruv_evidence_release(&evidence);
+	return rc;
 }
 
 int ruv_eval_qa(ruv_eval_qa_result *result, ruv_model *model, const ruv_eval_set *set, const ruv_eval_qa_params *params,

@@ -130,8 +130,7 @@ int ruv_quote_open(ruv_quote **out, const ruv_model *model, const ruv_evidence *
 	    .state = q, .fill = fill, .accept = accept_token, .rollback = rollback, .fork = fork_quote, .free = free_quote};
 	ruv_buf_init(&text, (size_t)1 << 24);
 	ruv_buf_printf(&text, "[%d] %s\nAnswer:", evidence->items[best].source + 1, evidence->items[best].text);
-	rc = text.failed ? ruv_fail_memory(err, where, text.len)
-	                 : ruv_model_tokenize(model, text.data, text.len, 0, &tokens, err);
+	rc = text.failed ? ruv_fail_memory(err, where, text.len) : ruv_model_tokenize(model, text.data, text.len, 0, &tokens, err);
 	ruv_buf_release(&text);
 	if (rc)
 		goto done;
@@ -157,4 +156,11 @@ void ruv_quote_free(ruv_quote *quote)
 const ruv_constraint *ruv_quote_constraint(const ruv_quote *quote)
 {
 	return quote ? &quote->constraint : NULL;
+}
+
+int ruv_quote_n_given(const ruv_quote *quote)
+{
+	if (!quote || !quote->quoting)
+		return 0;
+	return quote->n_accepted < quote->n_forced ? quote->n_accepted : quote->n_forced;
 }

@@ -16,5 +16,8 @@ int ruv_quote_open(ruv_quote **out, const ruv_model *model, const ruv_evidence *
 void ruv_quote_free(ruv_quote *quote); /* NULL is fine */
 /* For ruv_generate_params; valid while the quote is. NULL for NULL. */
 const ruv_constraint *ruv_quote_constraint(const ruv_quote *quote);
+/* How many of the first tokens were given rather than chosen, so far: 0 where the model began otherwise. The first of them was its
+ * own choice. */
+int ruv_quote_n_given(const ruv_quote *quote);
 
 #endif

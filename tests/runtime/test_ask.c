@@ -587,12 +587,17 @@ static void test_quotes_are_held(void **state)
 		ruv_context_request request = {
 		    .sources = sources, .n_sources = 3, .question = questions[i], .cites = true, .n_ctx = 1024, .n_reserve = 128};
 		ruv_generate_params params = {.max_tokens = 128};
+		ruv_evidence evidence;
+		ruv_quote *quote = NULL;
 		ruv_generation out;
 		ruv_context context;
 		ruv_cite_parts parts;
 
 		assert_ok(ruv_context_build(&context, model, &request, &err), err);
-		assert_ok(ruv_quote_generate(session, context.tokens.ids, context.tokens.n, sources, 3, &params, &out, &err), err);
+		assert_ok(ruv_evidence_open(&evidence, sources, 3, questions[i], &err), err);
+		assert_ok(ruv_quote_open(&quote, model, &evidence, &err), err);
+		params.constraint = ruv_quote_constraint(quote);
+		assert_ok(ruv_generate(session, context.tokens.ids, context.tokens.n, &params, &out, &err), err);
 		ruv_cite_parse(&parts, out.text);
 		for (int j = 0; j < parts.n_marks && out.finish == RUV_FINISH_STOP; j++) {
 			const ruv_cite_mark *mark = &parts.marks[j];
@@ -603,17 +608,23 @@ static void test_quotes_are_held(void **state)
 			if (!ruv_cite_is_verbatim(sources[mark->number - 1].text, out.text + mark->begin, mark->end - mark->begin))
 				fail_msg("not in the source: %s", out.text);
 		}
+		assert_int_equal(ruv_quote_n_given(quote) > 0, parts.n_marks > 0);
 		ruv_generation_release(&out);
+		ruv_quote_free(quote);
+		assert_ok(ruv_quote_open(&quote, model, &evidence, &err), err);
 		params.max_tokens = 2;
-		assert_ok(ruv_quote_generate(session, context.tokens.ids, context.tokens.n, sources, 3, &params, &out, &err), err);
+		params.constraint = ruv_quote_constraint(quote);
+		assert_ok(ruv_generate(session, context.tokens.ids, context.tokens.n, &params, &out, &err), err);
 		assert_int_equal(out.finish, RUV_FINISH_LENGTH);
 		assert_int_equal(out.n_tokens, 2);
 		assert_true(out.n_kept > 0);
 		ruv_generation_release(&out);
 		params = (ruv_generate_params){.max_tokens = 128, .on_piece = cancel_at_once};
-		assert_ok(ruv_quote_generate(session, context.tokens.ids, context.tokens.n, sources, 3, &params, &out, &err), err);
+		assert_ok(ruv_generate(session, context.tokens.ids, context.tokens.n, &params, &out, &err), err);
 		assert_int_equal(out.finish, RUV_FINISH_CANCELLED);
 		ruv_generation_release(&out);
+		ruv_quote_free(quote);
+		ruv_evidence_release(&evidence);
 		ruv_context_release(&context);
 	}
 	assert_true(n_quotes > 0);
