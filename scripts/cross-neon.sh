@@ -13,7 +13,7 @@ mkdir -p "$out"
 flags="-std=gnu11 -O2 -D_GNU_SOURCE -DRUV_VERSION=\"cross\" -DRUV_TEST_DATA=\"$PWD/tests/data\" -Iinclude -Isrc -Itests -Wall -Wextra -Wshadow
   -fno-math-errno -fno-trapping-math -fno-strict-aliasing -ffp-contract=off -pthread"
 sources="src/base/status.c src/base/pool.c src/base/cpu.c src/base/log.c src/base/rng.c src/base/clock.c src/tensor/dtype.c src/tensor/quant.c src/tensor/quant_search.c
-  src/tensor/cpu/backend.c src/tensor/cpu/linear.c src/tensor/cpu/attention.c src/tensor/cpu/elementwise.c src/tensor/cpu/table.c
+  src/tensor/cpu/backend.c src/tensor/cpu/linear.c src/tensor/cpu/pack.c src/tensor/cpu/attention.c src/tensor/cpu/elementwise.c src/tensor/cpu/table.c
   src/tensor/cpu/ref.c"
 
 objects=

@@ -66,6 +66,7 @@ static void bind(struct binder *b, ruv_tensor *tensor, const char *name, int64_t
 		ruv_error_prefix(b->err, b->rc, "tensor '%s': ", name);
 		return;
 	}
+	tensor->mapped = true;
 	for (size_t i = 0; i < ruv_gguf_n_tensors(b->gguf); i++)
 		if (ruv_gguf_tensor_at(b->gguf, i) == t)
 			b->used[i] = 1;

@@ -18,14 +18,15 @@
 
 typedef struct ruv_backend ruv_backend;
 
-/* A weight on a backend. `data` is the backend's address of it, `packed` a form of it that the backend made for itself (or NULL).
- */
+/* A weight on a backend. `data` is the backend's address of it, `packed` the backend's own form of it (or NULL). */
 typedef struct ruv_tensor {
 	const void *data;
 	void *packed;
 	ruv_dtype dtype;
 	int64_t n_in;  /* elements of a row, contiguous */
 	int64_t n_out; /* rows; 1 for a vector */
+	bool mapped;   /* set by who binds it: data lies in a read-only mapping of a file, whose pages may be given back to the
+	                * system once the backend has a form of its own (they come back from the file when they are read) */
 } ruv_tensor;
 
 /* ---- backend ---- */
@@ -41,10 +42,16 @@ int ruv_backend_sync(ruv_backend *backend, ruv_error *err);
 /* Makes room for operations on up to n_rows rows of up to n_elements and for attention over up to n_context tokens. Grows only. */
 int ruv_backend_reserve(ruv_backend *backend, int n_rows, int64_t n_elements, int64_t n_context, ruv_error *err);
 
-/* Binds a weight to bytes that outlive it (a mapped file). The CPU uses them in place; another device copies. */
+/* Binds a weight to bytes that outlive it (a mapped file). The CPU uses them in place until the first product with a quantized
+ * matrix lays it out anew (packed), which costs one pass over its bytes; another device copies. */
 int ruv_backend_bind(ruv_backend *backend, ruv_tensor *tensor, ruv_dtype dtype, int64_t n_in, int64_t n_out, const void *bytes,
                      ruv_error *err);
 void ruv_backend_unbind(ruv_backend *backend, ruv_tensor *tensor);
+
+/* Whether matrices bound from now on are packed (the default). */
+void ruv_backend_set_packing(ruv_backend *backend, bool packing);
+/* What packing has cost so far: bytes of the backend's own forms, and the time it took to make them. Any pointer may be NULL. */
+void ruv_backend_packed(const ruv_backend *backend, size_t *n_bytes, int64_t *ns);
 
 /* Zeroed memory on the device, 64-byte aligned. */
 int ruv_backend_alloc(ruv_backend *backend, void **address, size_t n_bytes, ruv_error *err);

@@ -124,6 +124,42 @@ static void test_products(const ruv_kernels *table, const ruv_kernels *ref, ruv_
 						}
 				}
 			}
+			for (int nr = 1; nr <= MAX_ROWS && table->mul_rows[dtype]; nr += nr < 6 ? 1 : 31)
+				for (int nt = 1; nt <= MAX_TOKENS; nt++) {
+					memset(got, 0, sizeof got);
+					table->mul_rows[dtype](got, MAX_ROWS, w, row_bytes, nr, &x, nt);
+					for (int i = 0; i < nt; i++)
+						for (int r = 0; r <= nr && r < MAX_ROWS; r++) {
+							int at = i * MAX_ROWS + r;
+							CHECK(fabsf(got[at] - (r < nr ? want[at] : 0)) <= (r < nr ? bound[at] : 0),
+							      "%s mul_rows %s k %d rows %d tokens %d: [%d, %d] %g, not %g",
+							      table->name, ruv_dtype_name((int)dtype), (int)k, nr, nt, i, r,
+							      (double)got[at], (double)want[at]);
+						}
+				}
+			for (int nr = 1; nr <= table->panel_rows && table->pack[dtype]; nr += nr < table->panel_rows - 3 ? 11 : 1) {
+				uint8_t *packed = check_alloc((size_t)table->panel_rows * row_bytes + 4096);
+				table->pack[dtype](packed, w, row_bytes, nr, k);
+				for (int nt = 1; nt <= MAX_TOKENS; nt++) {
+					bool accumulate = nt & 1, biased = nt & 2;
+					for (int i = 0; i < MAX_TOKENS * MAX_ROWS; i++)
+						got[i] = 1;
+					table->mul_packed[dtype](got, MAX_ROWS, packed, nr, &x, nt, biased ? bias : NULL,
+					                         accumulate);
+					for (int i = 0; i < nt; i++)
+						for (int r = 0; r <= nr; r++) {
+							float w0 = r == nr ? 1
+							                   : want[i * MAX_ROWS + r] + (biased ? bias[r] : 0) +
+							                         (accumulate ? 1 : 0);
+							CHECK(fabsf(got[i * MAX_ROWS + r] - w0) <=
+							          (r == nr ? 0 : bound[i * MAX_ROWS + r]),
+							      "%s packed %s k %d rows %d tokens %d: [%d, %d] %g, not %g",
+							      table->name, ruv_dtype_name((int)dtype), (int)k, nr, nt, i, r,
+							      (double)got[i * MAX_ROWS + r], (double)w0);
+						}
+				}
+				free(packed);
+			}
 			free(w);
 			free(f);
 			free(bias);

@@ -2,12 +2,12 @@
 #include "tensor/cpu/kernels.h"
 #include "tensor/cpu/x86_256.h"
 
-enum { VW = 8, NT = 2, Q8_OFFSET = 0 };
+#define NT_MAX 2
+enum { VW = 8, NT = NT_MAX, Q8_OFFSET = 0 };
 
 typedef float vf __attribute__((vector_size(32)));
 typedef int32_t vi __attribute__((vector_size(32)));
 typedef uint16_t vh __attribute__((vector_size(16)));
-typedef int8_t vb __attribute__((vector_size(8)));
 
 X86_INLINE vf splat(float x)
 {
@@ -42,6 +42,16 @@ X86_INLINE vi dot(vi acc, vi c, vi x)
 X86_INLINE vi dot_signed(vi acc, vi c, vi x)
 {
 	return acc + (vi)dot_signed_256((__m256i)c, (__m256i)x);
+}
+
+X86_INLINE vi load_bytes(const uint8_t *p)
+{
+	return (vi)_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)p));
+}
+
+X86_INLINE vi load_signed_bytes(const int8_t *p)
+{
+	return (vi)_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)p));
 }
 
 X86_INLINE float sum_lanes(vf v)

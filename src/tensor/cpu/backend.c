@@ -26,6 +26,7 @@ int ruv_backend_open_cpu(ruv_backend **out, int n_threads, ruv_error *err)
 	if (rc)
 		goto done;
 	b->n_threads = ruv_pool_n_threads(b->pool);
+	b->packing = true;
 	b->k = ruv_kernels_pick(ruv_cpu_get());
 	snprintf(b->describe, sizeof b->describe, "cpu (%s, %d thread%s)", b->k->name, b->n_threads, b->n_threads == 1 ? "" : "s");
 	rc = ruv_backend_reserve(b, 1, 1024, 0, err);
@@ -150,7 +151,6 @@ void ruv_backend_run(ruv_backend *b, ruv_pool_fn *fn, void *arg, int n_tasks, si
 int ruv_backend_bind(ruv_backend *b, ruv_tensor *tensor, ruv_dtype dtype, int64_t n_in, int64_t n_out, const void *bytes,
                      ruv_error *err)
 {
-	(void)b;
 	if (!ruv_dtype_known((int)dtype))
 		return ruv_fail(err, RUV_EUNSUPPORTED, "bind", "a tensor has %s, which this build cannot use",
 		                ruv_dtype_name((int)dtype));
@@ -161,12 +161,12 @@ int ruv_backend_bind(ruv_backend *b, ruv_tensor *tensor, ruv_dtype dtype, int64_
 	if (!bytes)
 		return ruv_fail(err, RUV_EINVAL, "bind", "a tensor has no data");
 	*tensor = (ruv_tensor){.data = bytes, .dtype = dtype, .n_in = n_in, .n_out = n_out};
-	return RUV_OK;
+	return ruv_pack_reserve(b, tensor, err);
 }
 
 void ruv_backend_unbind(ruv_backend *b, ruv_tensor *tensor)
 {
-	(void)b;
+	ruv_pack_release(b, tensor);
 	*tensor = (ruv_tensor){0};
 }
 

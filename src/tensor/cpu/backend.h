@@ -6,6 +6,21 @@
 #include "tensor/cpu/kernels.h"
 #include "tensor/ops.h"
 
+/* Memory that packed matrices share; unmapped with the last of them. */
+struct ruv_pack_arena {
+	uint8_t *memory;
+	size_t size, used;
+	int n_users;
+	struct ruv_pack_arena *next;
+};
+
+/* A matrix in packed form, behind ruv_tensor.packed: room for it from the time it is bound, filled by its first product. */
+struct ruv_packed {
+	uint8_t *panels; /* panel p of k->panel_rows rows starts at p * panel_rows * row_bytes; NULL: not bound to any room */
+	struct ruv_pack_arena *arena;
+	bool made;
+};
+
 struct ruv_backend {
 	ruv_pool *pool;
 	int n_threads;
@@ -21,6 +36,11 @@ struct ruv_backend {
 	size_t thread_bytes;
 	float *partial; /* pieces of rows whose attention was split; see attention.c */
 	size_t n_partial;
+
+	bool packing;
+	struct ruv_pack_arena *arenas;
+	size_t packed_bytes;
+	int64_t packed_ns;
 };
 
 /* Rows whose attention over the context may be split among threads at a time, counted once per piece. */
@@ -33,6 +53,11 @@ void ruv_backend_fail(ruv_backend *backend, int code, const char *where, const c
 void ruv_backend_run(ruv_backend *backend, ruv_pool_fn *fn, void *arg, int n_tasks, size_t work_bytes);
 /* This thread's scratch, 64-byte aligned. */
 void *ruv_backend_scratch(ruv_backend *backend, int thread);
+/* Room for the packed form of a tensor just bound, where its type has one; leaves tensor->packed NULL where not. */
+int ruv_pack_reserve(ruv_backend *backend, ruv_tensor *tensor, ruv_error *err);
+void ruv_pack_release(ruv_backend *backend, ruv_tensor *tensor);
+/* The packed form, made now if this is its first use; NULL when the tensor has none. */
+const uint8_t *ruv_pack_get(ruv_backend *backend, const ruv_tensor *tensor);
 /* Bytes of scratch that one thread's attention needs. */
 size_t ruv_attention_scratch_bytes(void);
 

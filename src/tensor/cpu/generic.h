@@ -1,11 +1,12 @@
 /* generic.h - the kernels, written once over a vector type that each ISA file names before it includes this.
  *
  * The including file defines
- *   VW                    float lanes of a vector; vf, vi, vh, vb: GCC vectors of VW floats, int32, uint16, int8
+ *   VW                    float lanes of a vector; vf, vi, vh: GCC vectors of VW floats, int32, uint16
  *   NT                    tokens of the gemm micro-kernel (2 * NT int32 and 2 * NT float accumulators must fit the registers)
  *   Q8_OFFSET             128 when dot() wants unsigned codes of 8 bits, 0 when dot_signed() multiplies Q8_0's signed ones
  *   splat(x), splat_int(i) every lane the same
  *   half_to_float(h)      one f16
+ *   load_bytes(p), load_signed_bytes(p)   VW bytes as int32
  *   vf_max(a, b)          lane by lane
  *   vf_from_half(vh)      f16 -> f32;  vh_from_float(vf): f32 -> f16, nearest even
  *   dot(acc, c, x)        acc lane += sum of 4 products of unsigned bytes c (<= 63, or <= 255 with Q8_OFFSET 128) and signed bytes
@@ -238,6 +239,62 @@ INLINE void gemv_float(ruv_dtype dtype, float *y, const void *w, size_t row_byte
 	}
 }
 
+/* A few rows of activations: four weight rows, each vector loaded once for up to four rows of activations. */
+INLINE void block_rows(ruv_dtype dtype, float *c, int64_t ld_c, const uint8_t *const row[ROW_BATCH], const uint8_t *ahead,
+                       int n_rows, const float *x, int64_t k, int nt)
+{
+	const size_t size = dtype == RUV_F32 ? 4 : 2;
+	vf acc[ROW_BATCH][4];
+	int64_t i = 0;
+	for (int j = 0; j < ROW_BATCH; j++)
+		for (int t = 0; t < nt; t++)
+			acc[j][t] = splat(0);
+	for (; i + VW <= k; i += VW) {
+		vf w[ROW_BATCH];
+		prefetch(ahead + (size_t)i * ROW_BATCH * size, ROW_BATCH * VW * size);
+#pragma GCC unroll 4
+		for (int j = 0; j < ROW_BATCH; j++)
+			w[j] = load_float(dtype, row[j] + (size_t)i * size);
+#pragma GCC unroll 4
+		for (int t = 0; t < nt; t++) {
+			vf v = load(x + t * k + i);
+#pragma GCC unroll 4
+			for (int j = 0; j < ROW_BATCH; j++)
+				acc[j][t] += w[j] * v;
+		}
+	}
+	for (int t = 0; t < nt; t++)
+		for (int j = 0; j < n_rows; j++) {
+			float sum = sum_lanes(acc[j][t]);
+			for (int64_t l = i; l < k; l++)
+				sum += load_float_one(dtype, row[j] + (size_t)l * size) * x[t * k + l];
+			c[t * ld_c + j] = sum;
+		}
+}
+
+INLINE void mul_rows_float(ruv_dtype dtype, float *c, int64_t ld_c, const void *w, size_t row_bytes, int n_rows, const ruv_act *act,
+                           int n)
+{
+	for (int r = 0; r < n_rows; r += ROW_BATCH) {
+		const int rows = n_rows - r < ROW_BATCH ? n_rows - r : ROW_BATCH;
+		const uint8_t *row[ROW_BATCH], *ahead = (const uint8_t *)w + (size_t)(r + ROW_BATCH) * row_bytes;
+		for (int j = 0; j < ROW_BATCH; j++) /* rows past the end repeat the last one */
+			row[j] = (const uint8_t *)w + (size_t)(r + (j < rows ? j : rows - 1)) * row_bytes;
+		for (int t = 0; t < n; t += 4) {
+			const float *x = act->f + t * act->k;
+			float *to = c + t * ld_c + r;
+			if (n - t >= 4)
+				block_rows(dtype, to, ld_c, row, ahead, rows, x, act->k, 4);
+			else if (n - t == 3)
+				block_rows(dtype, to, ld_c, row, ahead, rows, x, act->k, 3);
+			else if (n - t == 2)
+				block_rows(dtype, to, ld_c, row, ahead, rows, x, act->k, 2);
+			else
+				block_rows(dtype, to, ld_c, row, ahead, rows, x, act->k, 1);
+		}
+	}
+}
+
 /* ---- panels ---- */
 
 /* to[k / 4][PANEL_ROWS] words from PANEL_ROWS rows of `n` words that lie `ld` words apart. */
@@ -324,11 +381,7 @@ INLINE void dequantize_q8(ruv_dtype dtype, float *y, const uint8_t *at, int64_t 
 		decode_chunk(dtype, codes, scale, min, at, m);
 		for (int j = 0; j < m; j += VW) {
 			vf s = splat(scale[j / form.group]), shift = splat(form.has_min ? -min[j / 32] : 0);
-			vb c;
-			memcpy(&c, codes + j, sizeof c);
-			vi code = __builtin_convertvector(c, vi);
-			if (!is_signed)
-				code = (code & 255) - form.offset;
+			vi code = is_signed ? load_signed_bytes((const int8_t *)codes + j) : load_bytes(codes + j) - form.offset;
 			store(y + i + j, __builtin_convertvector(code, vf) * s + shift);
 		}
 	}
@@ -509,6 +562,10 @@ static void gemm_q8(float *c, int64_t ld_c, const ruv_panel *panel, const ruv_ac
 	static void dequantize_##id(float *y, const void *w, int64_t n)                                                            \
 	{                                                                                                                          \
 		dequantize_float(id, y, w, n);                                                                                     \
+	}                                                                                                                          \
+	static void mul_rows_##id(float *c, int64_t ld_c, const void *w, size_t row_bytes, int n_rows, const ruv_act *x, int n)    \
+	{                                                                                                                          \
+		mul_rows_float(id, c, ld_c, w, row_bytes, n_rows, x, n);                                                           \
 	}
 FLOAT_TYPES(X)
 #undef X
@@ -534,6 +591,8 @@ QUANT_TYPES(X)
 QUANT_TYPES(X)
 #undef X
 #endif
+
+#include "tensor/cpu/packed.h"
 
 /* ---- elementwise ---- */
 
@@ -718,9 +777,7 @@ INLINE vf load_kv(ruv_dtype dtype, const uint8_t *row, int d)
 	if (dtype != RUV_Q8_0)
 		return load_float(dtype, row + (size_t)d * (dtype == RUV_F32 ? 4 : 2));
 	const ruv_block_q8_0 *block = (const ruv_block_q8_0 *)row + d / 32;
-	vb codes;
-	memcpy(&codes, block->qs + d % 32, sizeof codes);
-	return __builtin_convertvector(codes, vf) * splat(half_to_float(block->d));
+	return __builtin_convertvector(load_signed_bytes(block->qs + d % 32), vf) * splat(half_to_float(block->d));
 }
 
 INLINE float load_kv_one(ruv_dtype dtype, const uint8_t *row, int d)
@@ -963,10 +1020,14 @@ static uint64_t read_memory(const void *memory, size_t n_bytes)
 #define GEMV_ROW(id) [id] = gemv_##id,
 #define UNPACK_ROW(id) [id] = unpack_##id,
 #define DEQUANTIZE_ROW(id) [id] = dequantize_##id,
+#define PACK_ROW(id) [id] = pack_##id,
+#define MUL_ROWS_ROW(id) [id] = mul_rows_##id,
+#define MUL_ROW(id) [id] = mul_##id,
 #define GENERIC_KERNELS                                                                                                            \
 	.panel_rows = PANEL_ROWS, .gemv = {FLOAT_TYPES(GEMV_ROW) QUANT_TYPES(GEMV_ROW)},                                           \
 	.unpack = {FLOAT_TYPES(UNPACK_ROW) QUANT_TYPES(UNPACK_ROW)},                                                               \
-	.dequantize = {FLOAT_TYPES(DEQUANTIZE_ROW) QUANT_TYPES(DEQUANTIZE_ROW)}, .gemm_f32 = gemm_f32, .gemm_q8 = gemm_q8,         \
+	.dequantize = {FLOAT_TYPES(DEQUANTIZE_ROW) QUANT_TYPES(DEQUANTIZE_ROW)}, .pack = {QUANT_TYPES(PACK_ROW)},                  \
+	.mul_rows = {FLOAT_TYPES(MUL_ROWS_ROW)}, .mul_packed = {QUANT_TYPES(MUL_ROW)}, .gemm_f32 = gemm_f32, .gemm_q8 = gemm_q8,   \
 	.quantize_act = quantize_act, .rms_norm = rms_norm, .layer_norm = layer_norm, .swiglu = swiglu, .add = add,                \
 	.conv3 = conv3, .mul = mul, .f32_to_f16 = f32_to_f16, .f16_to_f32 = f16_to_f32, .tile_mul = tile_mul,                      \
 	.load_keys = load_keys, .load_values = load_values, .keys_dot = keys_dot, .values_add = values_add,                        \

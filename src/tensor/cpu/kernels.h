@@ -11,7 +11,7 @@
  * 32 elements of a row and (some types) a min for every 32. gemv reads the file's blocks directly, for one row of activations. gemm
  * works on a panel: `panel_rows` weight rows whose codes are laid out [k / 4][panel_rows][4], so that one vector holds four
  * consecutive elements of many rows and meets one broadcast 32-bit word of activations. unpack makes a panel out of blocks; the
- * same layout, made once at load, is what a repacked weight will be.
+ * packed form (packed.h) has the same words in the file's number of bytes; it is made once and needs no unpacking.
  *
  * Threads: pure functions on the caller's memory. Layer: tensor. */
 #ifndef RUV_TENSOR_CPU_KERNELS_H
@@ -60,6 +60,13 @@ typedef struct ruv_panel {
 typedef void ruv_gemv_fn(float *y, const void *w, size_t row_bytes, int n_rows, const ruv_act_row *x, int64_t k);
 /* Fills a panel from n_rows <= panel_rows rows. */
 typedef void ruv_unpack_fn(ruv_panel *panel, const void *w, size_t row_bytes, int n_rows, int64_t k);
+/* One packed panel (packed.h) of panel_rows * row_bytes bytes from n_rows <= panel_rows rows; `to` is 64-byte aligned. */
+typedef void ruv_pack_fn(uint8_t *to, const void *w, size_t row_bytes, int n_rows, int64_t k);
+/* c[t, r] (+)= packed row r * activation row t (+ bias[r]) for t in [0, n), r in [0, n_rows). */
+typedef void ruv_mul_packed_fn(float *c, int64_t ld_c, const uint8_t *packed, int n_rows, const ruv_act *x, int n,
+                               const float *bias, bool accumulate);
+/* c[t, r] = weight row r * activation row t for rows that lie row_bytes apart; each weight is read once for all t. Float types. */
+typedef void ruv_mul_rows_fn(float *c, int64_t ld_c, const void *w, size_t row_bytes, int n_rows, const ruv_act *x, int n);
 /* y[0..n) = the values of a piece of a row; n is a multiple of the block. */
 typedef void ruv_dequantize_fn(float *y, const void *w, int64_t n);
 /* c[t, r] (+)= panel row r * activation row t (+ bias[r]) for t in [0, n), r in [0, panel->n_rows). */
@@ -74,6 +81,10 @@ typedef struct ruv_kernels {
 	ruv_unpack_fn *unpack[RUV_DTYPE_END];
 	ruv_gemm_fn *gemm_f32, *gemm_q8;
 	ruv_dequantize_fn *dequantize[RUV_DTYPE_END];
+	ruv_mul_rows_fn *mul_rows[RUV_DTYPE_END]; /* NULL where there is none */
+	/* NULL where a type (or this table) has no packed form. */
+	ruv_pack_fn *pack[RUV_DTYPE_END];
+	ruv_mul_packed_fn *mul_packed[RUV_DTYPE_END];
 
 	/* Quantizes row i of x->f into the other arrays. */
 	void (*quantize_act)(ruv_act *x, int64_t i);

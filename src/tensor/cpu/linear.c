@@ -1,14 +1,15 @@
 /* linear.c - matrix products: every weight of a group multiplied with the same rows of activations, and table look-ups.
  *
- * For one or two rows of activations the product is bound by reading the weights: tasks are runs of weight rows of about equal
- * bytes, each read once where it lies (gemv). For more rows a task unpacks one panel of weight rows and multiplies it with all rows
- * of activations (gemm), so that the cost of unpacking is shared by all of them. */
+ * A quantized matrix is packed by its first product (pack.c), and a task is a run of its panels, each read once for all rows of
+ * activations. Matrices without a packed form are read where they lie: for one or two rows of activations by runs of weight rows
+ * (gemv; mul_rows of float types up to MUL_ROWS_MAX rows), for more a task unpacks one panel and multiplies it with all rows of
+ * activations (gemm), so that the cost of unpacking is shared by all of them. */
 #include <string.h>
 
 #include "tensor/cpu/backend.h"
 #include "tensor/quant.h"
 
-enum { MAX_GROUP = 16, GEMV_ROWS_MAX = 2, GEMV_CHUNK = 64 };
+enum { MAX_GROUP = 16, GEMV_ROWS_MAX = 2, GEMV_CHUNK = 64, MUL_ROWS_MAX = 16, SMALL_TASK = 16384, LARGE_TASK = 262144 };
 
 struct job {
 	ruv_backend *backend;
@@ -17,16 +18,8 @@ struct job {
 	int n_group, n;
 	int first_task[MAX_GROUP + 1]; /* of each weight */
 	int64_t rows_per_task[MAX_GROUP];
+	const uint8_t *packed[MAX_GROUP]; /* NULL: as it lies in the file */
 };
-
-static const ruv_linear *task_linear(const struct job *job, int task, int *index)
-{
-	int g = 0;
-	while (task >= job->first_task[g + 1])
-		g++;
-	*index = g;
-	return &job->group[g];
-}
 
 static void quantize_task(void *arg, int task, int thread)
 {
@@ -35,49 +28,71 @@ static void quantize_task(void *arg, int task, int thread)
 	job->backend->k->quantize_act(&job->x, task);
 }
 
-static void gemv_task(void *arg, int task, int thread)
+/* Weight rows [from, to) of matrix g, as they lie, for at most MUL_ROWS_MAX rows of activations. */
+static void mul_in_place(const struct job *job, int g, int64_t from, int64_t to)
 {
-	struct job *job = arg;
-	int g;
-	const ruv_linear *l = task_linear(job, task, &g);
+	const ruv_linear *l = &job->group[g];
 	const ruv_tensor *w = l->w;
 	const float *bias = l->bias ? l->bias->data : NULL;
-	size_t row_bytes = ruv_dtype_row_bytes(w->dtype, w->n_in);
-	int64_t from = (task - job->first_task[g]) * job->rows_per_task[g], to = from + job->rows_per_task[g];
-	ruv_gemv_fn *gemv = job->backend->k->gemv[w->dtype];
+	const size_t row_bytes = ruv_dtype_row_bytes(w->dtype, w->n_in);
+	const ruv_kernels *k = job->backend->k;
 
-	(void)thread;
-	if (to > w->n_out)
-		to = w->n_out;
 	for (int64_t r = from; r < to; r += GEMV_CHUNK) {
-		int n_rows = (int)(to - r < GEMV_CHUNK ? to - r : GEMV_CHUNK);
+		const uint8_t *rows = (const uint8_t *)w->data + (size_t)r * row_bytes;
+		const int n_rows = (int)(to - r < GEMV_CHUNK ? to - r : GEMV_CHUNK);
+		float out[MUL_ROWS_MAX][GEMV_CHUNK];
+		if (k->mul_rows[w->dtype] && job->n > 1)
+			k->mul_rows[w->dtype](out[0], GEMV_CHUNK, rows, row_bytes, n_rows, &job->x, job->n);
+		else
+			for (int t = 0; t < job->n; t++) {
+				ruv_act_row x = ruv_act_get_row(&job->x, t);
+				k->gemv[w->dtype](out[t], rows, row_bytes, n_rows, &x, w->n_in);
+			}
 		for (int t = 0; t < job->n; t++) {
-			ruv_act_row x = ruv_act_get_row(&job->x, t);
-			float out[GEMV_CHUNK], *y = l->y + t * l->ld_y + r;
-			gemv(out, (const uint8_t *)w->data + (size_t)r * row_bytes, row_bytes, n_rows, &x, w->n_in);
+			float *y = l->y + t * l->ld_y + r;
 			for (int i = 0; i < n_rows; i++)
-				y[i] = (l->accumulate ? y[i] : 0) + out[i] + (bias ? bias[r + i] : 0);
+				y[i] = (l->accumulate ? y[i] : 0) + out[t][i] + (bias ? bias[r + i] : 0);
 		}
 	}
 }
 
-static void gemm_task(void *arg, int task, int thread)
+static bool in_place(const ruv_kernels *k, ruv_dtype dtype, int n)
+{
+	return n <= (k->mul_rows[dtype] ? MUL_ROWS_MAX : GEMV_ROWS_MAX);
+}
+
+static void linear_task(void *arg, int task, int thread)
 {
 	struct job *job = arg;
 	const ruv_kernels *k = job->backend->k;
-	int g;
-	const ruv_linear *l = task_linear(job, task, &g);
+	int g = 0;
+	while (task >= job->first_task[g + 1])
+		g++;
+	const ruv_linear *l = &job->group[g];
 	const ruv_tensor *w = l->w;
-	size_t row_bytes = ruv_dtype_row_bytes(w->dtype, w->n_in);
-	int64_t r = (int64_t)(task - job->first_task[g]) * k->panel_rows;
-	int n_rows = (int)(w->n_out - r < k->panel_rows ? w->n_out - r : k->panel_rows);
-	const float *bias = l->bias ? (const float *)l->bias->data + r : NULL;
-	ruv_panel panel;
+	const size_t row_bytes = ruv_dtype_row_bytes(w->dtype, w->n_in),
+		     panel_bytes = ((size_t)k->panel_rows * row_bytes + 63) & ~(size_t)63;
+	int64_t r = (task - job->first_task[g]) * job->rows_per_task[g], to = r + job->rows_per_task[g];
+	to = to < w->n_out ? to : w->n_out;
 
-	ruv_panel_place(&panel, ruv_backend_scratch(job->backend, thread), k->panel_rows, w->n_in);
-	k->unpack[w->dtype](&panel, (const uint8_t *)w->data + (size_t)r * row_bytes, row_bytes, n_rows, w->n_in);
-	(ruv_dtype_wants_q8(w->dtype) ? k->gemm_q8 : k->gemm_f32)(l->y + r, l->ld_y, &panel, &job->x, 0, job->n, bias,
-	                                                          l->accumulate);
+	if (!job->packed[g] && in_place(k, w->dtype, job->n)) {
+		mul_in_place(job, g, r, to);
+		return;
+	}
+	for (; r < to; r += k->panel_rows) {
+		const int n_rows = (int)(to - r < k->panel_rows ? to - r : k->panel_rows);
+		const float *bias = l->bias ? (const float *)l->bias->data + r : NULL;
+		ruv_panel panel;
+		if (job->packed[g]) {
+			k->mul_packed[w->dtype](l->y + r, l->ld_y, job->packed[g] + (size_t)(r / k->panel_rows) * panel_bytes,
+			                        n_rows, &job->x, job->n, bias, l->accumulate);
+			continue;
+		}
+		ruv_panel_place(&panel, ruv_backend_scratch(job->backend, thread), k->panel_rows, w->n_in);
+		k->unpack[w->dtype](&panel, (const uint8_t *)w->data + (size_t)r * row_bytes, row_bytes, n_rows, w->n_in);
+		(ruv_dtype_wants_q8(w->dtype) ? k->gemm_q8 : k->gemm_f32)(l->y + r, l->ld_y, &panel, &job->x, 0, job->n, bias,
+		                                                          l->accumulate);
+	}
 }
 
 void ruv_op_linear(ruv_backend *b, const ruv_linear *group, int n_group, const float *x, int n)
@@ -119,19 +134,22 @@ void ruv_op_linear(ruv_backend *b, const ruv_linear *group, int n_group, const f
 	}
 	job.x.f = (float *)x; /* only read */
 
+	/* Tasks of about equal bytes, enough of them for threads of unequal speed; with many rows a panel is work enough. */
+	size_t bytes = total / (8 * (size_t)b->n_threads);
+	bytes = bytes < SMALL_TASK ? SMALL_TASK : bytes > LARGE_TASK ? LARGE_TASK : bytes;
 	for (int g = 0; g < n_group; g++) {
 		const ruv_tensor *w = group[g].w;
-		int64_t rows = b->k->panel_rows;
-		if (n <= GEMV_ROWS_MAX) {
-			size_t bytes = total / (8 * (size_t)b->n_threads);
-			bytes = bytes < 16384 ? 16384 : bytes > 262144 ? 262144 : bytes;
-			rows = (int64_t)(bytes / ruv_dtype_row_bytes(w->dtype, n_in)) & ~(int64_t)3;
-			rows = rows < 4 ? 4 : rows;
-		}
+		const int64_t panel = b->k->panel_rows;
+		int64_t rows = (int64_t)(bytes / (size_t)n / ruv_dtype_row_bytes(w->dtype, n_in));
+		job.packed[g] = ruv_pack_get(b, w);
+		if (!job.packed[g] && in_place(b->k, w->dtype, n))
+			rows = rows < 4 ? 4 : rows & ~(int64_t)3;
+		else
+			rows = rows < panel ? panel : rows / panel * panel;
 		job.rows_per_task[g] = rows;
 		job.first_task[g + 1] = job.first_task[g] + (int)((w->n_out + rows - 1) / rows);
 	}
-	ruv_backend_run(b, n <= GEMV_ROWS_MAX ? gemv_task : gemm_task, &job, job.first_task[n_group], total * (size_t)n);
+	ruv_backend_run(b, linear_task, &job, job.first_task[n_group], total * (size_t)n);
 }
 
 /* ---- the transpose ---- */

@@ -5,12 +5,12 @@
 
 #define ARM_INLINE static inline __attribute__((always_inline))
 
-enum { VW = 4, NT = 6, Q8_OFFSET = 0 };
+#define NT_MAX 6
+enum { VW = 4, NT = NT_MAX, Q8_OFFSET = 0 };
 
 typedef float vf __attribute__((vector_size(16)));
 typedef int32_t vi __attribute__((vector_size(16)));
 typedef uint16_t vh __attribute__((vector_size(8)));
-typedef int8_t vb __attribute__((vector_size(4)));
 typedef float32x4_t gf;
 
 ARM_INLINE float half_to_float(uint16_t h)
@@ -44,6 +44,20 @@ ARM_INLINE vh vh_from_float(vf v)
 }
 
 /* Codes are at most 63 or signed: both are signed bytes. */
+ARM_INLINE vi load_bytes(const uint8_t *p)
+{
+	uint32_t word;
+	__builtin_memcpy(&word, p, 4);
+	return (vi)vmovl_u16(vget_low_u16(vmovl_u8(vreinterpret_u8_u32(vdup_n_u32(word)))));
+}
+
+ARM_INLINE vi load_signed_bytes(const int8_t *p)
+{
+	uint32_t word;
+	__builtin_memcpy(&word, p, 4);
+	return (vi)vmovl_s16(vget_low_s16(vmovl_s8(vreinterpret_s8_u32(vdup_n_u32(word)))));
+}
+
 ARM_INLINE vi dot(vi acc, vi c, vi x)
 {
 	return (vi)vdotq_s32((int32x4_t)acc, (int8x16_t)c, (int8x16_t)x);

@@ -5,12 +5,12 @@
 
 #include "tensor/cpu/x86_256.h"
 
-enum { VW = 16, NT = 6 };
+#define NT_MAX 6
+enum { VW = 16, NT = NT_MAX };
 
 typedef float vf __attribute__((vector_size(64)));
 typedef int32_t vi __attribute__((vector_size(64)));
 typedef uint16_t vh __attribute__((vector_size(32)));
-typedef int8_t vb __attribute__((vector_size(16)));
 
 X86_INLINE vf splat(float x)
 {
@@ -35,6 +35,16 @@ X86_INLINE vf vf_from_half(vh h)
 X86_INLINE vh vh_from_float(vf v)
 {
 	return (vh)_mm512_cvtps_ph((__m512)v, _MM_FROUND_TO_NEAREST_INT);
+}
+
+X86_INLINE vi load_bytes(const uint8_t *p)
+{
+	return (vi)_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)p));
+}
+
+X86_INLINE vi load_signed_bytes(const int8_t *p)
+{
+	return (vi)_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)p));
 }
 
 X86_INLINE float sum_lanes(vf v)
