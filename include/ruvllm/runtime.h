@@ -21,6 +21,7 @@
 
 #include "ruvllm/memory.h"
 #include "ruvllm/model.h"
+#include "ruvllm/scheduler.h"
 #include "ruvllm/session.h"
 
 #ifdef __cplusplus
@@ -84,6 +85,10 @@ RUV_API void ruv_runtime_free(ruv_runtime *runtime); /* NULL is fine */
 RUV_API int ruv_runtime_engine(ruv_runtime *runtime, ruv_engine **out, ruv_error *err);
 /* The generator: `which` is a tier ("s", "m", "l"), a file, or NULL for the configured one. */
 RUV_API int ruv_runtime_model(ruv_runtime *runtime, const char *which, ruv_model **out, ruv_error *err);
+/* The scheduler with all tiers that are there, named "s", "m", "l", and the configured generator under the name it is configured by
+ * (without directories when that is 64 bytes or more), over the runtime's engine. From the first call on questions without a
+ * session of their own are answered through it. The runtime's; ruv_scheduler_drain is the caller's to call. */
+RUV_API int ruv_runtime_scheduler(ruv_runtime *runtime, ruv_scheduler **out, ruv_error *err);
 /* A session on that model with the configured context and key-value type; the caller frees it. */
 RUV_API int ruv_runtime_session(ruv_runtime *runtime, const char *which, ruv_session **out, ruv_error *err);
 RUV_API int ruv_runtime_embedder(ruv_runtime *runtime, ruv_embedder **out, ruv_error *err);
@@ -145,8 +150,9 @@ typedef struct ruv_remember_params {
 	const char *const *tags; /* [n_tags] put on every passage */
 	int n_tags;
 	const char *domain;
-	bool again;        /* also what is unchanged */
-	bool keep_missing; /* of a directory: keep what was remembered of files that are gone from it */
+	const ruv_memory_scope *scope; /* whose memory; NULL: as configured */
+	bool again;                    /* also what is unchanged */
+	bool keep_missing;             /* of a directory: keep what was remembered of files that are gone from it */
 	const ruv_cancel *cancel;
 	void (*on_progress)(void *user, const ruv_remember_progress *progress);
 	void (*on_file)(void *user, const ruv_remember_file *file); /* a file is finished */
@@ -221,7 +227,7 @@ typedef struct ruv_answer {
 	double total_ms, prefill_ms, decode_ms;
 	double mean_logprob,
 	    min_logprob; /* of the tokens that the model chose (not of a given quotation), by its own distribution; 0 without any */
-	const char *model; /* name of the generator; valid while the runtime is */
+	const char *model; /* name of the generator */
 	void *owner;
 } ruv_answer;
 

@@ -609,6 +609,12 @@ static int to_INT(ruv_config *config, int i, const char *value, int64_t *field, 
 	return parse_int(value, field) ? RUV_OK : check_value(i, value, err);
 }
 
+static int to_SWITCH(ruv_config *config, int i, const char *value, bool *field, ruv_error *err)
+{
+	(void)config;
+	return parse_switch(value, field) ? RUV_OK : check_value(i, value, err);
+}
+
 static int to_REAL(ruv_config *config, int i, const char *value, double *field, ruv_error *err)
 {
 	(void)config;

@@ -27,6 +27,9 @@
 	X(batch,          INT,    "batch",          "N",                      0,   8192,    "0",       "128",     "512",       "most tokens of one forward pass; 0: 256") \
 	X(context,        INT,    "context",        "N",                      0,   1048576, "0",       "1024",    "4096",      "tokens of context; 0: what the model was trained for, at most 4096") \
 	X(kv_type,        CHOICE, "kv-type",        "f16|f32|q8_0",           0,   0,       "f16",     "q8_0",    "f16",       "element type of keys and values") \
+	X(models_memory,  INT,    "models-memory",  "BYTES",                  0,   INT64_MAX, "0",     NULL,      NULL,        "serve: weights and pages of all loaded models together; 0: no limit") \
+	X(max_running,    INT,    "max-running",    "N",                      1,   256,     "64",      NULL,      NULL,        "serve: sequences of a model that are generated side by side") \
+	X(draft,          TEXT,   "draft",          "no|s|m|l|FILE",          0,   0,       "no",      NULL,      NULL,        "a smaller model of the same vocabulary that drafts for the generator; what is written stays the same") \
 	X(max_tokens,     INT,    "max-tokens",     "N",                      1,   1048576, "256",     NULL,      NULL,        "most tokens of one answer") \
 	X(temperature,    REAL,   "temperature",    "NUMBER",                 0,   10,      "auto",    NULL,      NULL,        "0: always the likeliest token; auto: 0 for bundled models, else what the model asks for") \
 	X(top_k,          INT,    "top-k",          "N",                      -1,  1048576, "-1",      NULL,      NULL,        "sample among the N likeliest tokens; 0: all, -1: what the model asks for") \
@@ -46,7 +49,19 @@
 	X(max_file_bytes, INT,    "max-file-bytes", "N",                      1,   268435456, "33554432", NULL,  NULL,        "larger files are not remembered") \
 	X(user,           TEXT,   "user",           "NAME",                   0,   0,       "",        NULL,      NULL,        "whose memory: passages belong to this user, and only this user's and common ones are found") \
 	X(agent,          TEXT,   "agent",          "NAME",                   0,   0,       "",        NULL,      NULL,        "the same for an agent") \
-	X(session,        TEXT,   "session",        "NAME",                   0,   0,       "",        NULL,      NULL,        "the same for a session")
+	X(session,        TEXT,   "session",        "NAME",                   0,   0,       "",        NULL,      NULL,        "the same for a session") \
+	X(host,           TEXT,   "host",           "ADDRESS",                0,   0,       "127.0.0.1", NULL,    NULL,        "serve: the address to listen on; 0.0.0.0 or :: for all") \
+	X(port,           INT,    "port",           "N",                      0,   65535,   "7885",    NULL,      NULL,        "serve: the port; 0: any free one") \
+	X(unix_socket,    PATH,   "unix-socket",    "FILE",                   0,   0,       "",        NULL,      NULL,        "serve: a unix socket to listen on besides") \
+	X(api_keys,       PATH,   "api-keys",       "FILE",                   0,   0,       "",        NULL,      NULL,        "serve: JSON file of API keys with their scopes (docs/server.md); without it everybody may do everything") \
+	X(tls_cert,       PATH,   "tls-cert",       "FILE",                   0,   0,       "",        NULL,      NULL,        "serve: PEM file of the certificate chain; with tls-key, connections are encrypted") \
+	X(tls_key,        PATH,   "tls-key",        "FILE",                   0,   0,       "",        NULL,      NULL,        "serve: PEM file of the certificate's key") \
+	X(chat_memory,    SWITCH, "chat-memory",    "",                       0,   0,       "no",      NULL,      NULL,        "serve: chats use memory without asking for it") \
+	X(max_connections, INT,   "max-connections", "N",                     1,   100000,  "2048",    NULL,      NULL,        "serve: connections at a time; more wait to be accepted") \
+	X(max_queue,      INT,    "max-queue",      "N",                      1,   100000,  "256",     NULL,      NULL,        "serve: requests that wait; more are answered 429") \
+	X(max_body_bytes, INT,    "max-body-bytes", "N",                      1024, 1073741824, "33554432", NULL, NULL,        "serve: largest body of a request") \
+	X(request_timeout, INT,   "request-timeout", "SECONDS",               1,   3600,    "60",      NULL,      NULL,        "serve: for a request to come and for a client to take its answer") \
+	X(drain_timeout,  INT,    "drain-timeout",  "SECONDS",                0,   3600,    "30",      NULL,      NULL,        "serve: for running requests to end after SIGTERM")
 /* clang-format on */
 
 #define RUV_CONFIG_C_TEXT const char *

@@ -51,6 +51,11 @@ static bool cancelled(const ingest *in)
 	return ruv_cancel_is_set(in->params->cancel);
 }
 
+static ruv_memory_scope scope_of(const ingest *in)
+{
+	return in->params->scope ? *in->params->scope : ruv_runtime_scope(in->runtime);
+}
+
 static int fail_cancelled(ruv_error *err)
 {
 	return ruv_fail(err, RUV_ECANCELLED, "remember",
@@ -359,11 +364,8 @@ static int remember_bytes(ingest *in, const char *name, const char *bytes, size_
 	                         .count = count_tokens,
 	                         .count_user = in};
 	char hex[65], hash[128];
-	ruv_memory_source source = {.name = name,
-	                            .hash = hash,
-	                            .scope = ruv_runtime_scope(in->runtime),
-	                            .size_bytes = (int64_t)size,
-	                            .modified_ms = modified_ms};
+	ruv_memory_source source = {
+	    .name = name, .hash = hash, .scope = scope_of(in), .size_bytes = (int64_t)size, .modified_ms = modified_ms};
 	ruv_memory_replaced replaced = {0};
 	bool same = false;
 	int rc;
@@ -477,7 +479,7 @@ static bool same_scope(const ruv_memory_scope *a, const ruv_memory_scope *b)
  * looked at stays. */
 static int forget_missing(ingest *in, ruv_error *err)
 {
-	ruv_memory_scope scope = ruv_runtime_scope(in->runtime);
+	ruv_memory_scope scope = scope_of(in);
 	ruv_memory_filter filter = {.scope = scope};
 	ruv_memory_sources sources = {0};
 	char *root = realpath(in->params->path, NULL);

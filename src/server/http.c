@@ -19,7 +19,6 @@
 #include <sys/socket.h>
 
 #include <event2/bufferevent_ssl.h>
-#include <event2/keyvalq_struct.h>
 #include <openssl/ssl.h>
 
 #include "base/clock.h"

@@ -7,8 +7,8 @@
  * Finishing is right also when the client is gone (nothing is sent then), and it is required then as well.
  *
  * Back-pressure: what is written goes to the client as fast as it reads. A worker's ruv_exchange_write waits while much is unsent;
- * the event-loop thread never waits: a client that leaves more than RUV_EXCHANGE_MAX_UNSENT bytes unread is cut off and its request
- * cancelled. A client that closes sets ruv_exchange_cancel() at once.
+ * other threads (the event loop, the scheduler) never wait: a client that leaves more than RUV_EXCHANGE_MAX_UNSENT bytes unread is
+ * cut off and its request cancelled. A client that closes sets ruv_exchange_cancel() at once.
  *
  * Errors have the shape that the route's clients expect (ruv_error_style). Messages are ruv_error's: they name the value.
  *

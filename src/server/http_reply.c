@@ -236,7 +236,7 @@ bool ruv_exchange_has_begun(const ruv_exchange *exchange)
 
 int ruv_exchange_write(ruv_exchange *exchange, const void *bytes, size_t n)
 {
-	const bool may_wait = !pthread_equal(pthread_self(), exchange->server->loop_thread);
+	const bool may_wait = ruv_server_on_worker();
 	const char *p = bytes;
 	int rc = RUV_OK;
 

@@ -232,12 +232,12 @@ static void write_http(ruv_buf *out, const ruv_metrics *metrics, const ruv_serve
 }
 
 /* One line of every model. */
-#define EACH_MODEL(name, type, help, fmt, value)                                                                                   \
+#define EACH_MODEL(metric, type, help, fmt, value)                                                                                 \
 	do {                                                                                                                       \
-		head(out, name, type, help);                                                                                       \
+		head(out, metric, type, help);                                                                                     \
 		for (int i = 0; i < s->n_models; i++) {                                                                            \
 			const ruv_scheduler_model_stats *m = &s->models[i];                                                        \
-			ruv_buf_printf(out, "%s{model=\"%s\"} " fmt "\n", name, m->name, value);                                   \
+			ruv_buf_printf(out, "%s{model=\"%s\"} " fmt "\n", metric, m->name, value);                                 \
 		}                                                                                                                  \
 	} while (0)
 

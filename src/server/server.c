@@ -135,11 +135,19 @@ void ruv_server_stop(ruv_server *server)
 
 /* ---- workers ----------------------------------------------------------------------------------------------------------- */
 
+static _Thread_local bool on_worker;
+
+bool ruv_server_on_worker(void)
+{
+	return on_worker;
+}
+
 static void *work(void *arg)
 {
 	ruv_server *server = arg;
 	worker_queue *queue = &server->queue;
 
+	on_worker = true;
 	pthread_mutex_lock(&queue->lock);
 	for (;;) {
 		ruv_task *task;
@@ -280,7 +288,18 @@ static int find_models(ruv_server *server, ruv_error *err)
 
 static int open_scheduler(ruv_server *server, ruv_error *err)
 {
-	return ruv_runtime_scheduler(server->runtime, &server->scheduler, err);
+	ruv_scheduler_options options = {.max_queue = server->options.max_queue};
+	int rc = ruv_runtime_engine(server->runtime, &options.engine, err);
+
+	if (!rc)
+		rc = ruv_scheduler_open(&server->scheduler, &options, err);
+	for (int i = 0; i < server->n_models && !rc; i++) {
+		const ruv_scheduler_model model = {.name = server->models[i].name, .path = server->models[i].path};
+
+		if (!server->models[i].is_encoder)
+			rc = ruv_scheduler_add_model(server->scheduler, &model, err);
+	}
+	return rc;
 }
 
 const ruv_served_model *ruv_server_model_at(const ruv_server *server, int i)
@@ -612,6 +631,7 @@ int ruv_server_open(ruv_server **out, ruv_runtime *runtime, const ruv_server_opt
 	if (!server)
 		return ruv_fail_memory(err, where, sizeof *server);
 	pthread_mutex_init(&server->lock, NULL);
+	pthread_mutex_init(&server->embed_lock, NULL);
 	pthread_mutex_init(&server->queue.lock, NULL);
 	pthread_cond_init(&server->queue.more, NULL);
 	server->posted_last = &server->posted;
@@ -696,6 +716,8 @@ void ruv_server_free(ruv_server *server)
 	if (server->socket_path)
 		unlink(server->socket_path);
 	free(server->socket_path);
+	ruv_scheduler_free(server->scheduler);
+	ruv_embedder_free(server->embedder);
 	SSL_CTX_free(server->tls);
 	ruv_auth_free(server->auth);
 	ruv_metrics_free(server->metrics);
@@ -704,6 +726,7 @@ void ruv_server_free(ruv_server *server)
 	free(server->workers);
 	pthread_cond_destroy(&server->queue.more);
 	pthread_mutex_destroy(&server->queue.lock);
+	pthread_mutex_destroy(&server->embed_lock);
 	pthread_mutex_destroy(&server->lock);
 	free(server);
 }

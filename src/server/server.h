@@ -27,6 +27,7 @@ typedef struct ruv_server_options {
 	int timeout_s;                  /* for a request's bytes to come, and for a client to take an answer's [60] */
 	int drain_s;                    /* for running requests after SIGTERM [30] */
 	bool log_requests;              /* one JSON line a request on stderr */
+	const char *model;              /* generator for requests that name none: a tier or a file [l] */
 	bool chat_memory;               /* chats use memory without asking for it */
 	void (*on_ready)(void *user, ruv_server *server); /* sockets are open; called by ruv_server_run */
 	void *user;

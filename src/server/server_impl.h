@@ -13,6 +13,7 @@
 #include <event2/bufferevent.h>
 #include <event2/event.h>
 #include <event2/http.h>
+#include <event2/keyvalq_struct.h>
 #include <event2/listener.h>
 #include <pthread.h>
 
@@ -128,12 +129,18 @@ struct ruv_server {
 	pthread_t *workers;
 	int n_workers;
 
+	pthread_mutex_t embed_lock;
+	ruv_embedder *embedder; /* embed_lock: of /v1/embeddings and /v1/rerank; NULL until the first */
+
 	ruv_auth *auth; /* loop: replaced by SIGHUP */
 	ruv_metrics *metrics;
 
 	const ruv_route *routes[SERVER_MAX_TABLES];
 	int n_tables;
 };
+
+/* server.c: only workers may wait for slow readers. */
+bool ruv_server_on_worker(void);
 
 /* http.c */
 
