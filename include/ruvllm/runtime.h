@@ -19,8 +19,10 @@
 #ifndef RUVLLM_RUNTIME_H
 #define RUVLLM_RUNTIME_H
 
+#include "ruvllm/learn.h"
 #include "ruvllm/memory.h"
 #include "ruvllm/model.h"
+#include "ruvllm/router.h"
 #include "ruvllm/scheduler.h"
 #include "ruvllm/session.h"
 
@@ -202,17 +204,28 @@ typedef struct ruv_citation {
 
 /* One stage of the loop and what it took. */
 typedef struct ruv_stage {
-	const char *name; /* "embed", "retrieve", "assemble", "weigh", "prefill", "generate", "cite" */
-	double ms;
+	const char *name; /* "embed", "retrieve", "route", "assemble", "weigh", "prefill", "generate", "cite", "judge", "write" */
+	double ms;        /* all passes through it together */
 } ruv_stage;
 
-enum { RUV_ANSWER_MAX_STAGES = 8, RUV_ANSWER_MAX_CITATIONS = 16 };
+enum { RUV_ANSWER_MAX_STAGES = 12, RUV_ANSWER_MAX_CITATIONS = 16 };
+
+/* How the generator was chosen. */
+typedef struct ruv_answer_route {
+	bool used;         /* by the router; the rest is zero otherwise */
+	char tier[32];     /* that answered in the end: "s" */
+	char first[32];    /* that was tried first */
+	const char *why;   /* "model", "safe", "explore", "constrained": see ruv_route_why */
+	float confidence;  /* of the choice, 0..1 */
+	int n_escalations; /* answers that were not sure enough of themselves, so that a larger tier answered again */
+} ruv_answer_route;
 
 /* Zeroed is empty; release it with ruv_answer_release. */
 typedef struct ruv_answer {
-	char *text;         /* all that the model wrote */
-	const char *answer; /* the short answer in it; all of it where the model gave none */
-	bool unknown;       /* the model says that the sources do not hold the answer */
+	char id[RUV_ID_SIZE]; /* names the answer in ruv_runtime_feedback */
+	char *text;           /* all that the model wrote */
+	const char *answer;   /* the short answer in it; all of it where the model gave none */
+	bool unknown;         /* the model says that the sources do not hold the answer */
 	ruv_citation citations[RUV_ANSWER_MAX_CITATIONS];
 	int n_citations;
 	ruv_source *sources;                   /* [n_sources] best first */
@@ -228,6 +241,11 @@ typedef struct ruv_answer {
 	double mean_logprob,
 	    min_logprob; /* of the tokens that the model chose (not of a given quotation), by its own distribution; 0 without any */
 	const char *model; /* name of the generator */
+	ruv_answer_route route;
+	ruv_verdict verdict;        /* of the programmatic checks, where there were sources; quality -1: not judged */
+	bool wrote;                 /* write-back looked at it: */
+	ruv_memory_written written; /* and did this */
+	bool observed;              /* the learner has it */
 	void *owner;
 } ruv_answer;
 
@@ -243,7 +261,8 @@ typedef struct ruv_ask_params {
 	bool chat;            /* without any source found, talk freely; otherwise that is RUV_ENOTFOUND */
 
 	/* In place of what the configuration says; zeroed: as configured. */
-	const char *model;             /* a tier ("s", "m", "l") or a file */
+	const char *model;             /* a tier ("s", "m", "l"), "auto" (the router chooses one), or a file */
+	ruv_route_state *route_state;  /* of the conversation, for the router; NULL: a question by itself */
 	const ruv_memory_scope *scope; /* whose memory */
 	const ruv_sampling *sampling;
 	int max_tokens;
@@ -263,6 +282,28 @@ typedef struct ruv_ask_params {
  *   RUV_EMISMATCH   the memory was filled by another encoder
  *   RUV_ECANCELLED  before the first token; later it is no failure and finish says so */
 RUV_API int ruv_ask(ruv_runtime *runtime, const ruv_ask_params *params, ruv_answer *answer, ruv_error *err);
+
+/* What the user says about an answer of this runtime. */
+typedef struct ruv_feedback_result {
+	bool wrote; /* memory has it now: */
+	ruv_memory_written written;
+	bool routed;  /* the router has the outcome */
+	bool learned; /* the learner has it */
+} ruv_feedback_result;
+
+/* Takes the user's word for an answer: an accepted or corrected one becomes a memory that the user vouches for (whatever the
+ * setting write-back says), the router that chose the tier learns the outcome, and the learner, when the setting learn is on,
+ * trains on it later. `correction` is the right answer with RUV_FEEDBACK_CORRECT, else NULL. result may be NULL.
+ *
+ *   RUV_ENOTFOUND  no such answer among the last 256 of this runtime
+ *   RUV_EINVAL     a correction is missing, or there is one where none belongs */
+RUV_API int ruv_runtime_feedback(ruv_runtime *runtime, const char *answer_id, ruv_feedback feedback, const char *correction,
+                                 ruv_feedback_result *result, ruv_error *err);
+
+/* The router of the bundled tiers, opened at its first use. RUV_ENOTFOUND: there is no router file. */
+RUV_API int ruv_runtime_router(ruv_runtime *runtime, ruv_router **out, ruv_error *err);
+/* The learner of the configured generator in DATA_DIR/learn; its thread starts at the first use. */
+RUV_API int ruv_runtime_learner(ruv_runtime *runtime, ruv_learner **out, ruv_error *err);
 
 /* Only the first half: what memory has for a question. As ruv_ask fills it, without text. */
 RUV_API int ruv_retrieve(ruv_runtime *runtime, const ruv_ask_params *params, ruv_answer *answer, ruv_error *err);

@@ -2,14 +2,19 @@
  *
  *     embed       the question becomes a vector
  *     retrieve    passages near it in meaning and in words, both lists fused
+ *     route       which model answers, where that is left to the router
  *     assemble    the prompt, with as many of them as fit
  *     weigh       which sentence of them answers the question, for models that quote
  *     generate    the answer, streamed
  *     cite        which passage each quote of it stands in
+ *     judge       whether it is grounded, complete and well-formed
+ *     write       a good answer back to memory, and the answer to the learner
  *
- * Each stage notes its time. A stage that does not apply (no memory asked for) is left out, none is imitated. Layer: runtime. */
+ * An answer of a small tier that is not sure enough of itself is given again by a larger one: route says when. Each stage notes its
+ * time. A stage that does not apply (no memory asked for) is left out, none is imitated. Layer: runtime. */
 #include <ctype.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -18,11 +23,14 @@
 #include "base/buf.h"
 #include "base/clock.h"
 #include "base/file.h"
+#include "base/hash.h"
 #include "base/status.h"
+#include "runtime/aftermath.h"
 #include "runtime/cite.h"
 #include "runtime/context.h"
 #include "runtime/evidence.h"
 #include "runtime/quote.h"
+#include "runtime/route.h"
 #include "runtime/runtime.h"
 
 /* Messages of a conversation that a model which cites is given: it was trained on follow-ups of two exchanges. */
@@ -36,12 +44,16 @@ typedef struct asking {
 	ruv_arena *strings; /* answer->owner */
 	ruv_model *model;
 	ruv_session *session, *own_session;
+	ruv_scheduler *scheduler;                 /* generates in place of a session; NULL: a session does */
+	ruv_model *acquired;                      /* from the scheduler, to be given up */
 	char *search_text;                        /* what is looked for: the question, with the one before it where it needs that */
 	float *vector;                            /* [dim], NULL when searching by words alone */
 	const ruv_context_source *prompt_sources; /* [answer->n_in_prompt] as they stand in it */
 	ruv_context context;
 	ruv_evidence evidence;
-	ruv_quote *quote; /* NULL: the model is free */
+	ruv_quote *quote;             /* NULL: the model is free */
+	const char *which;            /* model that answers: as in ruv_runtime_model, NULL: the configured one */
+	ruv_route_decision *decision; /* NULL without the router */
 	ruv_generation generation;
 	int64_t stage_ns;
 } asking;
@@ -51,10 +63,23 @@ static void begin_stage(asking *a)
 	a->stage_ns = ruv_clock_now_ns();
 }
 
+/* Adds to a stage's time: an answer that is given again passes through some of them twice. */
+static void add_stage(asking *a, const char *name, double ms)
+{
+	ruv_answer *answer = a->answer;
+
+	for (int i = 0; i < answer->n_stages; i++)
+		if (!strcmp(answer->stages[i].name, name)) {
+			answer->stages[i].ms += ms;
+			return;
+		}
+	if (answer->n_stages < RUV_ANSWER_MAX_STAGES)
+		answer->stages[answer->n_stages++] = (ruv_stage){name, ms};
+}
+
 static void end_stage(asking *a, const char *name)
 {
-	if (a->answer->n_stages < RUV_ANSWER_MAX_STAGES)
-		a->answer->stages[a->answer->n_stages++] = (ruv_stage){name, (double)(ruv_clock_now_ns() - a->stage_ns) * 1e-6};
+	add_stage(a, name, (double)(ruv_clock_now_ns() - a->stage_ns) * 1e-6);
 }
 
 static char *keep(asking *a, const char *text)
@@ -262,23 +287,35 @@ static void leave_small_talk(asking *a)
 
 /* ---- assemble ---------------------------------------------------------------------------------------------------------- */
 
-static int open_session(asking *a, ruv_error *err)
+/* What generates: the caller's session, the scheduler when somebody serves, or a session of its own. */
+static int open_generator(asking *a, ruv_error *err)
 {
+	ruv_runtime *runtime = a->runtime;
 	ruv_model_info info;
+	int rc = RUV_OK;
 
 	a->session = a->params->session;
-	if (!a->session) {
-		int rc = ruv_runtime_session(a->runtime, a->params->model, &a->own_session, err);
+	a->scheduler = a->session ? NULL : atomic_load(&runtime->scheduler);
+	if (a->scheduler) {
+		const char *name = ruv_runtime_serving_name(runtime, a->which);
 
+		rc = ruv_scheduler_acquire(a->scheduler, name, &a->acquired, err);
 		if (rc)
 			return rc;
-		a->session = a->own_session;
+		a->model = a->acquired;
+		a->answer->n_ctx = ruv_scheduler_n_ctx(a->scheduler, name);
+	} else {
+		if (!a->session)
+			rc = ruv_runtime_session(runtime, a->which, &a->own_session, err);
+		if (rc)
+			return rc;
+		a->session = a->session ? a->session : a->own_session;
+		a->model = ruv_session_model(a->session);
+		a->answer->n_ctx = ruv_session_n_ctx(a->session);
 	}
-	a->model = ruv_session_model(a->session);
 	ruv_model_get_info(a->model, &info);
-	a->answer->model = *info.name ? info.name : info.path;
-	a->answer->n_ctx = ruv_session_n_ctx(a->session);
-	return RUV_OK;
+	a->answer->model = keep(a, *info.name ? info.name : info.path);
+	return a->answer->model ? RUV_OK : ruv_fail_memory(err, "ask", 256);
 }
 
 /* Small models answer best from one passage. When the passage that is nearest in meaning is also the one that shares most words, it
@@ -337,7 +374,7 @@ static int assemble(asking *a, ruv_error *err)
 	answer->n_history_dropped = a->context.n_history_dropped;
 	answer->n_prompt = a->context.tokens.n;
 	end_stage(a, "assemble");
-	if (a->params->on_sources)
+	if (a->params->on_sources && !answer->route.n_escalations)
 		a->params->on_sources(a->params->user, answer);
 	return RUV_OK;
 }
@@ -394,13 +431,35 @@ static int weigh(asking *a, ruv_error *err)
 
 /* ---- generate ---------------------------------------------------------------------------------------------------------- */
 
+/* Prompts of one scope share their beginnings in the prefix cache, those of different ones do not: how fast an answer comes must
+ * not tell what somebody else asked. */
+static uint64_t privacy_salt(const asking *a)
+{
+	ruv_memory_scope scope = a->params->scope ? *a->params->scope : ruv_runtime_scope(a->runtime);
+	const char *const parts[] = {scope.user, scope.agent, scope.session};
+	uint64_t salt = 0;
+
+	for (int i = 0; i < 3; i++)
+		if (parts[i])
+			salt = ruv_hash64(parts[i], strlen(parts[i]), salt + (uint64_t)i + 1);
+	return salt;
+}
+
+/* Could a larger tier be asked as well? Then nothing of the answer is shown before it stands. */
+static bool may_escalate(const asking *a)
+{
+	ruv_router *router;
+
+	return a->decision && !ruv_runtime_router(a->runtime, &router, NULL) && a->decision->tier + 1 < ruv_router_n_tiers(router);
+}
+
 static int generate(asking *a, ruv_error *err)
 {
 	ruv_answer *answer = a->answer;
 	ruv_generate_params params = {.max_tokens = wanted_tokens(a),
 	                              .constraint = ruv_quote_constraint(a->quote),
 	                              .cancel = a->params->cancel,
-	                              .on_piece = a->params->on_piece,
+	                              .on_piece = may_escalate(a) ? NULL : a->params->on_piece,
 	                              .user = a->params->user};
 	int room = answer->n_ctx - a->context.tokens.n, first, rc;
 
@@ -410,7 +469,17 @@ static int generate(asking *a, ruv_error *err)
 		params.sampling = *a->params->sampling;
 	else
 		ruv_runtime_sampling(a->runtime, a->model, &params.sampling);
-	rc = ruv_generate(a->session, a->context.tokens.ids, a->context.tokens.n, &params, &a->generation, err);
+	if (a->scheduler) {
+		ruv_request request = {.model = ruv_runtime_serving_name(a->runtime, a->which),
+		                       .prompt = a->context.tokens.ids,
+		                       .n_prompt = a->context.tokens.n,
+		                       .params = &params,
+		                       .salt = privacy_salt(a)};
+
+		rc = ruv_scheduler_generate(a->scheduler, &request, &a->generation, err);
+	} else {
+		rc = ruv_generate(a->session, a->context.tokens.ids, a->context.tokens.n, &params, &a->generation, err);
+	}
 	if (rc)
 		return rc;
 	answer->text = a->generation.text;
@@ -426,8 +495,8 @@ static int generate(asking *a, ruv_error *err)
 	answer->prefill_ms = a->generation.prefill_ms;
 	answer->decode_ms = a->generation.decode_ms;
 	answer->seed = a->generation.seed;
-	answer->stages[answer->n_stages++] = (ruv_stage){"prefill", answer->prefill_ms};
-	answer->stages[answer->n_stages++] = (ruv_stage){"generate", answer->decode_ms};
+	add_stage(a, "prefill", answer->prefill_ms);
+	add_stage(a, "generate", answer->decode_ms);
 	return RUV_OK;
 }
 
@@ -491,7 +560,145 @@ static int cite(asking *a, ruv_error *err)
 	return RUV_OK;
 }
 
+/* ---- route ------------------------------------------------------------------------------------------------------------- */
+
+static bool wants_router(const asking *a)
+{
+	const char *model = a->params->model ? a->params->model : a->runtime->settings.model;
+
+	return !a->params->session && !strcmp(model, "auto");
+}
+
+static void take_tier(asking *a, int tier)
+{
+	ruv_answer_route *route = &a->answer->route;
+
+	a->which = ruv_route_tier_name(a->runtime, tier);
+	snprintf(route->tier, sizeof route->tier, "%s", a->which);
+}
+
+static int route(asking *a, ruv_error *err)
+{
+	ruv_answer_route *route = &a->answer->route;
+	int rc;
+
+	begin_stage(a);
+	a->decision = ruv_arena_calloc(a->strings, 1, sizeof *a->decision);
+	if (!a->decision)
+		return ruv_fail_memory(err, "ask", sizeof *a->decision);
+	rc = ruv_route_question(a->runtime, a->params->question, a->vector, a->answer, a->params->route_state, a->decision, err);
+	if (rc)
+		return rc;
+	take_tier(a, a->decision->tier);
+	route->used = true;
+	memcpy(route->first, route->tier, sizeof route->first);
+	route->why = ruv_route_why_name(a->decision->why);
+	route->confidence = a->decision->confidence;
+	end_stage(a, "route");
+	return RUV_OK;
+}
+
+/* Forgets the answer of a tier that was not sure enough, but for the sources. */
+static void begin_again(asking *a)
+{
+	ruv_answer *answer = a->answer;
+
+	ruv_context_release(&a->context);
+	ruv_evidence_release(&a->evidence);
+	ruv_quote_free(a->quote);
+	ruv_generation_release(&a->generation);
+	ruv_session_free(a->own_session);
+	ruv_model_free(a->acquired);
+	a->quote = NULL;
+	a->session = a->own_session = NULL;
+	a->acquired = NULL;
+	free(answer->text);
+	answer->text = NULL;
+	answer->n_citations = 0;
+	answer->mean_logprob = answer->min_logprob = 0;
+	for (int i = 0; i < answer->n_sources; i++)
+		answer->sources[i].cited = false, answer->sources[i].number = 0;
+}
+
+/* ---- judge, write ------------------------------------------------------------------------------------------------------ */
+
+static ruv_aftermath aftermath_of(const asking *a)
+{
+	return (ruv_aftermath){a->params, a->vector, a->decision, ruv_model_cites(a->model)};
+}
+
+static int judge(asking *a, ruv_error *err)
+{
+	ruv_aftermath what = aftermath_of(a);
+	int rc;
+
+	a->answer->verdict.quality = -1;
+	if (a->answer->n_in_prompt == 0)
+		return RUV_OK;
+	begin_stage(a);
+	rc = ruv_aftermath_judge(a->answer, &what, err);
+	if (!rc)
+		end_stage(a, "judge");
+	return rc;
+}
+
+static int write_back(asking *a, ruv_error *err)
+{
+	ruv_aftermath what = aftermath_of(a);
+	int rc;
+
+	begin_stage(a);
+	rc = ruv_aftermath_write(a->runtime, a->answer, &what, err);
+	if (!rc)
+		rc = ruv_aftermath_note(a->runtime, a->answer, &what, err);
+	if (!rc && (a->answer->wrote || a->answer->observed))
+		end_stage(a, "write");
+	return rc;
+}
+
 /* ---- the loop ---------------------------------------------------------------------------------------------------------- */
+
+/* From the prompt to the judged answer of one model. */
+static int answer_once(asking *a, ruv_error *err)
+{
+	int rc = open_generator(a, err);
+
+	if (!rc)
+		rc = assemble(a, err);
+	if (!rc && ruv_model_cites(a->model) && a->answer->n_in_prompt)
+		rc = weigh(a, err);
+	if (!rc)
+		rc = generate(a, err);
+	if (!rc)
+		rc = cite(a, err);
+	return rc ? rc : judge(a, err);
+}
+
+/* The answer, by larger tiers while the router finds it wanting. What was held back of it is handed out at the end. */
+static int answer_by_tiers(asking *a, ruv_error *err)
+{
+	ruv_answer *answer = a->answer;
+	bool held_back;
+	int next, rc;
+
+	for (;;) {
+		held_back = may_escalate(a);
+		rc = answer_once(a, err);
+		if (rc || !held_back || answer->finish == RUV_FINISH_CANCELLED ||
+		    !ruv_route_escalates(a->runtime, a->decision, answer, &next))
+			break;
+		begin_again(a);
+		answer->route.n_escalations++;
+		a->decision->tier = next;
+		take_tier(a, next);
+	}
+	if (!rc && held_back && a->params->on_piece && *answer->text) {
+		ruv_piece piece = {answer->text, strlen(answer->text), answer->n_tokens};
+
+		a->params->on_piece(a->params->user, &piece);
+	}
+	return rc;
+}
 
 static int begin(asking *a, ruv_runtime *runtime, const ruv_ask_params *params, ruv_answer *answer, ruv_error *err)
 {
@@ -500,6 +707,7 @@ static int begin(asking *a, ruv_runtime *runtime, const ruv_ask_params *params, 
 	a->runtime = runtime;
 	a->params = params;
 	a->answer = answer;
+	a->which = params->model;
 	if (!params->question || !params->question[strspn(params->question, " \t\r\n")])
 		return ruv_fail(err, RUV_EINVAL, "ask", "the question is empty");
 	a->strings = malloc(sizeof *a->strings);
@@ -519,6 +727,7 @@ static void end(asking *a, int rc)
 	ruv_quote_free(a->quote);
 	ruv_generation_release(&a->generation);
 	ruv_session_free(a->own_session);
+	ruv_model_free(a->acquired);
 	if (rc)
 		ruv_answer_release(a->answer);
 }
@@ -537,16 +746,13 @@ int ruv_ask(ruv_runtime *runtime, const ruv_ask_params *params, ruv_answer *answ
 		leave_small_talk(&a);
 	if (!rc && !params->no_memory && !params->chat && answer->n_sources == 0)
 		rc = ruv_fail(err, RUV_ENOTFOUND, "ask", "the memory in %s has nothing to answer from", runtime->settings.data_dir);
+	if (!rc && wants_router(&a))
+		rc = route(&a, err);
 	if (!rc)
-		rc = open_session(&a, err);
+		rc = answer_by_tiers(&a, err);
+	answer->total_ms = (double)(ruv_clock_now_ns() - started) * 1e-6;
 	if (!rc)
-		rc = assemble(&a, err);
-	if (!rc && ruv_model_cites(a.model) && answer->n_in_prompt)
-		rc = weigh(&a, err);
-	if (!rc)
-		rc = generate(&a, err);
-	if (!rc)
-		rc = cite(&a, err);
+		rc = write_back(&a, err);
 	answer->total_ms = (double)(ruv_clock_now_ns() - started) * 1e-6;
 	end(&a, rc);
 	return rc;

@@ -17,7 +17,7 @@
 	X(preset,         CHOICE, "preset",         "none|edge|server-cpu|server-gpu", 0, 0, "none",   NULL,      NULL,        "defaults for a kind of machine") \
 	X(data_dir,       PATH,   "data-dir",       "DIR",                    0,   0,       "",        NULL,      NULL,        "where memory and chats are kept (default: $XDG_DATA_HOME/ruvllm, else ~/.local/share/ruvllm)") \
 	X(models_dir,     PATH,   "models-dir",     "DIR",                    0,   0,       "",        NULL,      NULL,        "where model files are looked for first") \
-	X(model,          TEXT,   "model",          "s|m|l|FILE",             0,   0,       "l",       "m",       "l",         "the generator: a tier or a GGUF file") \
+	X(model,          TEXT,   "model",          "auto|s|m|l|FILE",        0,   0,       "l",       "m",       "l",         "the generator: a tier, a GGUF file, or auto: the smallest tier that will do, chosen for every question") \
 	X(model_s,        PATH,   "model-s",        "FILE",                   0,   0,       "",        NULL,      NULL,        "GGUF file of tier s (default: the bundled one)") \
 	X(model_m,        PATH,   "model-m",        "FILE",                   0,   0,       "",        NULL,      NULL,        "GGUF file of tier m (default: the bundled one)") \
 	X(model_l,        PATH,   "model-l",        "FILE",                   0,   0,       "",        NULL,      NULL,        "GGUF file of tier l (default: the bundled one)") \
@@ -47,6 +47,10 @@
 	X(chunk_tokens,   INT,    "chunk-tokens",   "N",                      16,  4096,    "160",     NULL,      NULL,        "most tokens of a remembered passage") \
 	X(chunk_overlap,  INT,    "chunk-overlap",  "N",                      0,   3,       "0",       NULL,      NULL,        "sentences that a passage repeats from the one before") \
 	X(max_file_bytes, INT,    "max-file-bytes", "N",                      1,   268435456, "33554432", NULL,  NULL,        "larger files are not remembered") \
+	X(router,         PATH,   "router",         "FILE",                   0,   0,       "",        NULL,      NULL,        "the router's file (default: the bundled one)") \
+	X(write_back,     SWITCH, "write-back",     "",                       0,   0,       "no",      NULL,      NULL,        "keep answers that are judged good in memory") \
+	X(write_threshold, REAL,  "write-threshold", "NUMBER",                0,   1,       "0.75",    NULL,      NULL,        "the judged quality from which an answer is kept") \
+	X(learn,          SWITCH, "learn",          "",                       0,   0,       "no",      NULL,      NULL,        "train an adapter of the generator on accepted and corrected answers (docs/learning.md)") \
 	X(user,           TEXT,   "user",           "NAME",                   0,   0,       "",        NULL,      NULL,        "whose memory: passages belong to this user, and only this user's and common ones are found") \
 	X(agent,          TEXT,   "agent",          "NAME",                   0,   0,       "",        NULL,      NULL,        "the same for an agent") \
 	X(session,        TEXT,   "session",        "NAME",                   0,   0,       "",        NULL,      NULL,        "the same for a session") \

@@ -16,10 +16,9 @@
 static const struct {
 	const char *role, *file;
 } bundled[RUV_N_MODEL_ROLES] = {
-    {"s", "ruvllm-nano-s.gguf"},
-    {"m", "ruvllm-nano-m.gguf"},
-    {"l", "ruvllm-nano-l.gguf"},
-    {"encoder", "ruvllm-nano-encoder.gguf"},
+    {"s", "ruvllm-nano-s.gguf"},          {"m", "ruvllm-nano-m.gguf"},
+    {"l", "ruvllm-nano-l.gguf"},          {"encoder", "ruvllm-nano-encoder.gguf"},
+    {"router", "ruvllm-nano-router.bin"},
 };
 
 const char *ruv_models_role(int i)
@@ -102,30 +101,34 @@ static int take_path(char *path, size_t cap, const char *found, ruv_error *err)
 
 static const char *configured(const ruv_settings *settings, const char *role)
 {
-	return !strcmp(role, "s")   ? settings->model_s
-	       : !strcmp(role, "m") ? settings->model_m
-	       : !strcmp(role, "l") ? settings->model_l
-	                            : settings->encoder;
+	return !strcmp(role, "s")        ? settings->model_s
+	       : !strcmp(role, "m")      ? settings->model_m
+	       : !strcmp(role, "l")      ? settings->model_l
+	       : !strcmp(role, "router") ? settings->router
+	                                 : settings->encoder;
 }
 
 int ruv_models_find(const ruv_settings *settings, const char *which, char *path, size_t cap, ruv_error *err)
 {
-	const char *file = ruv_models_bundled_name(which), *named;
+	const char *file, *named;
 	char dir[4200], candidate[8400];
 	ruv_buf looked;
 	int rc;
 
+	if (!strcmp(which, "auto")) /* where one model is wanted and not one for a question: the tier that is always good enough */
+		which = "l";
+	file = ruv_models_bundled_name(which);
 	if (!file) {
 		if (!is_file(which))
-			return ruv_fail(err, RUV_ENOTFOUND, "models", "the model '%s' is neither a tier (s, m, l) nor a file",
-			                which);
+			return ruv_fail(err, RUV_ENOTFOUND, "models",
+			                "the model '%s' is neither a tier (s, m, l), nor auto, nor a file", which);
 		return take_path(path, cap, which, err);
 	}
 	named = configured(settings, which);
 	if (*named) {
 		if (!is_file(named))
 			return ruv_fail(err, RUV_ENOTFOUND, "models", "%s%s is set to %s, which is no file",
-			                strcmp(which, "encoder") ? "model-" : "", which, named);
+			                which[1] ? "" : "model-", which, named);
 		return take_path(path, cap, named, err);
 	}
 	ruv_buf_init(&looked, 4096);
@@ -142,8 +145,7 @@ int ruv_models_find(const ruv_settings *settings, const char *which, char *path,
 		free(real);
 	}
 	rc = ruv_fail(err, RUV_ENOTFOUND, "models", "%s (the bundled %s%s) is not there%s%s", file,
-	              strcmp(which, "encoder") ? "model of tier " : "", which, looked.len ? "; looked in " : "",
-	              ruv_buf_cstr(&looked));
+	              which[1] ? "" : "model of tier ", which, looked.len ? "; looked in " : "", ruv_buf_cstr(&looked));
 	ruv_buf_release(&looked);
 	return rc;
 }

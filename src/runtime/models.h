@@ -8,7 +8,7 @@
 
 #include "runtime/config.h"
 
-enum { RUV_N_MODEL_ROLES = 4 };
+enum { RUV_N_MODEL_ROLES = 5 };
 
 /* "s", "m", "l", "encoder"; NULL past the end. */
 const char *ruv_models_role(int i);

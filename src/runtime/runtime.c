@@ -13,6 +13,7 @@
 #include "base/file.h"
 #include "base/hash.h"
 #include "base/status.h"
+#include "runtime/aftermath.h"
 #include "runtime/models.h"
 
 static void init_locks(ruv_runtime *runtime)
@@ -62,6 +63,10 @@ void ruv_runtime_free(ruv_runtime *runtime)
 {
 	if (!runtime)
 		return;
+	ruv_scheduler_free(atomic_load(&runtime->scheduler));
+	ruv_learner_free(runtime->learner);
+	ruv_router_free(runtime->router);
+	ruv_aftermath_release(runtime);
 	ruv_memory_free(runtime->memory);
 	ruv_memory_free(runtime->unbound_memory);
 	ruv_embedder_free(runtime->embedder);
@@ -341,6 +346,11 @@ void ruv_runtime_sampling(const ruv_runtime *runtime, const ruv_model *model, ru
 	sampling->seed = (uint64_t)settings->seed;
 }
 
+static ruv_kv_type kv_type_of(const ruv_settings *settings)
+{
+	return !strcmp(settings->kv_type, "q8_0") ? RUV_KV_Q8_0 : !strcmp(settings->kv_type, "f32") ? RUV_KV_F32 : RUV_KV_F16;
+}
+
 int ruv_runtime_session(ruv_runtime *runtime, const char *which, ruv_session **out, ruv_error *err)
 {
 	const ruv_settings *settings = &runtime->settings;
@@ -348,8 +358,82 @@ int ruv_runtime_session(ruv_runtime *runtime, const char *which, ruv_session **o
 	ruv_model *model;
 	int rc = ruv_runtime_model(runtime, which, &model, err);
 
-	options.kv_type = !strcmp(settings->kv_type, "q8_0")  ? RUV_KV_Q8_0
-	                  : !strcmp(settings->kv_type, "f32") ? RUV_KV_F32
-	                                                      : RUV_KV_F16;
+	options.kv_type = kv_type_of(settings);
 	return rc ? rc : ruv_session_open(out, model, &options, err);
+}
+
+/* ---- serving ----------------------------------------------------------------------------------------------------------- */
+
+const char *ruv_runtime_serving_name(const ruv_runtime *runtime, const char *which)
+{
+	const char *name = which && strcmp(which, "auto") ? which : runtime->settings.model, *slash = strrchr(name, '/');
+
+	if (!strcmp(name, "auto"))
+		return "l";
+	return slash && strlen(name) >= 64 ? slash + 1 : name;
+}
+
+/* Adds a model that is there; a tier that is not is left out unless it is the configured one. */
+static int add_served(ruv_runtime *runtime, ruv_scheduler *scheduler, const char *which, ruv_error *err)
+{
+	const ruv_settings *settings = &runtime->settings;
+	char path[4096];
+	bool wanted = !strcmp(which, settings->model),
+	     drafted = wanted && strcmp(settings->draft, "no") && strcmp(settings->draft, which);
+	ruv_scheduler_model model = {.name = ruv_runtime_serving_name(runtime, which),
+	                             .path = path,
+	                             .variant = strcmp(settings->variant, "none") ? settings->variant : NULL,
+	                             .n_ctx = (int)settings->context,
+	                             .n_batch = (int)settings->batch,
+	                             .kv_type = kv_type_of(settings),
+	                             .draft = drafted ? ruv_runtime_serving_name(runtime, settings->draft) : NULL};
+	bool listed;
+	int rc = ruv_models_find(settings, which, path, sizeof path, wanted ? err : NULL);
+
+	if (rc)
+		return rc == RUV_ENOTFOUND && !wanted ? RUV_OK : rc;
+	rc = ruv_models_verify(path, NULL, &listed, err);
+	if (rc)
+		return rc;
+	rc = ruv_scheduler_add_model(scheduler, &model, err);
+	return rc == RUV_EEXIST ? RUV_OK : rc;
+}
+
+static int open_scheduler(ruv_runtime *runtime, ruv_error *err)
+{
+	const ruv_settings *settings = &runtime->settings;
+	ruv_scheduler_options options = {.memory_bytes = (size_t)settings->models_memory,
+	                                 .max_queue = (int)settings->max_queue,
+	                                 .max_running = (int)settings->max_running};
+	ruv_scheduler *scheduler;
+	int rc = ruv_runtime_engine(runtime, &options.engine, err);
+
+	if (!rc)
+		rc = ruv_scheduler_open(&scheduler, &options, err);
+	if (rc)
+		return rc;
+	if (strcmp(settings->draft, "no") && !ruv_models_bundled_name(settings->draft))
+		rc = add_served(runtime, scheduler, settings->draft, err);
+	for (int i = 0; !rc && ruv_models_role(i); i++)
+		if (!ruv_models_role(i)[1]) /* tiers have names of one letter */
+			rc = add_served(runtime, scheduler, ruv_models_role(i), err);
+	if (!rc && !ruv_models_bundled_name(settings->model))
+		rc = add_served(runtime, scheduler, settings->model, err);
+	if (rc) {
+		ruv_scheduler_free(scheduler);
+		return rc;
+	}
+	atomic_store(&runtime->scheduler, scheduler);
+	return RUV_OK;
+}
+
+int ruv_runtime_scheduler(ruv_runtime *runtime, ruv_scheduler **out, ruv_error *err)
+{
+	int rc = RUV_OK;
+
+	ruv_runtime_lock(runtime);
+	if (!atomic_load(&runtime->scheduler))
+		rc = open_scheduler(runtime, err);
+	*out = atomic_load(&runtime->scheduler);
+	return ruv_runtime_unlock(runtime, rc);
 }

@@ -5,6 +5,7 @@
 #define RUV_RUNTIME_RUNTIME_H
 
 #include <pthread.h>
+#include <stdatomic.h>
 
 #include "runtime/config.h"
 
@@ -23,9 +24,15 @@ struct ruv_runtime {
 	int n_models;
 	ruv_model *encoder;
 	ruv_embedder *embedder;
-	char encoder_version[17];   /* the beginning of its file's SHA-256 */
-	ruv_memory *memory;         /* opened with the encoder's name */
-	ruv_memory *unbound_memory; /* opened without it, before it was needed */
+	char encoder_version[17];           /* the beginning of its file's SHA-256 */
+	ruv_memory *memory;                 /* opened with the encoder's name */
+	ruv_memory *unbound_memory;         /* opened without it, before it was needed */
+	_Atomic(ruv_scheduler *) scheduler; /* NULL until somebody serves */
+	ruv_router *router;
+	ruv_route_system system; /* what the operating system said at system_ns */
+	int64_t system_ns;
+	ruv_learner *learner;
+	struct ruv_recent *recent; /* the last answers, for feedback (aftermath.c) */
 };
 
 /* Holds the lock of what opens; the status of a failing call passes through. */
@@ -34,6 +41,9 @@ int ruv_runtime_unlock(ruv_runtime *runtime, int rc);
 
 /* The sampling that settings and model ask for. */
 void ruv_runtime_sampling(const ruv_runtime *runtime, const ruv_model *model, ruv_sampling *sampling);
+
+/* The name that the scheduler knows a model by: `which` as in ruv_runtime_model. */
+const char *ruv_runtime_serving_name(const ruv_runtime *runtime, const char *which);
 
 /* The vector of a question, [dim of the encoder]. RUV_ELIMIT when the question is longer than the encoder reads at a time. */
 int ruv_runtime_embed_question(ruv_runtime *runtime, const char *question, float *vector, const ruv_cancel *cancel, ruv_error *err);
