@@ -240,30 +240,36 @@ static int grammar_make(ruv_grammar **out, const ruv_gast *ast, trie *t, ruv_err
 	return RUV_OK;
 }
 
-static int parse(ruv_gast *ast, ruv_grammar_kind kind, const char *text, size_t n, const ruv_vocab *vocab, ruv_error *err)
+typedef struct source {
+	ruv_grammar_kind kind;
+	const char *text; /* [n] */
+	size_t n;
+} source;
+
+static int parse(void *user, ruv_gast *ast, const ruv_model *model, ruv_error *err)
 {
+	const source *from = user;
+	const ruv_gnode *node = NULL;
 	json_t *schema;
 	json_error_t at;
-	const ruv_gnode *node = NULL;
 	int rc;
 
-	if (kind == RUV_GRAMMAR_GBNF)
-		return ruv_gbnf_parse(ast, text, n, vocab, err);
+	if (from->kind == RUV_GRAMMAR_GBNF)
+		return ruv_gbnf_parse(ast, from->text, from->n, model->vocab, err);
 	ast->root = ruv_gast_rule(ast, "root");
-	if (kind == RUV_GRAMMAR_JSON_OBJECT) {
+	if (from->kind == RUV_GRAMMAR_JSON_OBJECT) {
 		node = ruv_gjson_object(ast);
 		rc = RUV_OK;
 	} else {
-		schema = json_loadb(text, n, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &at);
+		schema = json_loadb(from->text, from->n, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &at);
 		if (!schema)
 			return ruv_fail(err, RUV_EFORMAT, where, "the schema is no JSON: line %d, column %d: %s", at.line,
 			                at.column, at.text);
 		rc = ruv_schema_compile(ast, schema, &node, err);
 		json_decref(schema);
 	}
-	if (rc)
-		return rc;
-	rc = ruv_gast_check(ast, err);
+	if (!rc)
+		rc = ruv_gast_check(ast, err);
 	if (!rc)
 		ast->rules[ast->root].node = node;
 	return rc;
@@ -272,7 +278,7 @@ static int parse(ruv_gast *ast, ruv_grammar_kind kind, const char *text, size_t 
 /* ---- the model's grammars ---- */
 
 typedef struct cached {
-	ruv_grammar_kind kind;
+	int kind;
 	char *text; /* [n] */
 	size_t n;
 	uint64_t hash, used; /* used: when, counted in requests */
@@ -326,7 +332,7 @@ static int store_of(store **out, ruv_model *model, ruv_error *err)
 	return rc;
 }
 
-static ruv_grammar *store_find(store *s, ruv_grammar_kind kind, uint64_t hash, const char *text, size_t n)
+static ruv_grammar *store_find(store *s, int kind, uint64_t hash, const char *text, size_t n)
 {
 	for (int i = 0; i < s->n; i++) {
 		cached *c = &s->entries[i];
@@ -340,7 +346,7 @@ static ruv_grammar *store_find(store *s, ruv_grammar_kind kind, uint64_t hash, c
 }
 
 /* Keeps the grammar in the place of the one that was not asked for the longest. Without memory it is just not kept. */
-static void store_keep(store *s, ruv_grammar_kind kind, uint64_t hash, const char *text, size_t n, ruv_grammar *grammar)
+static void store_keep(store *s, int kind, uint64_t hash, const char *text, size_t n, ruv_grammar *grammar)
 {
 	char *copy = malloc(n + 1);
 	cached *c;
@@ -361,7 +367,8 @@ static void store_keep(store *s, ruv_grammar_kind kind, uint64_t hash, const cha
 	*c = (cached){kind, copy, n, hash, ++s->clock, hold(grammar)};
 }
 
-int ruv_grammar_open(ruv_grammar **out, ruv_model *model, ruv_grammar_kind kind, const char *text, size_t n, ruv_error *err)
+int ruv_grammar_build(ruv_grammar **out, ruv_model *model, int kind, const char *text, size_t n, ruv_grammar_builder *build,
+                      void *user, ruv_error *err)
 {
 	ruv_gast ast;
 	uint64_t hash;
@@ -369,8 +376,6 @@ int ruv_grammar_open(ruv_grammar **out, ruv_model *model, ruv_grammar_kind kind,
 	int rc;
 
 	*out = NULL;
-	if (kind == RUV_GRAMMAR_JSON_OBJECT)
-		n = 0;
 	if (n > RUV_GRAMMAR_MAX_TEXT)
 		return ruv_fail(err, RUV_ELIMIT, where, "the grammar has %zu bytes, at most %d are allowed", n,
 		                (int)RUV_GRAMMAR_MAX_TEXT);
@@ -382,7 +387,9 @@ int ruv_grammar_open(ruv_grammar **out, ruv_model *model, ruv_grammar_kind kind,
 	*out = store_find(s, kind, hash, text, n);
 	if (!*out) {
 		ruv_gast_init(&ast);
-		rc = parse(&ast, kind, text, n, model->vocab, err);
+		rc = build(user, &ast, model, err);
+		if (!rc)
+			rc = ruv_gast_check(&ast, err);
 		if (!rc)
 			rc = grammar_make(out, &ast, s->trie, err);
 		if (!rc)
@@ -393,16 +400,11 @@ int ruv_grammar_open(ruv_grammar **out, ruv_model *model, ruv_grammar_kind kind,
 	return rc;
 }
 
-int ruv_grammar_from_tree(ruv_grammar **out, ruv_model *model, const ruv_gast *ast, ruv_error *err)
+int ruv_grammar_open(ruv_grammar **out, ruv_model *model, ruv_grammar_kind kind, const char *text, size_t n, ruv_error *err)
 {
-	store *s;
-	int rc;
+	source from = {kind, text, n};
 
-	*out = NULL;
-	rc = ruv_gast_check(ast, err);
-	if (!rc)
-		rc = store_of(&s, model, err);
-	return rc ? rc : grammar_make(out, ast, s->trie, err);
+	return ruv_grammar_build(out, model, (int)kind, text, kind == RUV_GRAMMAR_JSON_OBJECT ? 0 : n, parse, &from, err);
 }
 
 /* ---- masks ---- */

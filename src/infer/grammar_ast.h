@@ -99,6 +99,9 @@ void ruv_glist_release(ruv_glist *list);
 int ruv_gbnf_parse(ruv_gast *ast, const char *text, size_t n_bytes, const ruv_vocab *vocab, ruv_error *err);
 /* A JSON schema: the node of all texts that follow it. Rules that it needs are added. Several schemas may go into one tree. */
 int ruv_schema_compile(ruv_gast *ast, const json_t *schema, const ruv_gnode **out, ruv_error *err);
+/* Keyword arguments of a call, "(name=value, ...)", whose object follows the schema; values are JSON. RUV_EMISMATCH, without a
+ * message, when the schema is none that can be written so (names that are no names, keywords beside properties and required). */
+int ruv_schema_arguments(ruv_gast *ast, const json_t *schema, const ruv_gnode **out, ruv_error *err);
 /* Any JSON object. */
 const ruv_gnode *ruv_gjson_object(ruv_gast *ast);
 

@@ -29,6 +29,7 @@ typedef struct compiler {
 	} refs[MAX_REFS];
 	int n_refs;
 	int depth;
+	bool call;    /* the object at hand is a call's arguments */
 	ruv_buf path; /* "#/properties/age" */
 	ruv_error *err;
 } compiler;
@@ -943,6 +944,8 @@ static const ruv_gnode *pair_of(compiler *c, const ruv_gnode *key, const ruv_gno
 {
 	if (value->kind == RUV_G_NEVER)
 		return value;
+	if (c->call)
+		return RUV_GSEQ(c->ast, key, ruv_gast_text(c->ast, "="), value);
 	return RUV_GSEQ(c->ast, key, ruv_gast_text(c->ast, ":"), ruv_gjson_space(c->ast, &c->json), value);
 }
 
@@ -951,7 +954,8 @@ static const ruv_gnode *pair_of(compiler *c, const ruv_gnode *key, const ruv_gno
 static const ruv_gnode *object_tree(compiler *c, const object *o, int min, int max)
 {
 	ruv_gast *ast = c->ast;
-	const ruv_gnode *space = ruv_gjson_space(ast, &c->json), *comma = RUV_GSEQ(ast, ruv_gast_text(ast, ","), space);
+	const ruv_gnode *space = c->call ? ruv_gast_empty() : ruv_gjson_space(ast, &c->json);
+	const ruv_gnode *comma = c->call ? ruv_gast_text(ast, ", ") : RUV_GSEQ(ast, ruv_gast_text(ast, ","), space);
 	const ruv_gnode *some = ruv_gast_repeat(ast, RUV_GSEQ(ast, comma, o->more), 0, -1), *none;
 
 	if (o->n == 0 && (min > 0 || max >= 0)) {
@@ -976,7 +980,7 @@ static const ruv_gnode *object_tree(compiler *c, const object *o, int min, int m
 		none = ruv_gast_ref(ast, rule_none);
 		some = ruv_gast_ref(ast, rule_some);
 	}
-	return RUV_GSEQ(ast, ruv_gast_text(ast, "{"), space, none, space, ruv_gast_text(ast, "}"));
+	return RUV_GSEQ(ast, ruv_gast_text(ast, c->call ? "(" : "{"), space, none, space, ruv_gast_text(ast, c->call ? ")" : "}"));
 }
 
 static int read_pairs(compiler *c, const json_t *schema, object *o)
@@ -993,13 +997,16 @@ static int read_pairs(compiler *c, const json_t *schema, object *o)
 		const ruv_gnode *node = NULL;
 		json_t *name = json_string(key);
 		const ruv_gnode *literal;
+		const bool call = c->call;
 
+		c->call = false;
 		rc = name ? compile_in(c, "properties", key, value, &node) : ruv_fail_memory(c->err, "grammar", 64);
+		c->call = call;
 		if (rc) {
 			json_decref(name);
 			return rc;
 		}
-		literal = ruv_gjson_literal(c->ast, name);
+		literal = call ? ruv_gast_text(c->ast, key) : ruv_gjson_literal(c->ast, name);
 		o->needed[o->n] = contains(required, name);
 		o->names[o->n] = key;
 		o->pairs[o->n++] = pair_of(c, literal, node);
@@ -1215,12 +1222,11 @@ static int compile(compiler *c, const json_t *schema, const ruv_gnode **out)
 	return rc;
 }
 
-int ruv_schema_compile(ruv_gast *ast, const json_t *schema, const ruv_gnode **out, ruv_error *err)
+static int start(compiler **out, ruv_gast *ast, const json_t *schema, ruv_error *err)
 {
 	compiler *c = calloc(1, sizeof *c);
-	int rc;
 
-	*out = ruv_gast_never();
+	*out = c;
 	if (!c)
 		return ruv_fail_memory(err, "grammar", sizeof *c);
 	c->ast = ast;
@@ -1229,10 +1235,68 @@ int ruv_schema_compile(ruv_gast *ast, const json_t *schema, const ruv_gnode **ou
 	ruv_gjson_init(&c->json);
 	ruv_buf_init(&c->path, 1 << 16);
 	ruv_buf_puts(&c->path, "#");
-	rc = compile(c, schema, out);
+	return RUV_OK;
+}
+
+static int finish(compiler *c, int rc)
+{
 	if (!rc)
-		rc = ruv_gast_check(ast, err);
+		rc = ruv_gast_check(c->ast, c->err);
 	ruv_buf_release(&c->path);
 	free(c);
+	return rc;
+}
+
+int ruv_schema_compile(ruv_gast *ast, const json_t *schema, const ruv_gnode **out, ruv_error *err)
+{
+	compiler *c;
+	int rc = start(&c, ast, schema, err);
+
+	*out = ruv_gast_never();
+	return rc ? rc : finish(c, compile(c, schema, out));
+}
+
+/* As a call's reader takes them: letters, digits and "_", not a digit first. */
+static bool is_identifier(const char *name)
+{
+	if (!*name || (*name >= '0' && *name <= '9'))
+		return false;
+	for (; *name; name++)
+		if (!((*name >= 'a' && *name <= 'z') || (*name >= 'A' && *name <= 'Z') || (*name >= '0' && *name <= '9') ||
+		      *name == '_'))
+			return false;
+	return true;
+}
+
+int ruv_schema_arguments(ruv_gast *ast, const json_t *schema, const ruv_gnode **out, ruv_error *err)
+{
+	const json_t *more = json_object_get(schema, "additionalProperties");
+	json_t *plain, *value;
+	const char *key;
+	compiler *c;
+	int rc;
+
+	*out = ruv_gast_never();
+	json_object_foreach((json_t *)schema, key, value)
+	{
+		const int kind = kind_of(key);
+
+		if (kind != NOTE && strcmp(key, "type") && strcmp(key, "properties") && strcmp(key, "required") &&
+		    strcmp(key, "additionalProperties"))
+			return RUV_EMISMATCH;
+	}
+	json_object_foreach(json_object_get(schema, "properties"), key, value) if (!is_identifier(key)) return RUV_EMISMATCH;
+	if (json_is_object(more) && json_object_size(more))
+		return RUV_EMISMATCH;
+	rc = start(&c, ast, schema, err);
+	if (rc)
+		return rc;
+	plain = json_copy((json_t *)schema);
+	if (!plain)
+		return finish(c, ruv_fail_memory(err, "grammar", 64));
+	json_object_set_new(plain, "additionalProperties", json_false());
+	c->call = true;
+	rc = finish(c, compile_object(c, plain, out));
+	json_decref(plain);
 	return rc;
 }

@@ -115,9 +115,9 @@ int32_t ruv_prefix_find(ruv_prefix_cache *c, uint64_t key, const ruv_token *toke
 	return page;
 }
 
-bool ruv_prefix_has(const ruv_prefix_cache *c, uint64_t key, const ruv_token *tokens)
+int32_t ruv_prefix_peek(const ruv_prefix_cache *c, uint64_t key, const ruv_token *tokens)
 {
-	return lookup(c, key, tokens) >= 0;
+	return lookup(c, key, tokens);
 }
 
 void ruv_prefix_add(ruv_prefix_cache *c, uint64_t key, const ruv_token *tokens, int32_t page, const void *state)

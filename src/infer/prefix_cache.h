@@ -41,8 +41,8 @@ uint64_t ruv_prefix_key(uint64_t parent, const ruv_token *tokens);
 
 /* The page of that key and tokens, now also the caller's and the one used last; -1: none. */
 int32_t ruv_prefix_find(ruv_prefix_cache *cache, uint64_t key, const ruv_token *tokens);
-/* Is it there? Changes nothing. */
-bool ruv_prefix_has(const ruv_prefix_cache *cache, uint64_t key, const ruv_token *tokens);
+/* The same, but nothing changes. */
+int32_t ruv_prefix_peek(const ruv_prefix_cache *cache, uint64_t key, const ruv_token *tokens);
 /* Lists a full page. state: backend address of the convolution state behind it, or NULL. A page of that key that is listed already
  * stays (it gets the state when it has none). Wants the engine's lock when there is a state. */
 void ruv_prefix_add(ruv_prefix_cache *cache, uint64_t key, const ruv_token *tokens, int32_t page, const void *state);

@@ -5,7 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
-int ruv_json_string(ruv_buf *buf, const char *text)
+int ruv_jsonl_string(ruv_buf *buf, const char *text)
 {
 	const char *from = text ? text : "";
 	const char *p;
@@ -47,7 +47,7 @@ static void put_text(ruv_buf *buf, const char *name, const char *text)
 	if (!text || !*text)
 		return;
 	ruv_buf_printf(buf, ",\"%s\":", name);
-	ruv_json_string(buf, text);
+	ruv_jsonl_string(buf, text);
 }
 
 static void put_number(ruv_buf *buf, const char *name, int64_t value)
@@ -73,7 +73,7 @@ static void put_float(ruv_buf *buf, float value)
 int ruv_json_node(ruv_buf *buf, const ruv_memory_node *node, int dimension)
 {
 	ruv_buf_printf(buf, "{\"kind\":\"node\",\"id\":\"%s\",\"type\":\"%s\",\"text\":", node->id, ruv_node_type_name(node->type));
-	ruv_json_string(buf, node->text);
+	ruv_jsonl_string(buf, node->text);
 	put_text(buf, "title", node->title);
 	put_text(buf, "source", node->source);
 	put_number(buf, "first_line", node->first_line);
@@ -83,7 +83,7 @@ int ruv_json_node(ruv_buf *buf, const ruv_memory_node *node, int dimension)
 		for (int i = 0; i < node->n_tags; i++) {
 			if (i)
 				ruv_buf_putc(buf, ',');
-			ruv_json_string(buf, node->tags[i]);
+			ruv_jsonl_string(buf, node->tags[i]);
 		}
 		ruv_buf_putc(buf, ']');
 	}
@@ -126,9 +126,9 @@ int ruv_json_edge(ruv_buf *buf, const ruv_memory_edge *edge)
 int ruv_json_source(ruv_buf *buf, const ruv_memory_source *source)
 {
 	ruv_buf_puts(buf, "{\"kind\":\"source\",\"name\":");
-	ruv_json_string(buf, source->name);
+	ruv_jsonl_string(buf, source->name);
 	ruv_buf_puts(buf, ",\"hash\":");
-	ruv_json_string(buf, source->hash);
+	ruv_jsonl_string(buf, source->hash);
 	put_text(buf, "user", source->scope.user);
 	put_text(buf, "agent", source->scope.agent);
 	put_text(buf, "session", source->scope.session);

@@ -13,7 +13,7 @@
 #include "ruvllm/memory.h"
 
 /* Appends text as a JSON string (NULL is ""). Control characters are escaped, UTF-8 stays as it is. Returns the buffer's status. */
-int ruv_json_string(ruv_buf *buf, const char *text);
+int ruv_jsonl_string(ruv_buf *buf, const char *text);
 /* Appends a node; its vector when it has one, with `dimension` numbers. */
 int ruv_json_node(ruv_buf *buf, const ruv_memory_node *node, int dimension);
 int ruv_json_edge(ruv_buf *buf, const ruv_memory_edge *edge);

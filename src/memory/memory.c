@@ -442,6 +442,7 @@ int ruv_memory_open(ruv_memory **out, const char *dir, const ruv_memory_options 
 	ruv_arena_init(&m->arena);
 	pthread_mutex_init(&m->embedder_lock, NULL);
 	pthread_mutex_init(&m->index_lock, NULL);
+	pthread_mutex_init(&m->words_lock, NULL);
 	m->read_only = o->read_only;
 	m->index_options = index_options;
 	m->dir = strdup(dir);
@@ -468,6 +469,7 @@ void ruv_memory_free(ruv_memory *m)
 {
 	if (!m)
 		return;
+	ruv_memory_words_free(m);
 	for (int i = 0; i < m->n_former; i++)
 		ruv_index_free(m->former[i]);
 	ruv_index_free(atomic_load(&m->index)); /* last: it may still ask the store for an event */
@@ -475,6 +477,7 @@ void ruv_memory_free(ruv_memory *m)
 		m->store->ops->close(m->store);
 	pthread_mutex_destroy(&m->embedder_lock);
 	pthread_mutex_destroy(&m->index_lock);
+	pthread_mutex_destroy(&m->words_lock);
 	ruv_arena_release(&m->arena);
 	free(m->dir);
 	free(m);
@@ -658,6 +661,8 @@ void ruv_memory_follow(ruv_memory *m)
 
 	if (atomic_load(&m->index) && ruv_memory_sync(m, true, &err))
 		ruv_log(RUV_LOG_WARN, "memory", "the index will be brought up to date by the next search: %s", err.message);
+	if (ruv_memory_sync_words(m, true, &err))
+		ruv_log(RUV_LOG_WARN, "memory", "the word index will be brought up to date by the next search: %s", err.message);
 }
 
 /* ---- nodes ---- */

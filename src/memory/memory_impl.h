@@ -8,6 +8,7 @@
 #include "base/arena.h"
 #include "memory/store.h"
 #include "memory/index.h"
+#include "memory/words.h"
 
 struct ruv_memory {
 	ruv_store *store;
@@ -22,7 +23,15 @@ struct ruv_memory {
 	pthread_mutex_t index_lock;    /* of who brings it up to date */
 	_Atomic(ruv_index *) index;    /* NULL until the first search by vector */
 	atomic_int_fast64_t index_seq; /* the last event that it holds */
-	ruv_index *former[16];         /* of embedders before; freed with the memory, searches may be in them */
+	/* The word index in memory, NULL until it pays: memory_words.c. */
+	pthread_mutex_t words_lock; /* of who brings it up to date */
+	_Atomic(ruv_words *) words;
+	atomic_int_fast64_t words_seq;
+	atomic_int n_asked;
+	atomic_bool stopping;
+	bool words_started, words_threaded;
+	pthread_t words_thread;
+	ruv_index *former[16]; /* of embedders before; freed with the memory, searches may be in them */
 	int n_former;
 };
 
@@ -33,6 +42,14 @@ void ruv_memory_arena_free(void *owner);
 /* Loads the vectors on the first call, then applies what the log has since. wait: when another thread is doing it, wait for it to
  * be done; otherwise go on with what is there (all acknowledged writes of this process are). */
 int ruv_memory_sync(ruv_memory *memory, bool wait, ruv_error *err);
+/* The same for the word index, if there is one in memory. */
+int ruv_memory_sync_words(ruv_memory *memory, bool wait, ruv_error *err);
+/* Builds it now. */
+int ruv_memory_load_words(ruv_memory *memory, ruv_error *err);
+void ruv_memory_words_free(ruv_memory *memory);
+/* The store's search by words or this one's, whichever is there: the same hits. Not inside a transaction. */
+int ruv_memory_lexical(ruv_memory *memory, ruv_store_match *out, int *n, const ruv_store_term *terms, int n_terms,
+                       const ruv_memory_filter *filter, int limit, ruv_error *err);
 /* After a commit: the same, if vectors are loaded; a failure is logged, because the write has succeeded. */
 void ruv_memory_follow(ruv_memory *memory);
 

@@ -247,7 +247,7 @@ int ruv_memory_search(ruv_memory *m, ruv_memory_hits *out, const ruv_memory_quer
 	if (!rc && r.by_words) {
 		int n_terms = ruv_lexical_terms(terms, query->text);
 		then = ruv_clock_now_ns();
-		rc = m->store->ops->lexical(m->store, r.words, &r.n_words, terms, n_terms, &r.filter, r.n_candidates, err);
+		rc = ruv_memory_lexical(m, r.words, &r.n_words, terms, n_terms, &r.filter, r.n_candidates, err);
 		out->lexical_ns = ruv_clock_now_ns() - then;
 	}
 	if (rc)

@@ -147,6 +147,13 @@ static const char *const sql_text[N_SQL] = {
     [SQL_CHANGES] = "SELECT e.node,n.type,n.user,n.agent,n.session,n.domain,n.source,n.tags,n.confidence,n.created_ms,n.expires_ms,"
 		    "v.data,v.digest FROM (SELECT DISTINCT node FROM events WHERE seq>?1 AND node>0) e"
 		    " LEFT JOIN nodes n ON n.key=e.node LEFT JOIN vectors v ON v.node=e.node ORDER BY e.node",
+    [SQL_SCAN_WORDS] =
+	"SELECT n.key,n.type,n.user,n.agent,n.session,n.domain,n.source,n.tags,n.confidence,n.created_ms,n.expires_ms,"
+	"n.title,n.text FROM nodes n ORDER BY n.key",
+    [SQL_CHANGES_WORDS] =
+	"SELECT e.node,n.type,n.user,n.agent,n.session,n.domain,n.source,n.tags,n.confidence,n.created_ms,n.expires_ms,"
+	"n.title,n.text FROM (SELECT DISTINCT node FROM events WHERE seq>?1 AND node>0) e"
+	" LEFT JOIN nodes n ON n.key=e.node ORDER BY e.node",
     /* A word of the title counts twice a word of the text. The best ?15 by words alone come first, then the filter: looking up
      * every row that has one of the words costs more than ranking it. */
     [SQL_LEXICAL] = "SELECT n.key,w.s FROM (SELECT rowid AS r,bm25(words,2.0,1.0,1.0) AS s FROM words WHERE words MATCH ?13"
@@ -822,6 +829,9 @@ static const ruv_store_ops sqlite_ops = {
     .changes = ruv_sqlite_changes,
     .last_event = ruv_sqlite_last_event,
     .event_mark = ruv_sqlite_event_mark,
+    .scan_words = ruv_sqlite_scan_words,
+    .changes_words = ruv_sqlite_changes_words,
+    .tokenizer = ruv_sqlite_tokenizer,
     .visit = ruv_sqlite_visit,
     .lexical = ruv_sqlite_lexical,
     .history = ruv_sqlite_history,

@@ -50,6 +50,8 @@
 	X(SQL_EVENTS_NODE)                                                                                                         \
 	X(SQL_SCAN)                                                                                                                \
 	X(SQL_CHANGES)                                                                                                             \
+	X(SQL_SCAN_WORDS)                                                                                                          \
+	X(SQL_CHANGES_WORDS)                                                                                                       \
 	X(SQL_LEXICAL)                                                                                                             \
 	X(SQL_VISIT)
 
@@ -129,6 +131,9 @@ int ruv_sqlite_lexical(ruv_store *base, ruv_store_match *out, int *n, const ruv_
                        const ruv_memory_filter *filter, int limit, ruv_error *err);
 int ruv_sqlite_scan(ruv_store *base, int64_t *seq, ruv_store_row_fn *fn, void *user, ruv_error *err);
 int ruv_sqlite_changes(ruv_store *base, int64_t since, int64_t *seq, ruv_store_row_fn *fn, void *user, ruv_error *err);
+int ruv_sqlite_scan_words(ruv_store *base, int64_t *seq, ruv_store_row_fn *fn, void *user, ruv_error *err);
+int ruv_sqlite_changes_words(ruv_store *base, int64_t since, int64_t *seq, ruv_store_row_fn *fn, void *user, ruv_error *err);
+int ruv_sqlite_tokenizer(ruv_store *base, ruv_tokenizer **out, ruv_error *err);
 int ruv_sqlite_visit(ruv_store *base, const ruv_store_visitor *visitor, ruv_error *err);
 int ruv_sqlite_last_event(ruv_store *base, int64_t *seq, ruv_error *err);
 int ruv_sqlite_event_mark(ruv_store *base, int64_t seq, uint64_t *mark, ruv_error *err);

@@ -30,6 +30,7 @@ typedef struct ruv_store_row {
 	const char *tags; /* "\ntag\ntag\n", sorted; "" when none */
 	float confidence;
 	int64_t created_ms, expires_ms;
+	const char *title, *text; /* of the word feeds; NULL in the others */
 } ruv_store_row;
 
 /* Returns a status; anything but RUV_OK stops the reading and is returned from it. */
@@ -53,6 +54,15 @@ typedef struct ruv_store_match {
 	int64_t key;
 	double score; /* greater is better */
 } ruv_store_match;
+
+/* Cuts text into the words that the home's index holds: folded, stemmed. One thread at a time. */
+typedef struct ruv_tokenizer ruv_tokenizer;
+typedef int ruv_token_fn(void *user, const char *token, int n); /* anything but 0 stops */
+struct ruv_tokenizer {
+	/* query: as a question is cut, not a stored text. RUV_OK, RUV_ENOMEM, or what fn stopped with. */
+	int (*cut)(ruv_tokenizer *tokenizer, const char *text, int n, bool query, ruv_token_fn *fn, void *user);
+	void (*free)(ruv_tokenizer *tokenizer);
+};
 
 typedef struct ruv_store_embedder {
 	const char *id, *version; /* "" when none; valid until the store changes embedder or closes */
@@ -112,6 +122,10 @@ typedef struct ruv_store_ops {
 	 * number that this state has. changes: every node touched after `since`. */
 	int (*scan)(ruv_store *store, int64_t *seq, ruv_store_row_fn *fn, void *user, ruv_error *err);
 	int (*changes)(ruv_store *store, int64_t since, int64_t *seq, ruv_store_row_fn *fn, void *user, ruv_error *err);
+	/* The same two for an index of words: rows with title and text and without vectors. */
+	int (*scan_words)(ruv_store *store, int64_t *seq, ruv_store_row_fn *fn, void *user, ruv_error *err);
+	int (*changes_words)(ruv_store *store, int64_t since, int64_t *seq, ruv_store_row_fn *fn, void *user, ruv_error *err);
+	int (*tokenizer)(ruv_store *store, ruv_tokenizer **out, ruv_error *err);
 	/* Everything in one snapshot: sources by name, nodes by key, edges by id. */
 	int (*visit)(ruv_store *store, const ruv_store_visitor *visitor, ruv_error *err);
 	/* The number of the last committed event; cheap. */

@@ -71,9 +71,9 @@ int ruv_memory_export(ruv_memory *m, FILE *out, bool without_vectors, ruv_memory
 	ruv_memory_embedder(m, &id, &version, &dimension);
 	e.dimension = without_vectors ? 0 : dimension;
 	ruv_buf_puts(&e.line, "{\"kind\":\"ruvllm-memory\",\"format\":1,\"embedder\":");
-	ruv_json_string(&e.line, without_vectors ? "" : id);
+	ruv_jsonl_string(&e.line, without_vectors ? "" : id);
 	ruv_buf_puts(&e.line, ",\"embedder_version\":");
-	ruv_json_string(&e.line, without_vectors ? "" : version);
+	ruv_jsonl_string(&e.line, without_vectors ? "" : version);
 	ruv_buf_printf(&e.line, ",\"dimension\":%d}", e.dimension);
 	rc = put_line(&e, e.line.failed, err);
 	if (!rc)

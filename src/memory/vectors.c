@@ -13,81 +13,6 @@
 #include "memory/vectors_impl.h"
 
 typedef ruv_retired_slot retired;
-typedef ruv_key_map key_map;
-
-/* ---- key -> slot ---- */
-
-static uint64_t mix(int64_t key)
-{
-	uint64_t x = (uint64_t)key * 0x9e3779b97f4a7c15u;
-
-	return x ^ x >> 32;
-}
-
-static size_t map_find(const key_map *map, int64_t key)
-{
-	if (!map->cap || key <= 0)
-		return SIZE_MAX;
-	for (size_t i = mix(key) & (map->cap - 1);; i = (i + 1) & (map->cap - 1)) {
-		if (map->keys[i] == key)
-			return i;
-		if (map->keys[i] == 0)
-			return SIZE_MAX;
-	}
-}
-
-/* Room for n keys and as many again. */
-static int map_grow(key_map *map, size_t n, ruv_error *err)
-{
-	size_t cap = 64;
-	int64_t *keys;
-	uint32_t *slots;
-
-	while (cap < n * 3)
-		cap *= 2;
-	keys = calloc(cap, sizeof *keys);
-	slots = malloc(cap * sizeof *slots);
-	if (!keys || !slots) {
-		free(keys);
-		free(slots);
-		return ruv_fail_memory(err, "memory", cap * (sizeof *keys + sizeof *slots));
-	}
-	for (size_t i = 0; i < map->cap; i++) {
-		if (map->keys[i] > 0) {
-			size_t j = mix(map->keys[i]) & (cap - 1);
-			while (keys[j])
-				j = (j + 1) & (cap - 1);
-			keys[j] = map->keys[i];
-			slots[j] = map->slots[i];
-		}
-	}
-	free(map->keys);
-	free(map->slots);
-	map->keys = keys;
-	map->slots = slots;
-	map->cap = cap;
-	map->used = map->n;
-	return RUV_OK;
-}
-
-/* There is room (map_reserve) and the key is not there. */
-static void map_add(key_map *map, int64_t key, uint32_t slot)
-{
-	size_t i = mix(key) & (map->cap - 1);
-
-	while (map->keys[i] > 0)
-		i = (i + 1) & (map->cap - 1);
-	if (map->keys[i] == 0)
-		map->used++;
-	map->keys[i] = key;
-	map->slots[i] = slot;
-	map->n++;
-}
-
-static int map_reserve(key_map *map, ruv_error *err)
-{
-	return map->cap && (map->used + 1) * 3 <= map->cap * 2 ? RUV_OK : map_grow(map, map->n, err);
-}
 
 /* ---- the table ---- */
 
@@ -133,8 +58,7 @@ void ruv_vectors_free(ruv_vectors *v)
 	for (size_t i = 0; v->chunks && i < RUV_VECTORS_MAX_CHUNKS && atomic_load(&v->chunks[i]); i++)
 		free_chunk(atomic_load(&v->chunks[i]));
 	free(v->chunks);
-	free(v->keys.keys);
-	free(v->keys.slots);
+	ruv_key_map_release(&v->keys);
 	free(v->free_slots);
 	free(v->retired);
 	ruv_texts_release(&v->texts);
@@ -192,7 +116,7 @@ int64_t ruv_vectors_bytes(ruv_vectors *v, int64_t *mapped)
 	                                      RUV_VECTORS_CHUNK * (sizeof(ruv_labels) + sizeof(int64_t) + sizeof(int))) +
 	        ((int64_t)n_chunks - n_mapped) * a_chunk;
 	pthread_mutex_lock(&v->lock);
-	bytes += (int64_t)(v->keys.cap * (sizeof(int64_t) + sizeof(uint32_t)));
+	bytes += ruv_key_map_bytes(&v->keys);
 	pthread_mutex_unlock(&v->lock);
 	pthread_mutex_lock(&v->texts.lock);
 	bytes += (int64_t)v->texts.bytes;
@@ -320,7 +244,7 @@ int ruv_vectors_put_at(ruv_vectors *v, const ruv_store_row *row, uint32_t *slot_
 	pthread_mutex_lock(&v->lock);
 	rc = reserve_retired(v, err);
 	if (!rc)
-		rc = map_reserve(&v->keys, err);
+		rc = ruv_key_map_reserve(&v->keys, 1, err);
 	if (!rc)
 		rc = take_slot(v, &slot, err);
 	if (rc)
@@ -330,7 +254,7 @@ int ruv_vectors_put_at(ruv_vectors *v, const ruv_store_row *row, uint32_t *slot_
 	to = chunk->rows + (size_t)in_chunk * (size_t)v->stride;
 	normalise(v, to, row->vector);
 	chunk->labels[in_chunk] = labels;
-	at = map_find(&v->keys, row->key);
+	at = ruv_key_map_find(&v->keys, row->key);
 	if (at != SIZE_MAX)
 		atomic_fetch_add(&v->n_dead, 1); /* before anybody can see the key twice */
 	atomic_store(&chunk->dead[in_chunk], 0);
@@ -339,11 +263,11 @@ int ruv_vectors_put_at(ruv_vectors *v, const ruv_store_row *row, uint32_t *slot_
 	atomic_fetch_add(&v->n_restricted, ruv_labels_restrict(&labels));
 	*slot_out = slot;
 	if (at != SIZE_MAX) {
-		*old = v->keys.slots[at];
+		*old = v->keys.values[at];
 		retire(v, *old, false);
-		v->keys.slots[at] = slot;
+		v->keys.values[at] = slot;
 	} else {
-		map_add(&v->keys, row->key, slot);
+		ruv_key_map_add(&v->keys, row->key, slot);
 	}
 done:
 	pthread_mutex_unlock(&v->lock);
@@ -363,11 +287,10 @@ uint32_t ruv_vectors_remove_at(ruv_vectors *v, int64_t key)
 	size_t at;
 
 	pthread_mutex_lock(&v->lock);
-	at = map_find(&v->keys, key);
+	at = ruv_key_map_find(&v->keys, key);
 	if (at != SIZE_MAX) {
-		slot = v->keys.slots[at];
-		v->keys.keys[at] = -1;
-		v->keys.n--;
+		slot = v->keys.values[at];
+		ruv_key_map_remove_at(&v->keys, at);
 		if (reserve_retired(v, NULL) == RUV_OK) {
 			retire(v, slot, true);
 		} else {
@@ -398,9 +321,9 @@ bool ruv_vectors_same(ruv_vectors *v, const ruv_store_row *row)
 		return false;
 	normalise(v, unit, row->vector);
 	pthread_mutex_lock(&v->lock);
-	at = map_find(&v->keys, row->key);
+	at = ruv_key_map_find(&v->keys, row->key);
 	if (at != SIZE_MAX) {
-		uint32_t slot = v->keys.slots[at];
+		uint32_t slot = v->keys.values[at];
 		const ruv_vectors_chunk *chunk = atomic_load(&v->chunks[slot / RUV_VECTORS_CHUNK]);
 		same = !memcmp(ruv_vectors_row(v, slot), unit, sizeof *unit * (size_t)v->stride) &&
 		       !memcmp(&chunk->labels[slot % RUV_VECTORS_CHUNK], &labels, sizeof labels);
@@ -411,18 +334,13 @@ bool ruv_vectors_same(ruv_vectors *v, const ruv_store_row *row)
 
 /* ---- taking over a segment ---- */
 
-int ruv_vectors_reserve_keys(ruv_vectors *v, size_t n, ruv_error *err)
-{
-	return map_grow(&v->keys, v->keys.n + n, err);
-}
-
 bool ruv_vectors_adopt(ruv_vectors *v, int64_t key, uint32_t slot)
 {
 	ruv_vectors_chunk *chunk = atomic_load(&v->chunks[slot / RUV_VECTORS_CHUNK]);
 
-	if (map_find(&v->keys, key) != SIZE_MAX)
+	if (ruv_key_map_find(&v->keys, key) != SIZE_MAX)
 		return false;
-	map_add(&v->keys, key, slot);
+	ruv_key_map_add(&v->keys, key, slot);
 	atomic_store(&chunk->keys[slot % RUV_VECTORS_CHUNK], key);
 	atomic_fetch_add(&v->count, 1);
 	atomic_fetch_add(&v->n_restricted, ruv_labels_restrict(&chunk->labels[slot % RUV_VECTORS_CHUNK]));
@@ -471,9 +389,9 @@ const float *ruv_vectors_find(ruv_vectors *v, int64_t key)
 	size_t at;
 
 	pthread_mutex_lock(&v->lock);
-	at = map_find(&v->keys, key);
+	at = ruv_key_map_find(&v->keys, key);
 	if (at != SIZE_MAX) {
-		uint32_t slot = v->keys.slots[at];
+		uint32_t slot = v->keys.values[at];
 		row = atomic_load(&v->chunks[slot / RUV_VECTORS_CHUNK])->rows +
 		      (size_t)(slot % RUV_VECTORS_CHUNK) * (size_t)v->stride;
 	}

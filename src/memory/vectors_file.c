@@ -228,7 +228,7 @@ static int take_slots(ruv_vectors *v, const header *h, const layout *l, ruv_erro
 	const int64_t *keys = (const int64_t *)(const void *)(v->map + l->at[1]);
 	const ruv_labels *labels = (const ruv_labels *)(const void *)(v->map + l->at[2]);
 	size_t chunk_floats = (size_t)RUV_VECTORS_CHUNK * h->stride;
-	int rc = ruv_vectors_reserve_keys(v, h->n_slots, err);
+	int rc = ruv_key_map_reserve(&v->keys, h->n_slots, err);
 
 	for (uint32_t i = 0; !rc && i < n_chunks_of(h); i++) {
 		rc = ruv_vectors_make_chunk(v, i, (float *)(void *)(v->map + l->at[ROWS]) + i * chunk_floats, err);

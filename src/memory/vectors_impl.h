@@ -2,20 +2,13 @@
 #ifndef RUV_MEMORY_VECTORS_IMPL_H
 #define RUV_MEMORY_VECTORS_IMPL_H
 
+#include "memory/keymap.h"
 #include "memory/vectors.h"
 
 typedef struct ruv_retired_slot {
 	uint32_t slot;
 	unsigned epoch;
 } ruv_retired_slot;
-
-/* Open addressing, linear probing, at most 2/3 full. */
-typedef struct ruv_key_map {
-	int64_t *keys; /* 0: empty, -1: deleted */
-	uint32_t *slots;
-	size_t cap, used; /* used: not empty */
-	size_t n;
-} ruv_key_map;
 
 struct ruv_vectors {
 	int dimension, stride;
@@ -40,8 +33,6 @@ struct ruv_vectors {
 
 /* The chunk at n / RUV_VECTORS_CHUNK; rows NULL: on the heap. */
 int ruv_vectors_make_chunk(ruv_vectors *vectors, uint32_t chunk, float *rows, ruv_error *err);
-/* Room for n keys more. */
-int ruv_vectors_reserve_keys(ruv_vectors *vectors, size_t n, ruv_error *err);
 /* Enters a key whose row and labels stand in the slot. There is room, and nobody else is at the table. False: the key is there. */
 bool ruv_vectors_adopt(ruv_vectors *vectors, int64_t key, uint32_t slot);
 int ruv_vectors_free_slot(ruv_vectors *vectors, uint32_t slot, ruv_error *err);

@@ -1,7 +1,8 @@
 /* tool_calls.c - the stream splitter, the reader of Python calls and of JSON calls, and the writer.
  *
  * The splitter holds back the shortest end of its input that could still become a mark. Between the marks it collects the block
- * and reads it at once when its end mark arrives. */
+ * and reads it at once when its end mark arrives. A listener also hears of the block while it grows (tool_stream.c): that is a
+ * forecast, which the reading of the whole block confirms, completes, or takes back. */
 #include "text/tool_calls.h"
 
 #include <errno.h>
@@ -9,6 +10,7 @@
 #include <string.h>
 
 #include "base/status.h"
+#include "text/tool_stream.h"
 #include "text/unicode.h"
 
 enum { MAX_BLOCK = 1 << 20, MAX_CALLS = 256, MAX_DEPTH = 64 };
@@ -17,6 +19,9 @@ static const char *const start_marks[] = {"", "<|tool_call_start|>", "<tool_call
 static const char *const end_marks[] = {"", "<|tool_call_end|>", "</tool_call>"};
 
 struct ruv_tool_parser {
+	ruv_tool_scan scan;
+	ruv_on_tool_part *on_part; /* NULL: nobody listens */
+	void *user;
 	ruv_tool_syntax syntax;
 	ruv_buf pending; /* not yet decided, or the open block */
 	ruv_buf block;   /* the block that failed */
@@ -299,6 +304,18 @@ static int read_value(reader *r, int depth, json_t **out)
 	return bad(r, "a value expected (a string, number, list, dict, True, False or None)");
 }
 
+int ruv_tool_read_value(const char *text, size_t n, json_t **out)
+{
+	reader r = {.text = text, .n = n};
+	int rc = read_value(&r, 1, out);
+
+	if (!rc && r.at < n) {
+		json_decref(*out);
+		rc = RUV_EFORMAT;
+	}
+	return rc;
+}
+
 static int add_call(ruv_tool_parser *p, const char *name, size_t n, json_t *arguments, ruv_error *err)
 {
 	ruv_tool_call *call;
@@ -537,6 +554,7 @@ int ruv_tool_parser_create(ruv_tool_parser **out, ruv_tool_syntax syntax, ruv_er
 	p->syntax = syntax;
 	ruv_buf_init(&p->pending, SIZE_MAX / 2);
 	ruv_buf_init(&p->block, MAX_BLOCK + 1024);
+	ruv_tool_scan_init(&p->scan);
 	*out = p;
 	return RUV_OK;
 }
@@ -549,6 +567,7 @@ void ruv_tool_parser_free(ruv_tool_parser *p)
 	free(p->calls);
 	ruv_buf_release(&p->pending);
 	ruv_buf_release(&p->block);
+	ruv_tool_scan_release(&p->scan);
 	free(p);
 }
 
@@ -566,8 +585,15 @@ static int let_through(ruv_tool_parser *p, size_t n, ruv_buf *text)
 
 	for (i = 0; i < n && !p->begun; i++)
 		p->begun = !strchr(" \t\r\n", p->pending.data[i]);
-	if (n > 0 && text)
+	if (n > 0 && p->on_part) {
+		const char kept = p->pending.data[n];
+
+		p->pending.data[n] = '\0';
+		rc = p->on_part(p->user, RUV_PART_TEXT, 0, NULL, p->pending.data, n);
+		p->pending.data[n] = kept;
+	} else if (n > 0 && text) {
 		rc = ruv_buf_append(text, p->pending.data, n);
+	}
 	if (n > 0)
 		drop_front(&p->pending, n);
 	return rc;
@@ -602,6 +628,44 @@ static int fail_block(ruv_tool_parser *p, const char *text, size_t n)
 	return ruv_buf_append(&p->block, text, n < MAX_BLOCK ? n : MAX_BLOCK);
 }
 
+/* The block pending[0, n) is complete, and with its end mark n_all bytes long: its calls are told, or it was text after all. */
+static int close_block(ruv_tool_parser *p, size_t n, size_t n_all, ruv_error *err)
+{
+	const char *start = start_marks[p->syntax];
+	const size_t before = p->n_calls;
+	ruv_error local = {0};
+	ruv_buf text;
+	int rc = read_block(p, ruv_buf_cstr(&p->pending), n, &local);
+
+	p->in_call = false;
+	if (rc == RUV_OK)
+		rc = ruv_tool_scan_end(&p->scan, p->calls + before, p->n_calls - before);
+	else if (rc != RUV_EFORMAT)
+		ruv_fail(err, rc, "tool calls", "%s", local.message);
+	if (rc != RUV_EFORMAT) {
+		drop_front(&p->pending, n_all);
+		return rc;
+	}
+	drop_calls(p, before);
+	ruv_buf_init(&text, SIZE_MAX / 2);
+	ruv_buf_puts(&text, start);
+	ruv_buf_append(&text, p->pending.data, n_all);
+	drop_front(&p->pending, n_all);
+	rc = text.failed;
+	if (!rc && ruv_tool_scan_begun(&p->scan))
+		rc = p->on_part(p->user, RUV_PART_BROKEN, before, NULL, "", 0);
+	if (!rc)
+		rc = p->on_part(p->user, RUV_PART_TEXT, 0, NULL, text.data, text.len);
+	ruv_buf_release(&text);
+	return rc;
+}
+
+void ruv_tool_parser_listen(ruv_tool_parser *p, ruv_on_tool_part *on_part, void *user)
+{
+	p->on_part = on_part;
+	p->user = user;
+}
+
 int ruv_tool_parser_push(ruv_tool_parser *p, const char *bytes, size_t n_bytes, ruv_buf *text, ruv_error *err)
 {
 	const char *start = start_marks[p->syntax], *end = end_marks[p->syntax], *found;
@@ -619,6 +683,8 @@ int ruv_tool_parser_push(ruv_tool_parser *p, const char *bytes, size_t n_bytes, 
 				rc = let_through(p, (size_t)(found - p->pending.data), text);
 				drop_front(&p->pending, n_start);
 				p->in_call = p->begun = true;
+				if (p->on_part)
+					ruv_tool_scan_begin(&p->scan, p->syntax, p->n_calls, p->on_part, p->user);
 				continue;
 			}
 			if (p->syntax == RUV_TOOL_SYNTAX_LFM2 && !p->begun) {
@@ -649,8 +715,14 @@ int ruv_tool_parser_push(ruv_tool_parser *p, const char *bytes, size_t n_bytes, 
 			return ruv_fail(err, RUV_ELIMIT, "tool calls", "tool call %zu is larger than %d bytes", p->n_calls + 1,
 			                MAX_BLOCK);
 		}
-		if (!found)
+		if (p->on_part)
+			rc = ruv_tool_scan_push(&p->scan, p->pending.data, n);
+		if (!found || rc)
 			break;
+		if (p->on_part) {
+			rc = close_block(p, n, n + n_end, err);
+			continue;
+		}
 		rc = read_block(p, p->pending.data, n, err);
 		if (rc)
 			fail_block(p, p->pending.data, n);
@@ -659,6 +731,8 @@ int ruv_tool_parser_push(ruv_tool_parser *p, const char *bytes, size_t n_bytes, 
 		if (rc)
 			return rc;
 	}
+	if (rc && err && err->code == rc)
+		return rc;
 	return rc ? ruv_fail(err, rc, "tool calls", "%s", ruv_status_text(rc)) : RUV_OK;
 }
 
@@ -671,9 +745,20 @@ int ruv_tool_parser_finish(ruv_tool_parser *p, ruv_buf *text, ruv_error *err)
 	rc = ruv_tool_parser_push(p, "", 0, text, err);
 	if (rc)
 		return rc;
+	if (p->in_call && p->on_part && !p->bare)
+		return close_block(p, p->pending.len, p->pending.len, err);
 	if (p->in_call && p->bare) {
-		if (read_block(p, p->pending.data, p->pending.len, &local) == RUV_OK)
+		const size_t before = p->n_calls;
+
+		if (read_block(p, p->pending.data, p->pending.len, &local) == RUV_OK) {
 			ruv_buf_clear(&p->pending);
+			if (p->on_part) {
+				ruv_tool_scan_begin(&p->scan, p->syntax, before, p->on_part, p->user);
+				rc = ruv_tool_scan_end(&p->scan, p->calls + before, p->n_calls - before);
+				p->in_call = p->bare = false;
+				return rc ? ruv_fail(err, rc, "tool calls", "%s", ruv_status_text(rc)) : RUV_OK;
+			}
+		}
 		p->in_call = p->bare = false; /* what is no call was text */
 		p->begun = true;
 		rc = let_through(p, p->pending.len, text);

@@ -41,6 +41,16 @@ int ruv_tool_parser_push(ruv_tool_parser *parser, const char *bytes, size_t n_by
 /* The end of generation: held-back text comes out; an open call that can be read is taken, one that cannot is RUV_EFORMAT. */
 int ruv_tool_parser_finish(ruv_tool_parser *parser, ruv_buf *text, ruv_error *err);
 
+/* What a listener hears, in the order of the text: plain text in place of push's `text`; calls while they are written; and BROKEN
+ * instead of RUV_EFORMAT, after which the block comes as text, marks and all. Qwen's arguments come byte for byte, LFM2's argument
+ * by argument, strings piece by piece; the pieces of a call together are one JSON object. */
+typedef enum ruv_tool_part { RUV_PART_TEXT, RUV_PART_BEGIN, RUV_PART_ARGUMENTS, RUV_PART_END, RUV_PART_BROKEN } ruv_tool_part;
+/* call: its number from 0; name: of BEGIN, ARGUMENTS, END; text [n] and a NUL: of TEXT, ARGUMENTS (a piece), END (all of them).
+ * Anything but RUV_OK ends push with it. */
+typedef int ruv_on_tool_part(void *user, ruv_tool_part part, size_t call, const char *name, const char *text, size_t n);
+/* Before the first push. */
+void ruv_tool_parser_listen(ruv_tool_parser *parser, ruv_on_tool_part *on_part, void *user);
+
 /* The calls so far; they belong to the parser. */
 size_t ruv_tool_parser_n_calls(const ruv_tool_parser *parser);
 const ruv_tool_call *ruv_tool_parser_call(const ruv_tool_parser *parser, size_t i);

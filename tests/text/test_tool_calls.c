@@ -28,6 +28,85 @@ static int parse(ruv_tool_syntax syntax, const char *input, size_t step, ruv_buf
 	return first;
 }
 
+/* What a listener heard. */
+typedef struct heard {
+	ruv_buf text, calls, arguments;
+	size_t n_calls, n_pieces;
+	int n_broken;
+	bool open;
+} heard;
+
+static int on_part(void *user, ruv_tool_part part, size_t call, const char *name, const char *text, size_t n)
+{
+	heard *h = user;
+	json_t *json;
+	char *dump;
+
+	switch (part) {
+	case RUV_PART_TEXT:
+		assert_false(h->open);
+		assert_int_equal(text[n], 0);
+		ruv_buf_append(&h->text, text, n);
+		break;
+	case RUV_PART_BEGIN:
+		assert_false(h->open);
+		assert_int_equal(call, h->n_calls);
+		h->open = true;
+		ruv_buf_clear(&h->arguments);
+		break;
+	case RUV_PART_ARGUMENTS:
+		assert_true(h->open && n > 0);
+		assert_int_equal(call, h->n_calls);
+		ruv_buf_append(&h->arguments, text, n);
+		h->n_pieces++;
+		break;
+	case RUV_PART_END:
+		assert_true(h->open);
+		h->open = false;
+		h->n_calls++;
+		assert_string_equal(ruv_buf_cstr(&h->arguments), text);
+		json = json_loadb(text, n, 0, NULL);
+		assert_true(json_is_object(json));
+		dump = json_dumps(json, JSON_COMPACT);
+		ruv_buf_printf(&h->calls, "%s%s;", name, dump);
+		free(dump);
+		json_decref(json);
+		break;
+	case RUV_PART_BROKEN:
+		h->open = false;
+		h->n_calls = call;
+		h->n_broken++;
+		break;
+	}
+	return RUV_OK;
+}
+
+static void listen(ruv_tool_syntax syntax, const char *input, size_t step, heard *h)
+{
+	ruv_tool_parser *p = NULL;
+	size_t n = strlen(input);
+	ruv_error err = {0};
+
+	memset(h, 0, sizeof *h);
+	ruv_buf_init(&h->text, 1 << 20);
+	ruv_buf_init(&h->calls, 1 << 20);
+	ruv_buf_init(&h->arguments, 1 << 20);
+	assert_ok(ruv_tool_parser_create(&p, syntax, &err), err);
+	ruv_tool_parser_listen(p, on_part, h);
+	for (size_t i = 0; i < n; i += step)
+		assert_ok(ruv_tool_parser_push(p, input + i, n - i < step ? n - i : step, NULL, &err), err);
+	assert_ok(ruv_tool_parser_finish(p, NULL, &err), err);
+	assert_int_equal(ruv_tool_parser_n_calls(p), h->n_calls);
+	ruv_tool_parser_free(p);
+}
+
+static void heard_release(heard *h)
+{
+	ruv_buf_release(&h->text);
+	ruv_buf_release(&h->calls);
+	ruv_buf_release(&h->arguments);
+}
+
 static void check(ruv_tool_syntax syntax, const char *input, const char *text, const char *calls)
 {
 	static const size_t steps[] = {1, 2, 3, 7, 1000000};
@@ -43,6 +122,13 @@ static void check(ruv_tool_syntax syntax, const char *input, const char *text, c
 		assert_ok(parse(syntax, input, steps[i], &got_text, &got_calls, &err), err);
 		assert_string_equal(ruv_buf_cstr(&got_text), text);
 		assert_string_equal(ruv_buf_cstr(&got_calls), calls);
+
+		heard h;
+		listen(syntax, input, steps[i], &h);
+		assert_string_equal(ruv_buf_cstr(&h.text), text);
+		assert_string_equal(ruv_buf_cstr(&h.calls), calls);
+		assert_int_equal(h.n_broken, 0);
+		heard_release(&h);
 	}
 	ruv_buf_release(&got_text);
 	ruv_buf_release(&got_calls);
@@ -74,6 +160,67 @@ static void test_lfm2(void **state)
 	LFM2(S "[f(x='line\nbreak')]" E, "", "f{\"x\":\"line\\nbreak\"};");
 	/* The end mark is missing, the call is whole. */
 	LFM2(S "[f(x=1)]", "", "f{\"x\":1};");
+}
+
+/* Arguments arrive while they are written: long strings in pieces, JSON byte for byte. */
+static void test_listening(void **state)
+{
+	heard h;
+
+	(void)state;
+	listen(RUV_TOOL_SYNTAX_LFM2,
+	       S "[write(path='a.c', text=\"int main(void)\\n{\\n\\treturn 0; /* \xC3\xA4 */\\n}\", n=1.5), g()]" E, 4, &h);
+	assert_string_equal(
+	    ruv_buf_cstr(&h.calls),
+	    "write{\"path\":\"a.c\",\"text\":\"int main(void)\\n{\\n\\treturn 0; /* \xC3\xA4 */\\n}\",\"n\":1.5};g{};");
+	assert_true(h.n_pieces > 12);
+	heard_release(&h);
+	listen(RUV_TOOL_SYNTAX_QWEN,
+	       "Hm.<tool_call>\n{\"name\": \"f\", \"arguments\": {\"a\": \"xyz \\\"q\\\" }\", \"b\": [1, {}]}}\n</tool_call>", 1,
+	       &h);
+	assert_string_equal(ruv_buf_cstr(&h.text), "Hm.");
+	assert_string_equal(ruv_buf_cstr(&h.calls), "f{\"a\":\"xyz \\\"q\\\" }\",\"b\":[1,{}]};");
+	assert_true(h.n_pieces > 20);
+	heard_release(&h);
+}
+
+/* What is no call after all is text, whole, and the calls before and behind it stay. */
+static void test_broken_while_listening(void **state)
+{
+	static const struct {
+		ruv_tool_syntax syntax;
+		const char *input, *text, *calls;
+		int n_broken;
+	} cases[] = {
+	    {RUV_TOOL_SYNTAX_LFM2, "a" S "[f(x=1), g(y=" E "b" S "[h()]" E, "a" S "[f(x=1), g(y=" E "b", "h{};", 1},
+	    {RUV_TOOL_SYNTAX_LFM2, S "[f(x=1)" E, S "[f(x=1)" E, "", 1},
+	    {RUV_TOOL_SYNTAX_LFM2, S "[f(x=\"never closed", S "[f(x=\"never closed", "", 1},
+	    {RUV_TOOL_SYNTAX_LFM2, S "nothing of the kind" E "!", S "nothing of the kind" E "!", "", 0},
+	    {RUV_TOOL_SYNTAX_LFM2, S "[f(x=1, x=2)]" E, S "[f(x=1, x=2)]" E, "", 1},
+	    {RUV_TOOL_SYNTAX_QWEN,
+	     "<tool_call>{\"name\": \"f\"}</tool_call><tool_call>{\"name\": \"g\", \"arguments\": {]}</tool_call>.",
+	     "<tool_call>{\"name\": \"g\", \"arguments\": {]}</tool_call>.", "f{};", 1},
+	    {RUV_TOOL_SYNTAX_QWEN, "<tool_call>\n{\"name\": \"g\", \"arguments\": {\"x\": 1",
+	     "<tool_call>\n{\"name\": \"g\", \"arguments\": {\"x\": 1", "", 1},
+	};
+	static const size_t steps[] = {1, 5, 1000};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+		for (size_t k = 0; k < 3; k++) {
+			heard h;
+
+			listen(cases[i].syntax, cases[i].input, steps[k], &h);
+			assert_string_equal(ruv_buf_cstr(&h.text), cases[i].text);
+			assert_int_equal(h.n_broken, cases[i].n_broken);
+			/* calls of a void block may have been told before; those that stay are the last ones */
+			const char *calls = ruv_buf_cstr(&h.calls);
+			size_t n = strlen(cases[i].calls);
+			assert_true(strlen(calls) >= n);
+			if (n)
+				assert_string_equal(strstr(calls, cases[i].calls), cases[i].calls);
+			heard_release(&h);
+		}
 }
 
 static void test_lfm2_without_marks(void **state)
@@ -268,10 +415,11 @@ static void test_mutations(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    cmocka_unit_test(test_lfm2),    cmocka_unit_test(test_lfm2_without_marks),
-	    cmocka_unit_test(test_qwen),    cmocka_unit_test(test_errors),
-	    cmocka_unit_test(test_goes_on), cmocka_unit_test(test_limits),
-	    cmocka_unit_test(test_format),  cmocka_unit_test(test_mutations),
+	    cmocka_unit_test(test_lfm2),      cmocka_unit_test(test_lfm2_without_marks),
+	    cmocka_unit_test(test_listening), cmocka_unit_test(test_broken_while_listening),
+	    cmocka_unit_test(test_qwen),      cmocka_unit_test(test_errors),
+	    cmocka_unit_test(test_goes_on),   cmocka_unit_test(test_limits),
+	    cmocka_unit_test(test_format),    cmocka_unit_test(test_mutations),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
