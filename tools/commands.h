@@ -25,6 +25,7 @@
 	X(tokenize, GROUP_MODELS, "Show how a model cuts a text into tokens")                                                      \
 	X(bench, GROUP_MEASURE, "Measure speed beside what this machine could do at most")                                         \
 	X(eval, GROUP_MEASURE, "Measure a model: answers, retrieval, judging, perplexity")                                         \
+	X(router, GROUP_MEASURE, "Which model a question gets: ask, collect, train, eval, refine, ...")                             \
 	X(config, GROUP_SYSTEM, "Show every setting and where it comes from")                                                      \
 	X(doctor, GROUP_SYSTEM, "Check the processor, the models, memory and the disk")                                            \
 	X(version, GROUP_SYSTEM, "Print the version and how it was built")

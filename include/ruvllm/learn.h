@@ -55,7 +55,7 @@ typedef struct ruv_bank_options {
 /* path: a file that is made when it is not there; NULL: in memory only. */
 RUV_API int ruv_bank_open(ruv_bank **out, const char *path, const ruv_bank_options *options, ruv_error *err);
 RUV_API void ruv_bank_free(ruv_bank *bank);
-/* Stores a copy; *id (NULL is fine) its number. When the bank is full, the least useful goes: lowest quality x 0.5^(age / 30 days)
+/* Stores a copy; *id (NULL is fine) its number. When the bank is full, the least useful goes: lowest quality / (1 + age / 30 days)
  * + what its retrieval has earned. Survives kill -9 once it returns. */
 RUV_API int ruv_bank_record(ruv_bank *bank, const ruv_trajectory *trajectory, int64_t *id, ruv_error *err);
 
@@ -198,13 +198,14 @@ typedef struct ruv_learner_options {
 	int background_every; /* accepted interactions between two background runs [32] */
 	int held_out_every;   /* every so manyth accepted interaction is kept for the gate and never trained on [5] */
 	float threshold;      /* of quality, from which an interaction without feedback counts as accepted; [never] */
+	bool read_only;       /* to look at status and history beside a process that learns: changes nothing, trains nothing */
 	bool no_thread;       /* nothing runs by itself: the caller drives it with ruv_learner_work */
 	ruv_memory *memory;   /* Concept nodes go there; must outlive the learner; NULL: none */
 	ruv_learner_callbacks callbacks;
 } ruv_learner_options;
 
 /* Opens what the directory has (the candidate goes on from the live version) and starts the thread.
- * RUV_EMISMATCH when the directory belongs to another model. */
+ * RUV_EMISMATCH when the directory belongs to another model; RUV_EBUSY when another process learns in it. */
 RUV_API int ruv_learner_open(ruv_learner **out, const ruv_learner_options *options, ruv_error *err);
 /* Ends the thread after the step it is in; what waits in the queue is kept in the journal for the next start. */
 RUV_API void ruv_learner_free(ruv_learner *learner);

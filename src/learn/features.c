@@ -615,6 +615,29 @@ void ruv_route_system_fill(ruv_route_system *system)
 		system->device = n_cores >= 16 && total_kib >= (int64_t)60 << 20 ? RUV_DEVICE_SERVER : RUV_DEVICE_EDGE;
 }
 
+void ruv_route_input_hits(ruv_route_input *input, ruv_route_hit *hits, const ruv_memory_hits *found, int k)
+{
+	int n = found->n < RUV_ROUTE_MAX_HITS ? found->n : RUV_ROUTE_MAX_HITS, n_both = 0;
+
+	for (int i = 0; i < n; i++) {
+		const ruv_memory_hit *hit = &found->items[i];
+
+		hits[i] = (ruv_route_hit){.text = hit->node.text,
+		                          .source = hit->node.source,
+		                          .vector = hit->node.vector,
+		                          .score = hit->score,
+		                          .cosine = hit->cosine,
+		                          .vector_rank = hit->vector_rank,
+		                          .lexical_rank = hit->lexical_rank};
+		n_both += hit->vector_rank > 0 && hit->lexical_rank > 0;
+	}
+	input->hits = hits;
+	input->n_hits = n;
+	input->k = k;
+	input->n_both = n_both;
+	input->n_vector = found->n_vector < n ? found->n_vector : n;
+}
+
 int ruv_features_compute(float features[RUV_ROUTE_FEATURES], const ruv_textclass *classes, const ruv_basis *basis,
                          const ruv_route_input *in, ruv_error *err)
 {

@@ -6,6 +6,7 @@
 #define RUV_LEARN_FEATURES_H
 
 #include "learn/textclass.h"
+#include "ruvllm/memory.h"
 #include "ruvllm/router.h"
 
 enum { RUV_BASIS_MAX_COMPONENTS = 64, RUV_BASIS_CLUSTERS = 4 };
@@ -40,6 +41,10 @@ void ruv_route_history_init(ruv_route_history *history, const float *quality, in
 void ruv_route_history_add(ruv_route_history *history, const float *features, int tier, float quality);
 /* Sets features[RUV_FEATURE_HISTORY..+16): overall, this type, this domain, this conversation. history or state may be NULL. */
 void ruv_features_history(float *features, const ruv_route_history *history, const ruv_route_state *state);
+
+/* What a search of the memory found, as a decision looks at it: hits [RUV_ROUTE_MAX_HITS] is filled and input's fields about the
+ * search are set. The hits point into `found`; search with with_vectors and k 10, as the outcomes were collected. */
+void ruv_route_input_hits(ruv_route_input *input, ruv_route_hit *hits, const ruv_memory_hits *found, int k);
 
 /* Everything but the history part, which is neutral (0). `basis` may have dim 0. RUV_EINVAL without text; RUV_EMISMATCH when the
  * embedding's dimension is not the basis's. */

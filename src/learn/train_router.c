@@ -770,6 +770,15 @@ const char *ruv_route_part_name(int part)
 	return part >= 0 && part < RUV_N_ROUTE_PARTS ? names[part] : "?";
 }
 
+void ruv_route_data_prepare(ruv_route_data *data, const ruv_router_weights *weights)
+{
+	ruv_rng rng;
+
+	ruv_rng_init(&rng, 1);
+	refresh_components(weights, data);
+	fill_history(weights, data, &rng);
+}
+
 /* A policy's tiers on one question: the first, and the last when it escalates. */
 static void apply_policy(const ruv_router_weights *w, const ruv_route_sample *s, int policy, int *first, int *last)
 {

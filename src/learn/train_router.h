@@ -103,6 +103,8 @@ typedef struct ruv_policy_result {
 	double escalated;
 } ruv_policy_result;
 
+/* Brings freshly read rows to the form that `weights` sees: principal components by its basis, history as in training. */
+void ruv_route_data_prepare(ruv_route_data *data, const ruv_router_weights *weights);
 void ruv_route_evaluate(const ruv_router_weights *weights, const ruv_route_data *data, ruv_route_part part,
                         ruv_policy_result results[RUV_N_ROUTE_POLICIES]);
 
