@@ -143,7 +143,11 @@ void answer_print_times(const ruv_answer *answer, FILE *out)
 {
 	char time[32];
 
-	fprintf(out, "%s%s: %d tokens read", cli_sgr(out, CLI_DIM), answer->model, answer->n_prompt);
+	fprintf(out, "%s%s", cli_sgr(out, CLI_DIM), answer->model);
+	if (answer->route.used)
+		fprintf(out, " (routed: %s%s%s, %.0f %% sure)", answer->route.first, answer->route.n_escalations ? ", then " : "",
+		        answer->route.n_escalations ? answer->route.tier : "", 100.0 * (double)answer->route.confidence);
+	fprintf(out, ": %d tokens read", answer->n_prompt);
 	if (answer->n_kept)
 		fprintf(out, " (%d kept)", answer->n_kept);
 	fprintf(out, ", %d written", answer->n_tokens);
@@ -157,6 +161,21 @@ void answer_print_times(const ruv_answer *answer, FILE *out)
 }
 
 /* ---- JSON -------------------------------------------------------------------------------------------------------------- */
+
+static json_t *route_json(const ruv_answer_route *route)
+{
+	return route->used ? json_pack("{s:s, s:s, s:s, s:f, s:i}", "tier", route->tier, "first", route->first, "why", route->why,
+	                               "confidence", (double)route->confidence, "escalations", route->n_escalations)
+	                   : json_null();
+}
+
+static json_t *verdict_json(const ruv_verdict *verdict)
+{
+	return verdict->quality >= 0 ? json_pack("{s:f, s:f, s:f, s:f, s:s}", "quality", (double)verdict->quality, "grounded",
+	                                         (double)verdict->grounded, "complete", (double)verdict->complete, "format",
+	                                         (double)verdict->format, "why", verdict->why)
+	                             : json_null();
+}
 
 json_t *answer_json(const ruv_answer *answer, const char *question)
 {
@@ -185,11 +204,14 @@ json_t *answer_json(const ruv_answer *answer, const char *question)
 	for (int i = 0; i < answer->n_stages; i++)
 		json_object_set_new(stages, answer->stages[i].name, json_real(answer->stages[i].ms));
 	return json_pack(
-	    "{s:o, s:o, s:o, s:b, s:o, s:b, s:o, s:s, s:o, s:{s:i, s:i, s:i, s:i}, s:f, s:o, s:f, s:I}", "question",
-	    cli_json_text(question), "text", answer->text ? cli_json_text(answer->text) : json_null(), "answer",
-	    answer->answer ? cli_json_text(answer->answer) : json_null(), "unknown", answer->unknown, "citations", citations,
-	    "focused", answer->focused, "sources", sources, "finish", answer->text ? ruv_finish_name(answer->finish) : "retrieved",
-	    "model", answer->model ? cli_json_text(answer->model) : json_null(), "tokens", "prompt", answer->n_prompt, "kept",
+	    "{s:s, s:o, s:o, s:o, s:b, s:o, s:b, s:o, s:s, s:o, s:{s:i, s:i, s:i, s:i}, s:f, s:o, s:f, s:I, s:o, s:o, s:o}", "id",
+	    answer->id, "question", cli_json_text(question), "text", answer->text ? cli_json_text(answer->text) : json_null(),
+	    "answer", answer->answer ? cli_json_text(answer->answer) : json_null(), "unknown", answer->unknown, "citations",
+	    citations, "focused", answer->focused, "sources", sources, "finish",
+	    answer->text ? ruv_finish_name(answer->finish) : "retrieved", "model",
+	    answer->model ? cli_json_text(answer->model) : json_null(), "tokens", "prompt", answer->n_prompt, "kept",
 	    answer->n_kept, "generated", answer->n_tokens, "context", answer->n_ctx, "tokens_per_second", tokens_per_second(answer),
-	    "stages_ms", stages, "total_ms", answer->total_ms, "seed", (json_int_t)answer->seed);
+	    "stages_ms", stages, "total_ms", answer->total_ms, "seed", (json_int_t)answer->seed, "route",
+	    route_json(&answer->route), "judge", verdict_json(&answer->verdict), "written",
+	    answer->wrote && *answer->written.id ? json_string(answer->written.id) : json_null());
 }

@@ -15,6 +15,7 @@
 #include "answer_print.h"
 #include "base/buf.h"
 #include "base/file.h"
+#include "runtime/runtime.h"
 
 typedef struct chat {
 	ruv_runtime *runtime;
@@ -24,6 +25,8 @@ typedef struct chat {
 	int n_messages, cap;
 	ruv_answer answer; /* the last one */
 	bool has_answer;
+	bool routed; /* --model auto: every turn has its own model */
+	ruv_route_state route_state;
 	bool use_memory, show_sources, interactive;
 	int exit_code;
 } chat;
@@ -67,7 +70,8 @@ static void take_turn(chat *c, const char *line)
 	ruv_ask_params params = {.question = line,
 	                         .history = c->messages,
 	                         .n_history = c->n_messages,
-	                         .session = c->session,
+	                         .session = c->routed ? NULL : c->session,
+	                         .route_state = c->routed ? &c->route_state : NULL,
 	                         .no_memory = !c->use_memory,
 	                         .chat = true,
 	                         .cancel = &cli_cancel,
@@ -215,6 +219,40 @@ static void remember(chat *c, const char *arg)
 		       result.n_passages_added == 1 ? "" : "s", result.n_passages_kept, result.n_passages_removed);
 }
 
+static void give_feedback(chat *c, ruv_feedback feedback, const char *correction)
+{
+	ruv_feedback_result result;
+	ruv_error err = {0};
+
+	if (!c->has_answer) {
+		printf("There is no answer yet.\n");
+		return;
+	}
+	if (ruv_runtime_feedback(c->runtime, c->answer.id, feedback, correction, &result, &err)) {
+		if (err.code == RUV_ENOTFOUND)
+			printf("That answer has been rated already.\n");
+		else
+			cli_runtime_fail(&err);
+		return;
+	}
+	printf("Noted%s%s%s.\n", result.wrote && *result.written.id ? "; memory has it now" : "",
+	       result.routed ? "; the router knows" : "", result.learned ? "; the learner has it" : "");
+}
+
+static void good(chat *c, const char *arg)
+{
+	(void)arg;
+	give_feedback(c, RUV_FEEDBACK_ACCEPT, NULL);
+}
+
+static void bad(chat *c, const char *arg)
+{
+	if (*arg)
+		give_feedback(c, RUV_FEEDBACK_CORRECT, arg);
+	else
+		give_feedback(c, RUV_FEEDBACK_REJECT, NULL);
+}
+
 static void clear(chat *c, const char *arg)
 {
 	(void)arg;
@@ -270,6 +308,8 @@ static const struct {
     {"/sources", "", "the last answer's sources, with their text", show_sources},
     {"/memory", "[WORDS|on|off]", "what memory holds; search it; use it or not", show_memory},
     {"/remember", "FILE|DIR|TEXT", "put something into memory", remember},
+    {"/good", "", "the last answer was right: remember it", good},
+    {"/bad", "[RIGHT ANSWER]", "it was wrong; this would have been right", bad},
     {"/details", "", "scores and times after each answer, or not", toggle_details},
     {"/model", "", "which model answers, and how full its context is", show_model},
     {"/clear", "", "forget this conversation (not the memory)", clear},
@@ -494,6 +534,7 @@ static int open_chat(chat *c, ruv_error *err)
 
 	if (!rc)
 		c->model = ruv_session_model(c->session);
+	c->routed = !strcmp(c->runtime->settings.model, "auto");
 	return rc;
 }
 

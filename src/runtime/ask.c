@@ -45,6 +45,7 @@ typedef struct asking {
 	ruv_model *model;
 	ruv_session *session, *own_session;
 	ruv_scheduler *scheduler;                 /* generates in place of a session; NULL: a session does */
+	ruv_adapter *adapter;                     /* NULL: none */
 	ruv_model *acquired;                      /* from the scheduler, to be given up */
 	char *search_text;                        /* what is looked for: the question, with the one before it where it needs that */
 	float *vector;                            /* [dim], NULL when searching by words alone */
@@ -287,6 +288,22 @@ static void leave_small_talk(asking *a)
 
 /* ---- assemble ---------------------------------------------------------------------------------------------------------- */
 
+/* With the setting learn, the configured generator goes through what it has learned. A caller's session has its own adapter. */
+static int take_adapter(asking *a, ruv_error *err)
+{
+	ruv_runtime *runtime = a->runtime;
+	ruv_learner *learner;
+	int rc;
+
+	if (!runtime->settings.learn || a->params->session ||
+	    strcmp(ruv_runtime_serving_name(runtime, a->which), ruv_runtime_serving_name(runtime, NULL)))
+		return RUV_OK;
+	rc = ruv_runtime_learner(runtime, &learner, err);
+	if (!rc)
+		rc = ruv_learner_adapter(learner, a->model, &a->adapter, err);
+	return rc || !a->adapter || a->scheduler ? rc : ruv_session_set_adapter(a->session, a->adapter, err);
+}
+
 /* What generates: the caller's session, the scheduler when somebody serves, or a session of its own. */
 static int open_generator(asking *a, ruv_error *err)
 {
@@ -313,6 +330,9 @@ static int open_generator(asking *a, ruv_error *err)
 		a->model = ruv_session_model(a->session);
 		a->answer->n_ctx = ruv_session_n_ctx(a->session);
 	}
+	rc = take_adapter(a, err);
+	if (rc)
+		return rc;
 	ruv_model_get_info(a->model, &info);
 	a->answer->model = keep(a, *info.name ? info.name : info.path);
 	return a->answer->model ? RUV_OK : ruv_fail_memory(err, "ask", 256);
@@ -474,6 +494,7 @@ static int generate(asking *a, ruv_error *err)
 		                       .prompt = a->context.tokens.ids,
 		                       .n_prompt = a->context.tokens.n,
 		                       .params = &params,
+		                       .adapter = a->adapter,
 		                       .salt = privacy_salt(a)};
 
 		rc = ruv_scheduler_generate(a->scheduler, &request, &a->generation, err);
@@ -609,9 +630,11 @@ static void begin_again(asking *a)
 	ruv_generation_release(&a->generation);
 	ruv_session_free(a->own_session);
 	ruv_model_free(a->acquired);
+	ruv_adapter_free(a->adapter);
 	a->quote = NULL;
 	a->session = a->own_session = NULL;
 	a->acquired = NULL;
+	a->adapter = NULL;
 	free(answer->text);
 	answer->text = NULL;
 	answer->n_citations = 0;
@@ -728,6 +751,7 @@ static void end(asking *a, int rc)
 	ruv_generation_release(&a->generation);
 	ruv_session_free(a->own_session);
 	ruv_model_free(a->acquired);
+	ruv_adapter_free(a->adapter);
 	if (rc)
 		ruv_answer_release(a->answer);
 }

@@ -152,7 +152,7 @@ class RememberAndAsk(unittest.TestCase):
         first = {s["file"]: s for s in a["sources"] if "backup starts" in s["text"]}
         self.assertEqual(first[str(doc)]["first_line"], 3)
         self.assertEqual(first[str(doc)]["title"], "Backups")
-        self.assertEqual(list(a["stages_ms"]), ["embed", "retrieve", "assemble", "weigh", "prefill", "generate", "cite", "judge"])
+        self.assertEqual(list(a["stages_ms"]), ["embed", "retrieve", "assemble", "prefill", "generate", "cite", "judge"])
         self.assertGreater(a["tokens"]["prompt"], 50)
 
         manual = (pathlib.Path(source) / "docs/cli.md").read_text()

@@ -2,6 +2,7 @@
  * nothing, everything around it does. */
 #include "test.h"
 
+#include <pthread.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -353,7 +354,7 @@ static void test_ask(void **state)
 	    .question = "When does the nightly backup start?", .on_piece = on_piece, .on_sources = on_sources, .user = &l};
 	ruv_answer answer = {0};
 	ruv_error err = {0};
-	static const char *const stages[] = {"embed", "retrieve", "assemble", "prefill", "generate", "cite"};
+	static const char *const stages[] = {"embed", "retrieve", "assemble", "prefill", "generate", "cite", "judge"};
 
 	(void)state;
 	rig_open(&r, "lfm2");
@@ -372,7 +373,9 @@ static void test_ask(void **state)
 	for (size_t i = 0; i < sizeof stages / sizeof *stages; i++)
 		if (!has_stage(&answer, stages[i]))
 			fail_msg("no stage %s", stages[i]);
-	assert_int_equal(answer.n_stages, 6);
+	assert_int_equal(answer.n_stages, 7);
+	assert_int_equal(strlen(answer.id), RUV_ID_SIZE - 1);
+	assert_true(answer.verdict.quality >= 0);
 	ruv_answer_release(&answer);
 
 	/* Greedy: the same again. */
@@ -551,6 +554,102 @@ static void test_missing_models(void **state)
 	rig_close(&r);
 }
 
+/* What the user vouches for is a memory that cites what the answer rested on; an answer is rated once. */
+static void test_feedback(void **state)
+{
+	rig r;
+	ruv_error err = {0};
+	ruv_answer answer = {0};
+	ruv_ask_params params = {.question = "When does the nightly backup start?"};
+	ruv_remember_params what = {.text = backups, .n_bytes = strlen(backups), .name = "backups.md"};
+	ruv_feedback_result result;
+	ruv_memory *memory;
+	ruv_memory_node node;
+	ruv_memory_nodes nodes = {0};
+
+	(void)state;
+	rig_open(&r, "lfm2");
+	assert_ok(ruv_remember(r.runtime, &what, NULL, &err), err);
+	assert_ok(ruv_ask(r.runtime, &params, &answer, &err), err);
+	assert_false(answer.wrote); /* the setting is off */
+	assert_int_equal(ruv_runtime_feedback(r.runtime, answer.id, RUV_FEEDBACK_CORRECT, " ", NULL, &err), RUV_EINVAL);
+	assert_int_equal(ruv_runtime_feedback(r.runtime, "x", RUV_FEEDBACK_ACCEPT, NULL, NULL, &err), RUV_ENOTFOUND);
+	assert_ok(ruv_runtime_feedback(r.runtime, answer.id, RUV_FEEDBACK_CORRECT, "At half past four.", &result, &err), err);
+	assert_true(result.wrote);
+	assert_false(result.routed);
+	assert_false(result.learned);
+	assert_int_equal(ruv_runtime_feedback(r.runtime, answer.id, RUV_FEEDBACK_ACCEPT, NULL, NULL, &err), RUV_ENOTFOUND);
+	ruv_answer_release(&answer);
+	assert_ok(ruv_runtime_memory(r.runtime, &memory, &err), err);
+	find_node(&r, "half past four", &node, &nodes);
+	assert_string_equal(node.id, result.written.id);
+	assert_int_equal(node.type, RUV_NODE_QA_PAIR);
+	assert_true(node.confidence == 1);
+	ruv_memory_nodes_release(&nodes);
+	rig_close(&r);
+}
+
+typedef struct asker {
+	ruv_runtime *runtime;
+	const char *question;
+	char text[4096];
+	int rc;
+} asker;
+
+static void *ask_in_thread(void *arg)
+{
+	asker *a = arg;
+	ruv_ask_params params = {.question = a->question};
+	ruv_answer answer = {0};
+
+	for (int i = 0; i < 3 && !a->rc; i++) {
+		a->rc = ruv_ask(a->runtime, &params, &answer, NULL);
+		if (!a->rc)
+			snprintf(a->text, sizeof a->text, "%s", answer.text);
+		ruv_answer_release(&answer);
+	}
+	return NULL;
+}
+
+/* Several threads on one runtime answer as one does alone, through the scheduler and without it. */
+static void test_side_by_side(void **state)
+{
+	static const char *const questions[] = {"When does the nightly backup start?", "What does a restore need?",
+	                                        "Which port is used?", "How long is a backup kept?"};
+	enum { N = sizeof questions / sizeof *questions };
+	rig r;
+	ruv_error err = {0};
+	ruv_remember_params what = {.text = backups, .n_bytes = strlen(backups), .name = "backups.md"};
+	ruv_scheduler *scheduler;
+	asker askers[N];
+	pthread_t threads[N];
+	char alone[N][4096];
+
+	(void)state;
+	rig_open(&r, "lfm2");
+	assert_ok(ruv_remember(r.runtime, &what, NULL, &err), err);
+	for (int i = 0; i < N; i++) {
+		askers[i] = (asker){.runtime = r.runtime, .question = questions[i]};
+		ask_in_thread(&askers[i]);
+		assert_int_equal(askers[i].rc, RUV_OK);
+		strcpy(alone[i], askers[i].text);
+	}
+	for (int scheduled = 0; scheduled < 2; scheduled++) {
+		if (scheduled)
+			assert_ok(ruv_runtime_scheduler(r.runtime, &scheduler, &err), err);
+		for (int i = 0; i < N; i++) {
+			askers[i] = (asker){.runtime = r.runtime, .question = questions[i]};
+			assert_int_equal(pthread_create(&threads[i], NULL, ask_in_thread, &askers[i]), 0);
+		}
+		for (int i = 0; i < N; i++) {
+			pthread_join(threads[i], NULL);
+			assert_int_equal(askers[i].rc, RUV_OK);
+			assert_string_equal(askers[i].text, alone[i]);
+		}
+	}
+	rig_close(&r);
+}
+
 static bool cancel_at_once(void *user, const ruv_piece *piece)
 {
 	(void)user;
@@ -638,7 +737,7 @@ int main(void)
 	    cmocka_unit_test(test_provenance),      cmocka_unit_test(test_text_and_tags), cmocka_unit_test(test_interrupted),
 	    cmocka_unit_test(test_within_a_file),   cmocka_unit_test(test_ask),           cmocka_unit_test(test_ways_to_ask),
 	    cmocka_unit_test(test_conversation),    cmocka_unit_test(test_context),       cmocka_unit_test(test_missing_models),
-	    cmocka_unit_test(test_quotes_are_held),
+	    cmocka_unit_test(test_quotes_are_held), cmocka_unit_test(test_feedback),      cmocka_unit_test(test_side_by_side),
 	};
 
 	return cmocka_run_group_tests(tests, set_up, tear_down);
