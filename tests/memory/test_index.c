@@ -18,6 +18,7 @@ static ruv_memory *open_with(const char *dir, int64_t flat_below, bool backgroun
 	                        .embedder_version = "1",
 	                        .dimension = DIM,
 	                        .create = true,
+	                        .n_cached = -1, /* every question is to be answered */
 	                        .index = {.flat_below = flat_below, .m = 12, .ef_construction = 60, .no_background = !background}};
 	ruv_error err = {0};
 	ruv_memory *m = NULL;
