@@ -2,7 +2,8 @@
 """Runs all stages inside one time box on one or two GPUs; every stage has an end time, a failed stage never stops the ones after it.
 
 W/in/*.7z (PPMd) is unpacked as it arrives: chunk_*.txt, heldout_wiki.txt, real.jsonl, qsent.jsonl. W/total (seconds) may be rewritten while running:
-stage ends are shares of it. W/resume/*.pt: checkpoints of an earlier run are used in place of training from nothing where they exist.
+stage ends are shares of it. W/resume/*.pt: checkpoints of an earlier run are used in place of training from nothing where they exist; W/in/*.p8
+(export.py pack8) becomes one.
 """
 import argparse, glob, json, os, shutil, subprocess, sys, threading, time, traceback
 
@@ -12,9 +13,9 @@ T0 = time.time()
 
 class Chain:
     def __init__(self, a):
-        self.a, self.w = a, a.w
+        self.a, self.w = a, os.path.abspath(a.w)
         self.py = sys.executable
-        for d in ("in", "text", "tok", "rows", "cand", "pairs", "qg", "log", "ck", "out"):
+        for d in ("in", "text", "tok", "rows", "cand", "pairs", "qg", "log", "ck", "out", "resume"):
             os.makedirs(f"{self.w}/{d}", exist_ok=True)
         if not os.path.exists(f"{self.w}/total"):
             open(f"{self.w}/total", "w").write(str(a.total))
@@ -64,6 +65,10 @@ class Chain:
         done, pend = set(), []
         rows = None
         while time.time() < self.at(1.0):
+            for f in sorted(glob.glob(f"{w}/in/*.p8")):
+                if f not in done:
+                    done.add(f)
+                    subprocess.Popen([self.py, f"{HERE}/export.py", "unpack8", f, f"{w}/resume/{os.path.basename(f)[:-3]}.pt"], cwd=HERE)
             for f in sorted(glob.glob(f"{w}/in/*.7z")):
                 if f in done:
                     continue
@@ -175,6 +180,50 @@ class Chain:
         ts = [threading.Thread(target=t) for t in (big, mid, small, enc)]
         [t.start() for t in ts]; [t.join() for t in ts]
 
+    def resume(self):
+        """Continues the models in W/resume. Plain text stays in every step, so there is no separate pretraining. The first GPU is L's alone. On the second the encoder,
+        M and S share the time; after a quarter of it the question writer joins, started from L's average, and from the middle on L teaches M and S."""
+        g, a = self.guard, self.a
+        one = min(1, a.gpus - 1)
+        mids = ",".join(str(self.at(x)) for x in (0.24, 0.5, 0.76))
+        common = ("--mids", mids, "--no-final", "--lr-scale", 0.5, "--lm-weight", 0.6)
+
+        def tuned(size, gpu, end, *extra):
+            r = f"{self.w}/resume/{size}.pt"
+            if not self.wait(r, self.at(0.3)):
+                return self.say(event="nothing to resume", size=size)
+            shutil.copy(r, self.ck(f"{size}.lm"))
+            self.tune(size, gpu, end, extra=common + extra)
+
+        def big():
+            w = dict(real=0.48, qg=0.26, rule=0.02, skill=0.16, judge=0.13, ask=0.08)
+            tuned("L", 0, 1.0, "--hold", 0.3, "--qat", 0.2, "--weights", json.dumps(w))
+
+        def small(size, *extra):
+            tuned(size, one, a.small_end, "--hold", 0.35, "--teacher", self.ck("T"), *extra)
+
+        def write():
+            m = self.ck("L.mid1")
+            if self.wait(m, self.at(0.3)):
+                self.qgen(one, m, 0.27, 0.37)
+
+        def encode():
+            r = f"{self.w}/resume/E.pt"
+            if self.wait(r, self.at(0.3)):
+                self.stage("encoder", one, "encoder.py", "--init", r, "--w", self.w, "--out", self.ck("E"), "--until", self.at(0.62), "--batch", a.pair_batch, "--procs", a.pair_procs)
+                self.pack("E")
+
+        def teach():
+            for m in ("L.mid2", "L.mid3"):
+                if self.wait(self.ck(m), self.at(0.95)):
+                    shutil.copy(self.ck(m), self.ck("T") + ".tmp"); os.replace(self.ck("T") + ".tmp", self.ck("T"))
+                    for s in "LMS":                # for the way back, should the rest be lost
+                        if self.wait(self.ck(f"{s}.{m[2:]}"), self.at(0.97)):
+                            self.stage(f"pack_{s}_{m[2:]}", "", "export.py", "pack", self.ck(f"{s}.{m[2:]}"), f"{self.w}/out/{s}.mid.pack", "--tokenizer", f"{self.w}/tokenizer.json")
+
+        ts = [threading.Thread(target=g, args=x) for x in ((big,), (small, "M", "--qat", 0.2), (small, "S"), (write,), (encode,), (teach,))]
+        [t.start() for t in ts]; [t.join() for t in ts]
+
     def one(self):
         g = self.guard
         g(self.lm, "L", 0, 0.32, mid=0, extra=("--rows", 0.35, "--rows-from", 0.4))
@@ -189,7 +238,7 @@ class Chain:
     def run(self):
         c = threading.Thread(target=lambda: self.guard(self.cpu), daemon=True)
         c.start()
-        (self.fast if self.a.plan == "fast" else self.two if self.a.gpus == 2 else self.one)()
+        (self.resume if self.a.plan == "resume" else self.fast if self.a.plan == "fast" else self.two if self.a.gpus == 2 else self.one)()
         time.sleep(1)
         while any(t.name.startswith("Thread") and t is not c and t is not threading.current_thread() and t.is_alive() for t in threading.enumerate()):
             time.sleep(0.2)
@@ -207,9 +256,9 @@ if __name__ == "__main__":
     ap.add_argument("--w", required=True)
     ap.add_argument("--total", type=float, default=1350)
     ap.add_argument("--gpus", type=int, default=2)
-    ap.add_argument("--plan", default="", help="fast: ten minutes on two GPUs")
+    ap.add_argument("--plan", default="", help="fast: ten minutes on two GPUs; resume: continues W/resume on one or two")
     ap.add_argument("--l-lm", type=float, default=0.4, help="fast: share of the time for pretraining")
-    ap.add_argument("--small-end", type=float, default=0.91, help="fast: end of S and M")
+    ap.add_argument("--small-end", type=float, default=0.91, help="fast, resume: end of S and M")
     ap.add_argument("--procs", type=int, default=28)
     ap.add_argument("--sevenzip", default="7za")
     ap.add_argument("--min-chunks", type=int, default=8)
@@ -220,6 +269,7 @@ if __name__ == "__main__":
     ap.add_argument("--lm-batch", type=int, default=32)
     ap.add_argument("--row-tokens", type=int, default=65536)
     ap.add_argument("--pair-batch", type=int, default=1536)
+    ap.add_argument("--pair-procs", type=int, default=6)
     ap.add_argument("--qg-batch", type=int, default=2048)
     ap.add_argument("--eval-every", type=float, default=75)
     ap.add_argument("--grace", type=float, default=75, help="seconds after its end time at which a stage is killed")

@@ -276,17 +276,31 @@ def lm_loss(h, W, y):
     return F.cross_entropy(F.linear(h, W).flatten(0, 1).float(), y.flatten())
 
 
+def heaviest(y, w, share=0.25):
+    """The places with the largest weights, a fixed share of all: the question and the answer. Only they go through the head, the
+    costliest matrix of a small model; passages weigh next to nothing in a row, since plain text is learnt beside it."""
+    w, i = torch.topk(w.flatten(), int(w.numel() * share), sorted=False)
+    return i, y.flatten()[i], w
+
+
 def row_loss(h, W, y, w):
+    i, y, w = heaviest(y, w)
+    l = F.cross_entropy(F.linear(h.flatten(0, 1)[i], W).float(), y, reduction="none")
+    return (l * w).sum() / w.sum().clamp_min(1e-6)
+
+
+def masked_loss(h, W, y, w):
+    """masked-token pretraining: w is 0 or 1"""
     l = F.cross_entropy(F.linear(h, W).flatten(0, 1).float(), y.flatten(), reduction="none")
     w = w.flatten()
     return (l * w).sum() / w.sum().clamp_min(1e-6)
 
 
 def row_kd_loss(h, W, y, w, ht, Wt, alpha):
-    lg = F.linear(h, W).flatten(0, 1).float()
-    y, w = y.flatten(), w.flatten()
+    i, y, w = heaviest(y, w)
+    lg = F.linear(h.flatten(0, 1)[i], W).float()
     ce = F.cross_entropy(lg, y, reduction="none")
-    pt = torch.softmax(F.linear(ht, Wt).flatten(0, 1).float(), -1)
+    pt = torch.softmax(F.linear(ht.flatten(0, 1)[i], Wt).float(), -1)
     kd = -(pt * torch.log_softmax(lg, -1)).sum(-1)
     ws = w.sum().clamp_min(1e-6)
     return ((1 - alpha) * (ce * w).sum() + alpha * (kd * w).sum()) / ws
@@ -294,6 +308,29 @@ def row_kd_loss(h, W, y, w, ht, Wt, alpha):
 
 def maybe_compile(f, on=True):
     return torch.compile(f, dynamic=False) if on and GPU else f
+
+
+class Average:
+    """Exponential average of the weights: what a decayed rate would give, at any time. Teacher and question writer are taken from it."""
+
+    def __init__(self, model, keep=0.998):
+        self.model, self.keep = model, keep
+        self.src = [p for p in model.parameters()]
+        self.avg = [p.detach().clone() for p in self.src]
+
+    @torch.no_grad()
+    def step(self):
+        torch._foreach_lerp_(self.avg, [p.detach() for p in self.src], 1 - self.keep) if hasattr(torch, "_foreach_lerp_") else [
+            a.lerp_(p, 1 - self.keep) for a, p in zip(self.avg, self.src)]
+
+    def __enter__(self):
+        self.own = [p.data for p in self.src]
+        for p, a in zip(self.src, self.avg):
+            p.data = a
+
+    def __exit__(self, *a):
+        for p, d in zip(self.src, self.own):
+            p.data = d
 
 
 # ---- checkpoints ------------------------------------------------------------------------------------------------------

@@ -3,10 +3,9 @@
 
 Batches are drawn in clusters of passages of one article, so every batch holds hard negatives beside the random ones. Queries are perturbed (dropped
 words, WordNet synonyms, lower case) so that low word overlap still matches. Passages stand with and without their title. InfoNCE both ways, learnt
-temperature; a pair whose passage occurs twice in the batch is not its own negative.
+temperature; a pair whose passage occurs twice in the batch is not its own negative. Batches are made by several processes: one alone starves the GPU.
 """
-import argparse, glob, json, os, random, re, time, traceback
-from concurrent.futures import ThreadPoolExecutor
+import argparse, glob, json, multiprocessing, os, random, re, time, traceback, zlib
 import numpy as np
 import torch
 import lfm2, rows as R
@@ -57,7 +56,6 @@ class Pairs:
         self.files, self.kinds = set(), {}
         self.syn = synonyms(w)
         self.weight = dict(real=0.42, qg=0.33, docs=0.05, ict=0.06, adj=0.02, title=0.03, rule=0.09)
-        self.pool = ThreadPoolExecutor(1)
         self.rescan()
 
     def rescan(self):
@@ -79,12 +77,12 @@ class Pairs:
         while len(items) < B:
             k = rng.choices(ks, ws)[0]
             g = self.kinds[k][rng.choice(self.keys[k])]
-            n = min(len(g), 1 if early else rng.choice([1, 2, 4, 6]))
+            n = min(len(g), 1 if early else rng.choice([1, 2, 4, 8]))
             items += rng.sample(g, n)
         items = items[:B]
         pk, qs, ps = [], [], []
         for q, p, t in items:
-            pk.append(hash(p))
+            pk.append(zlib.crc32(p.encode()))
             qs.append("query: " + perturb(rng, R.squash(q), self.syn))
             text = R.squash(p)
             if rng.random() < 0.25:
@@ -92,17 +90,22 @@ class Pairs:
             ps.append("passage: " + (t + "\n" + text if t and rng.random() < 0.5 else text))
         def pack(texts, n):
             e = [[1] + x[:n - 1] for x in self.tok.ids_batch(texts)]
-            a = np.zeros((len(e), n), np.int64)
+            a = np.zeros((len(e), n), np.uint16)
             for i, x in enumerate(e):
                 a[i, :len(x)] = x
-            return torch.from_numpy(a)
-        return pack(qs, self.qn), pack(ps, self.pn), torch.tensor(pk)
+            return a
+        return pack(qs, self.qn), pack(ps, self.pn), np.array(pk, np.int64)
 
-    def stream(self, B, depth=3):
-        q = [self.pool.submit(self.make, B, True) for _ in range(depth)]
-        while True:
-            yield q.pop(0).result()
-            q.append(self.pool.submit(self.make, B, False))
+
+def make_batches(queue, w, path, seed, qn, pn, B, easy, rescan):
+    """one process of the batch makers: `easy` batches without clusters first, then clustered ones; looks for new pairs every `rescan` seconds"""
+    data = Pairs(w, Tok(path), seed, qn, pn)
+    at = time.time()
+    while True:
+        queue.put(data.make(B, easy > 0) + (data.total,))
+        easy -= 1
+        if time.time() - at > rescan:
+            data.rescan(); at = time.time()
 
 
 @torch.no_grad()
@@ -139,29 +142,34 @@ def main():
     ap.add_argument("--batch", type=int, default=1536)
     ap.add_argument("--lr", type=float, default=2e-3)
     ap.add_argument("--adam-lr", type=float, default=1e-3)
+    ap.add_argument("--procs", type=int, default=6, help="batch-making processes")
     ap.add_argument("--seed", type=int, default=5)
     a = ap.parse_args()
     seed_all(a.seed)
     log = Log(f"{a.w}/log/{os.path.basename(a.out)}.jsonl", stage="encoder", size="E")
     tok = Tok(f"{a.w}/tokenizer.json")
+    QN, PN = (48, 224) if GPU else (24, 64)
+    if not wait_for(f"{a.w}/pairs/real_*.jsonl", a.until):
+        raise SystemExit("no pairs")
+    synonyms(a.w)
+    ctx = multiprocessing.get_context("spawn")       # a forked child must not inherit the GPU
+    queue = ctx.Queue(3 * a.procs)
+    makers = [ctx.Process(target=make_batches, args=(queue, a.w, f"{a.w}/tokenizer.json", a.seed + 1000 * i, QN, PN, a.batch, 2, max(5.0, (a.until - time.time()) * 0.15)), daemon=True)
+              for i in range(a.procs)]
+    [p.start() for p in makers]
     model = load(a.init)
     lfm2.compile_blocks(model, GPU)
     temp = torch.nn.Parameter(torch.tensor(3.0, device=DEV))           # log of the inverse temperature, e^3 = 20
     opt = Muon(model, a.lr, a.adam_lr)
     topt = torch.optim.Adam([temp], lr=1e-3)
-    QN, PN = (48, 224) if GPU else (24, 64)
-    data = Pairs(a.w, tok, a.seed, QN, PN)
-    log(event="pairs", total=data.total)
-    st = data.stream(a.batch)
     t0, step = time.time(), 0
     span = max(1.0, a.until - t0)
     acc = torch.zeros(2, device=DEV)
-    rescan_at = t0 + span * 0.3
     while time.time() < a.until:
         fr = (time.time() - t0) / span
         scale = min(1, (step + 1) / 60) * (0.02 + 0.98 * (1 - fr) if fr < 1 else 0.02)
-        q, p, pk = next(st)
-        q, p, pk = q.to(DEV), p.to(DEV), pk.to(DEV)
+        q, p, pk, total = queue.get(timeout=240)
+        q, p, pk = (torch.from_numpy(x.astype(np.int64)).to(DEV) for x in (q, p, pk))
         with autocast():
             Q = model.embed(q, q != 0)
             P = model.embed(p, p != 0)
@@ -174,15 +182,13 @@ def main():
         acc += torch.stack([loss.detach(), (s.argmax(1) == y).float().mean()])
         opt.clip(1.0); opt.step(scale); topt.step(); opt.zero(); temp.grad = None
         step += 1
-        if time.time() > rescan_at and a.until - time.time() > 30:
-            rescan_at = time.time() + span * 0.3
-            data.rescan()
         if step % 50 == 0 or (not GPU and step % 3 == 0):
             k = 50 if GPU else 3
             log(step=step, pairs=step * a.batch, loss=float(acc[0]) / k, acc=float(acc[1]) / k, temp=float(temp.exp()), scale=scale, tps=step / (time.time() - t0))
             acc.zero_()
     save(model, a.out, step=step)
-    log(event="saved", step=step, total=data.total)
+    log(event="saved", step=step, total=total)
+    [p.terminate() for p in makers]
     try:
         with Eager(model):
             log(event="dev", **dev_recall(model, tok, a.w))

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Stage 7: checkpoint -> Hugging Face form (config.json, model.safetensors in bf16, tokenizer files) and golden activations.
 
-`--pack` writes one compressed file a model for the way back from the training machine: the high and low bytes of the bf16 words apart, xz on the high bytes.
-`--unpack` turns it into the directory again (needs numpy only).
+`pack` writes one compressed file a model for the way back from the training machine: the high and low bytes of the bf16 words apart, xz on the high bytes.
+`unpack` turns it into the directory again (needs numpy only). `pack8` and `unpack8` carry a checkpoint to the training machine in 8 bits, to be resumed there.
 """
 import argparse, hashlib, json, lzma, os, struct, sys
 import numpy as np
@@ -86,6 +86,44 @@ def pack(path, dst, tokenizer, extra=b""):
         f.write(struct.pack("<4Q", len(m), len(hi), len(lo), len(tokenizer)) + m + hi + lo + tokenizer)
 
 
+def pack8(path, dst):
+    """checkpoint -> small file to resume from: matrices as 8-bit integers with a scale for every 32, the rest as float32"""
+    import torch
+    d = torch.load(path, map_location="cpu")
+    meta, blobs = dict(size=d["size"], vocab=d["vocab"], causal=d["causal"], order=[]), []
+    for k, v in d["sd"].items():
+        v = v.float().numpy()
+        q = v.ndim == 2 and v.size % 32 == 0
+        meta["order"].append([k, list(v.shape), q])
+        if q:
+            x = v.reshape(-1, 32)
+            sc = np.maximum(np.abs(x).max(1, keepdims=True) / 127, 1e-8).astype(np.float16).astype(np.float32)
+            blobs += [sc.astype(np.float16).tobytes(), np.clip(np.rint(x / sc), -127, 127).astype(np.int8).tobytes()]
+        else:
+            blobs.append(v.tobytes())
+    m = json.dumps(meta).encode()
+    open(dst, "wb").write(struct.pack("<Q", len(m)) + m + lzma.compress(b"".join(blobs), preset=1))
+
+
+def unpack8(src, out):
+    import torch
+    b = open(src, "rb").read()
+    n = struct.unpack("<Q", b[:8])[0]
+    meta, b = json.loads(b[8:8 + n]), lzma.decompress(b[8 + n:])
+    sd, o = {}, 0
+    for k, shape, q in meta["order"]:
+        c = int(np.prod(shape))
+        if q:
+            sc = np.frombuffer(b, np.float16, c // 32, o).astype(np.float32)[:, None]; o += c // 16
+            x = np.frombuffer(b, np.int8, c, o).reshape(-1, 32) * sc; o += c
+        else:
+            x = np.frombuffer(b, np.float32, c, o); o += 4 * c
+        sd[k] = torch.from_numpy(np.array(x, np.float32).reshape(shape))
+    assert o == len(b), "damaged file"
+    torch.save(dict(sd=sd, size=meta["size"], vocab=meta["vocab"], causal=meta["causal"], meta={}), out + ".tmp")
+    os.replace(out + ".tmp", out)
+
+
 def unpack(src, out):
     b = open(src, "rb").read()
     n = struct.unpack("<4Q", b[:32])
@@ -165,7 +203,7 @@ def golden(hf_dir, dst):
 
 if __name__ == "__main__":
     ap = argparse.ArgumentParser()
-    ap.add_argument("verb", choices=["pack", "unpack", "dir", "golden", "checkpoint"])
+    ap.add_argument("verb", choices=["pack", "unpack", "pack8", "unpack8", "dir", "golden", "checkpoint"])
     ap.add_argument("src")
     ap.add_argument("dst")
     ap.add_argument("--tokenizer", default="")
@@ -175,6 +213,10 @@ if __name__ == "__main__":
         pack(a.src, a.dst, tk)
     elif a.verb == "unpack":
         unpack(a.src, a.dst)
+    elif a.verb == "pack8":
+        pack8(a.src, a.dst)
+    elif a.verb == "unpack8":
+        unpack8(a.src, a.dst)
     elif a.verb == "dir":
         d, ts = tensors(a.src)
         print(write_dir(a.dst, config(d), ts, tk))

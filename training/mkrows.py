@@ -239,8 +239,9 @@ def job_real(part, parts):
     for t, c in sorted({(e["title"], e["context"]) for e in exs}):
         art.setdefault(t, []).append((t, c))
     pool = [x for t, v in art.items() for x in v if len(x[1]) > 150]
-    b, ask, sk, pairs = R.Builder(tok()), R.Builder(tok(), 640), R.Builder(tok()), []
+    b, ask, sk, jg, pairs = R.Builder(tok()), R.Builder(tok(), 640), R.Builder(tok()), R.Builder(tok()), []
     mine = exs[part::parts]
+    on = by_context([e for e in exs if not e["unans"] and not e.get("yn")])
     for e in mine:
         same = [x for x in art[e["title"]] if x[1] != e["context"]] if e["title"] else []
         for it in range(max(1, int(REPEAT.get(e["src"], 1) * (1 if SCALE >= 1 else SCALE)))):
@@ -271,10 +272,12 @@ def job_real(part, parts):
                     ask.add([("user", R.ask_text(e["title"], R.squash(e["context"]), R.squash(e["context"][g[0]:g[1]]), nq))],
                             R.squash(g[2]) + "\n" + R.squash(e["question"]), "ask.a")
         if not e["unans"] and not e.get("yn"):
-            if rng.random() < 0.3 and e["src"] not in ("qamr",):
-                g = R.find_gold(e, rng)
-                if g:
-                    skills.judge_row(sk, rng, e, same, pool, g)
+            if e["src"] not in ("qamr",):
+                sib = [x for x in on[e["context"]] if x is not e]
+                for _ in range(2 if sib else 1):
+                    g = R.find_gold(e, rng)
+                    if g:
+                        skills.judge_row(jg, rng, e, same, pool, g, sib)
             pairs.append(dict(q=e["question"], p=e["context"], t=e["title"], k="real"))
     ctxs = list(by_context([e for e in mine if not e["unans"] and not e.get("yn")]).values())
     for es in ctxs:
@@ -299,14 +302,14 @@ def job_real(part, parts):
         if qa:
             qs, s, a = rng.choice(qa)
             pairs.append(dict(q=rng.choice(qs), p=x, t=t, k="docs"))
-    b.save(f"{W}/rows/real-{part:03d}.npz"); ask.save(f"{W}/rows/ask-{part:03d}.npz"); sk.save(f"{W}/rows/skill-{part:03d}.npz")
+    b.save(f"{W}/rows/real-{part:03d}.npz"); ask.save(f"{W}/rows/ask-{part:03d}.npz"); sk.save(f"{W}/rows/skill-{part:03d}.npz"); jg.save(f"{W}/rows/judge-{part:03d}.npz")
     put(f"{W}/pairs/real_{part:03d}.jsonl", pairs)
     if part == 0 and os.path.exists(f"{W}/qsent.jsonl"):
         put(f"{W}/pairs/qsent.jsonl", [dict(q=r["question"], p=r["sentence"], t=r["title"], k="real") for r in map(json.loads, open(f"{W}/qsent.jsonl", encoding="utf-8"))])
     return part
 
 
-def job_hard(part, parts, builds=2):
+def job_hard(part, parts, builds=3):
     """more builds of the crowd-written unanswerable questions: development runs refused too few of them with the plain share"""
     if os.path.exists(f"{W}/rows/real-9{part:02d}.npz"):
         return part
@@ -381,11 +384,12 @@ def make_dev(dev):
             out.append(dict(prompt=p, golds=[], sentence="", n=0, unans="random", src=e["src"]))
     b = R.Builder(tok())
     js = []
+    on = by_context([e for e in dev if not e["unans"] and not e.get("yn")])
     for e in dev * 3:
-        if e["unans"]:
+        if e["unans"] or e.get("yn"):
             continue
         g = R.find_gold(e, rng)
-        r = skills.judge_row(b, rng, e, [], pool, g) if g else False
+        r = skills.judge_row(b, rng, e, [], pool, g, [x for x in on[e["context"]] if x is not e]) if g else False
         if r and r[0]:
             js.append(dict(prompt=R.prompt_of([("user", r[2])]), judge=r[1], src="judge"))
     rng.shuffle(js)

@@ -6,9 +6,9 @@ source, how the sentence starts, the short answer) weigh most; the rest of a cop
 import glob, json, os, random, re
 import numpy as np
 
-#            pad  ctx   question quote end   decision
-WEIGHTS = [0.0, 0.04, 0.15, 0.4, 1.0, 2.5]
-W_PAD, W_CTX, W_Q, W_QUOTE, W_END, W_DEC = range(6)
+#            pad  ctx   question quote end  decision first judge
+WEIGHTS = [0.0, 0.02, 0.15, 0.3, 1.0, 2.5, 5.0, 12.0]
+W_PAD, W_CTX, W_Q, W_QUOTE, W_END, W_DEC, W_FIRST, W_JUDGE = range(8)
 IDK = "I don't know."
 BOS_S, IS, IE = "<|startoftext|>", "<|im_start|>", "<|im_end|>"
 
@@ -98,6 +98,7 @@ class Builder:
             aw = [W_END] * len(a_ids)
         else:
             aw = [W_DEC if any(x <= s < y for x, y in decide) else W_QUOTE for s in a_st]
+            aw[0] = W_JUDGE if kind == "judge" else W_FIRST      # the rating; answer or refuse
         ids = ids + a_ids + [7]
         w = w + aw + [W_END]
         if len(ids) > self.max_len:

@@ -281,47 +281,48 @@ def tool_row(b, rng):
     return b.add([("system", "List of tools: [" + ", ".join(js) + "]"), ("user", rng.choice(us).format(**d))], call, "tool")
 
 
-def judge_row(b, rng, ex, same, pool, gold):
-    """gold: (start, end, short)"""
+def judge_row(b, rng, ex, same, pool, gold, siblings=()):
+    """gold: (start, end, short); siblings: other answerable questions on the passage. Half the wrong answers are right answers to a sibling: they stand in the
+    passage and have the form of an answer, so that only the question tells them from the right one."""
     a, e, short = gold
     ctx, title = ex["context"], ex["title"]
     sent = squash(ctx[a:e]); short = squash(short)
-    others = [m for m in R._ent.findall(ctx) if R.norm_answer(m) and R.norm_answer(m) not in R.norm_answer(short) and R.norm_answer(short) not in R.norm_answer(m)]
-    kinds = [m for m in others if m[0].isdigit() == short[0].isdigit()] or others
-    r = rng.random()
-    form = rng.random()
+    mine = [R.norm_answer(t) for t, _ in ex["answers"]] + [R.norm_answer(short)]
+    clash = lambda t: not R.norm_answer(t) or any(R.norm_answer(t) in m or m in R.norm_answer(t) for m in mine)
     sents = [squash(ctx[x:y]) for x, y in R.sentences(ctx)]
-    k = rng.choice([1, 1, 2, 3])
-    if r < 0.45:
+    others = [m for m in R._ent.findall(ctx) if not clash(m)]
+    kinds = [m for m in others if m[0].isdigit() == short[0].isdigit()] or others
+    taken = [squash(t) for s in siblings for t, _ in s["answers"][:1] if not clash(t)]
+    r, form, k = rng.random(), rng.random(), rng.choice([1, 1, 1, 2, 3])
+    if r < 0.42:
         score, ans, qs = 5, short, sent
-    elif r < 0.72 and kinds:
-        score, ans = rng.choice([1, 1, 2]), rng.choice(kinds); qs = next((s for s in sents if ans in s), sent)
-    elif r < 0.82:
+    elif r < 0.72 and taken:
+        score, ans = 1, rng.choice(taken); qs = next((s for s in sents if ans in s), sent)
+    elif r < 0.84 and kinds:
+        score, ans = 1, rng.choice(kinds); qs = next((s for s in sents if ans in s), sent)
+    elif r < 0.90 and len(short.split()) >= 3:
         w = short.split()
-        if len(w) < 3:
-            return False
-        h = w[:len(w) // 2] if rng.random() < 0.5 else w[len(w) // 2:]
-        score, ans, qs = 3, " ".join(h), sent
-    elif r < 0.88:
-        score, ans, qs = 4, sent, sent; form = 0.0
+        score, ans, qs = 3, " ".join(w[:len(w) // 2] if rng.random() < 0.5 else w[len(w) // 2:]), sent
+    elif r < 0.94:
+        score, ans, qs, form = 4, sent, sent, 0.0
     elif len(pool) > 10:
         t, p = rng.choice(pool)
         es = R._ent.findall(p)
         if not es:
             return False
         ans = rng.choice(es); score, qs = 1, squash(p[:120].rsplit(". ")[0])
-        if R.norm_answer(ans) in R.norm_answer(ctx):
+        if clash(ans) or R.norm_answer(ans) in R.norm_answer(ctx):
             return False
     else:
         return False
-    text = ans if form < 0.5 else f"[1] {qs}\nAnswer: {ans}"
+    text = ans
     ps = [(title or None, squash(ctx))]
     while len(ps) < k:
         t, p = rng.choice(pool)
         if p != ctx:
             ps.append((t, squash(p)[:900]))
     order = list(range(k)); rng.shuffle(order)
-    if form >= 0.5:
+    if form >= 0.7:
         text = f"[{order.index(0) + 1}] {qs}\nAnswer: {ans}"
     user = R.sources_text([ps[i] for i in order], squash(ex["question"])) + f"\nAnswer: {text}\n\nRate the answer from 1 to 5."
     return b.add([("user", user)], str(score), "judge", [(0, 2)]), score, user

@@ -37,7 +37,7 @@ def main():
     model = load(a.init) if a.init else lfm2.Lfm2(a.size, a.vocab, causal).to(DEV)
     lfm2.compile_blocks(model, GPU)
     loss_f = maybe_compile(lm_loss)
-    rloss_f = maybe_compile(row_loss)
+    rloss_f = maybe_compile(masked_loss if a.mlm else row_loss)
     opt = Muon(model, a.lr, a.lr)
     # compile on made-up tokens while the data is still being prepared
     x = torch.randint(14, a.vocab, (a.batch, a.T), device=DEV)

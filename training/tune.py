@@ -2,7 +2,8 @@
 """Stage 5 (GPU): question answering and the other tasks, mixed with plain text to the end; optional distillation from a larger tier.
 
 Each step takes one plain-text batch (a quarter to a third of the tokens) and one row batch. The rate starts at --lr-scale of the pretraining rate,
-is held for --hold of the time and falls linearly to 2 %. --qat rounds the layer matrices to 4 bits in the forward pass for the last part (straight-through).
+is held for --hold of the time and falls linearly to 2 %. At the --mids (unix times) the average of the weights is saved as OUT.mid1.pt, OUT.mid2.pt, ... The teacher
+may appear, and be replaced, while training runs: until then the rows' own tokens teach. --qat rounds the layer matrices to 4 bits in the forward pass for the last part (straight-through).
 Development questions are answered greedily every --eval-every seconds; the best checkpoint by (F1 + sentence)/2 is kept beside the last.
 """
 import argparse, json, os, time, traceback
@@ -21,7 +22,7 @@ def main():
     ap.add_argument("--w", required=True)
     ap.add_argument("--out", required=True)
     ap.add_argument("--until", type=float, required=True)
-    ap.add_argument("--weights", default='{"real":0.68,"qg":0.13,"rule":0.04,"skill":0.26}')
+    ap.add_argument("--weights", default='{"real":0.52,"qg":0.3,"rule":0.03,"skill":0.18,"judge":0.12}')
     ap.add_argument("--caps", default='{"real":6}', help="most passes over each group's built rows")
     ap.add_argument("--lm-batch", type=int, default=32)
     ap.add_argument("--row-tokens", type=int, default=65536)
@@ -32,6 +33,7 @@ def main():
     ap.add_argument("--lm-weight", type=float, default=0.6)
     ap.add_argument("--qat", type=float, default=0.0, help="share of the time, at the end, with 4-bit rounding")
     ap.add_argument("--eval-every", type=float, default=60)
+    ap.add_argument("--mids", default="", help="unix times, comma between them")
     ap.add_argument("--no-final", action="store_true", help="skip the closing evaluation (it costs device time)")
     ap.add_argument("--seed", type=int, default=2)
     a = ap.parse_args()
@@ -42,26 +44,44 @@ def main():
     log.fixed["size"] = model.size
     raw_layers = list(model.layers)
     lfm2.compile_blocks(model, GPU)
-    teacher = None
-    if a.teacher:
-        teacher = load(a.teacher).eval()
-        for p in teacher.parameters():
-            p.requires_grad_(False)
-        to_bf16(teacher)
-        lfm2.compile_blocks(teacher, GPU)
+    teacher, teacher_of = None, 0.0
+
+    def new_teacher():
+        """the teacher's file, when it has appeared or changed; the second and later ones share the first one's compiled code"""
+        nonlocal teacher, teacher_of
+        if not a.teacher or not os.path.exists(a.teacher) or os.path.getmtime(a.teacher) == teacher_of:
+            return
+        teacher_of = os.path.getmtime(a.teacher)
+        if teacher is None:
+            teacher = load(a.teacher).eval()
+            for p in teacher.parameters():
+                p.requires_grad_(False)
+            to_bf16(teacher)
+            lfm2.compile_blocks(teacher, GPU)
+        else:
+            teacher.load_state_dict(torch.load(a.teacher, map_location="cpu")["sd"])
+        log(event="teacher", file=a.teacher)
+
     loss_f, rloss_f, kd_f = maybe_compile(lm_loss), maybe_compile(row_loss), maybe_compile(row_kd_loss)
     opt = Muon(model, a.lr, a.lr)
+    mids = [float(x) for x in a.mids.split(",") if x]
+    avg = Average(model) if mids else None
+    if not wait_for(f"{a.w}/tok/heldout.bin", a.until) or not wait_for(f"{a.w}/tok/chunk_*.bin", a.until) or not wait_for(f"{a.w}/rows/*.npz", a.until):
+        raise SystemExit("no data")
     feed = TextFeed(f"{a.w}/tok/chunk_*.bin", a.T, a.seed)
     rows = RowFeed(f"{a.w}/rows/*.npz", a.row_tokens, a.seed, json.loads(a.weights), json.loads(a.caps))
     tok = Tok(f"{a.w}/tokenizer.json")
-    dev = [json.loads(l) for l in open(f"{a.w}/dev.jsonl", encoding="utf-8")] if os.path.exists(f"{a.w}/dev.jsonl") else []
+    dev = []
     ho = np.fromfile(f"{a.w}/tok/heldout.bin", np.uint16)
     hb = int(np.load(f"{a.w}/tok/heldout_bytes.npy"))
     cut = min(len(ho), 300_000)
 
     def evaluate_now(tag, q4=False, n=None):
+        nonlocal dev
         try:
             t = time.time()
+            if not dev:
+                dev = [json.loads(l) for l in open(f"{a.w}/dev.jsonl", encoding="utf-8")]
             model.eval()
             with Quantized(model, q4), Eager(model):
                 r = evaluate.run(model, tok, dev[:n] if n else dev)
@@ -75,7 +95,7 @@ def main():
         finally:
             model.train()
 
-    t0, step, toks = time.time(), 0, 0
+    t0, step, toks, n_mid = time.time(), 0, 0, 0
     rows_at = t0 + 10
     span = max(1.0, a.until - t0)
     next_eval, best = t0 + a.eval_every, (-1.0, None)
@@ -106,9 +126,18 @@ def main():
         gn = opt.clip(1.0)
         opt.step(scale)
         opt.zero()
+        if avg:
+            avg.step()
         step += 1
+        if mids and time.time() > mids[0]:
+            mids.pop(0)
+            n_mid += 1
+            with avg:
+                save(model, a.out.replace(".pt", f".mid{n_mid}.pt"), step=step, tokens=toks)
+            log(event="mid", step=step)
         if step % 40 == 0:
             feed.rescan()
+            new_teacher()
             if time.time() > rows_at:
                 rows_at = time.time() + (25 if GPU else 3)
                 rows.rescan()

@@ -99,6 +99,8 @@ typedef struct ruv_memory_options {
 	bool read_only;
 	int lock_wait_ms; /* how long a write waits for another process's; 0: 10000 */
 	ruv_memory_index_options index;
+	int n_cached;      /* results of searches kept for the same question while nothing changes; -1: none [256] */
+	int64_t cached_ms; /* and for how long [300000] */
 } ruv_memory_options;
 
 /* `dir` holds, or with `create` will hold, memory.db. A store made without an embedder takes on the first one it is opened with. */
@@ -269,19 +271,24 @@ typedef struct ruv_memory_query {
 	ruv_memory_mode mode;
 	ruv_memory_filter filter;
 	ruv_memory_fusion fusion;
-	int n_candidates;     /* of each list before fusing [max(50, 4 k)] */
-	float vector_weight;  /* [1] */
-	float lexical_weight; /* [1] */
-	int rrf_k;            /* [60] */
-	float min_cosine;     /* vector candidates below it are left out [none] */
-	int ef;               /* candidates of the graph's walk: more finds more and costs more [the memory's] */
-	bool exact;           /* compare every vector, whatever the size */
-	bool with_vectors;    /* hits carry their vectors */
+	int n_candidates;        /* of each list before fusing [max(50, 4 k)] */
+	float vector_weight;     /* [1] */
+	float lexical_weight;    /* [1] */
+	int rrf_k;               /* [60] */
+	float min_cosine;        /* vector candidates below it are left out [none] */
+	int ef;                  /* candidates of the graph's walk: more finds more and costs more [the memory's] */
+	bool exact;              /* compare every vector, whatever the size */
+	bool with_vectors;       /* hits carry their vectors */
+	float label_weight;      /* of a third list: by how well title and tags match the text's words [0: off] */
+	float recency_weight;    /* 0..1: the part of a score that halves with every recency_days since the last change [0: off] */
+	float recency_days;      /* [30] */
+	float confidence_weight; /* the score times confidence to this power [0: off] */
+	float mmr_lambda;        /* (0, 1]: hits unlike those before them come first, the less it is the more so [0: off] */
 } ruv_memory_query;
 
 typedef struct ruv_memory_hit {
 	ruv_memory_node node;
-	double score;                  /* what the hits are ordered by: fused, or the one list's */
+	double score;                  /* what the hits are ordered by, but for mmr_lambda: fused, or the one list's */
 	int vector_rank, lexical_rank; /* from 1; 0: not among that list's candidates */
 	float cosine;                  /* to the query's vector; 0 where either has none */
 	float bm25;                    /* greater is better; 0 when lexical_rank is 0 */
@@ -292,6 +299,7 @@ typedef struct ruv_memory_hits {
 	int n;
 	int n_vector, n_lexical; /* candidates of each list */
 	bool by_graph;           /* the vectors were searched by the graph, not one by one */
+	bool cached;             /* the same question was asked before and nothing has changed; the times are those of then */
 	int64_t vector_ns, lexical_ns, total_ns;
 	void *owner;
 } ruv_memory_hits;

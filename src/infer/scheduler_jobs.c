@@ -262,7 +262,7 @@ void ruv_scheduler_job_ended(ruv_scheduler *s, ruv_scheduled_model *sm, ruv_job 
 	bool cancelled = job->status == RUV_ECANCELLED;
 	job->total_ms = (double)(now - job->submitted_ns) / 1e6;
 	for (int i = 0; i < job->n_choices; i++)
-		cancelled |= job->choices[i].out.finish == RUV_FINISH_CANCELLED;
+		cancelled |= job->status == RUV_OK && job->choices[i].out.finish == RUV_FINISH_CANCELLED;
 	ruv_latency_add(&s->work.total, job->total_ms);
 	ruv_scheduler_publish(s, sm);
 

@@ -432,6 +432,9 @@ int ruv_memory_open(ruv_memory **out, const char *dir, const ruv_memory_options 
 	rc = check_options(o, err);
 	if (!rc)
 		rc = ruv_index_options_check(&index_options, err);
+	if (!rc && (o->n_cached < -1 || o->n_cached > 1 << 20 || o->cached_ms < 0))
+		rc = ruv_fail(err, RUV_EINVAL, "memory", "%d results kept for %lld ms: neither may be negative but -1 for none",
+		              o->n_cached, (long long)o->cached_ms);
 	if (rc)
 		return rc;
 	if (o->create && o->read_only)
@@ -449,6 +452,11 @@ int ruv_memory_open(ruv_memory **out, const char *dir, const ruv_memory_options 
 	if (!m->dir) {
 		rc = ruv_fail_memory(err, "memory", strlen(dir));
 		goto done;
+	}
+	if (o->n_cached >= 0) {
+		rc = ruv_cache_create(&m->cache, o->n_cached ? o->n_cached : 256, o->cached_ms ? o->cached_ms : 300000, err);
+		if (rc)
+			goto done;
 	}
 	rc = ruv_store_open_sqlite(&m->store, dir, o->create, o->read_only, o->lock_wait_ms, err);
 	if (rc)
@@ -469,6 +477,7 @@ void ruv_memory_free(ruv_memory *m)
 {
 	if (!m)
 		return;
+	ruv_cache_free(m->cache);
 	ruv_memory_words_free(m);
 	for (int i = 0; i < m->n_former; i++)
 		ruv_index_free(m->former[i]);

@@ -7,6 +7,7 @@
 
 #include "base/arena.h"
 #include "memory/store.h"
+#include "memory/cache.h"
 #include "memory/index.h"
 #include "memory/words.h"
 
@@ -31,6 +32,7 @@ struct ruv_memory {
 	atomic_bool stopping;
 	bool words_started, words_threaded;
 	pthread_t words_thread;
+	ruv_cache *cache;      /* NULL: none */
 	ruv_index *former[16]; /* of embedders before; freed with the memory, searches may be in them */
 	int n_former;
 };

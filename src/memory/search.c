@@ -13,6 +13,7 @@
 #include "memory/fuse.h"
 #include "memory/lexical.h"
 #include "memory/memory_impl.h"
+#include "memory/refine.h"
 
 enum { DEFAULT_K = 10, MIN_CANDIDATES = 50, MAX_CANDIDATES = 100000 };
 
@@ -55,6 +56,13 @@ static int prepare(request *r, ruv_memory *m, const ruv_memory_query *q, ruv_err
 	    !isfinite(q->lexical_weight))
 		return ruv_fail(err, RUV_EINVAL, "memory", "weights %g and %g, rrf_k %d: none may be negative",
 		                (double)q->vector_weight, (double)q->lexical_weight, r->rrf_k);
+	if (!(q->label_weight >= 0 && q->label_weight < INFINITY) || !(q->recency_weight >= 0 && q->recency_weight <= 1) ||
+	    !(q->recency_days >= 0) || !(q->confidence_weight >= 0 && q->confidence_weight < INFINITY) ||
+	    !(q->mmr_lambda >= 0 && q->mmr_lambda <= 1))
+		return ruv_fail(err, RUV_EINVAL, "memory",
+		                "weights of labels %g, recency %g (to 1), confidence %g and lambda %g (to 1): none may be negative",
+		                (double)q->label_weight, (double)q->recency_weight, (double)q->confidence_weight,
+		                (double)q->mmr_lambda);
 	if (q->ef < 0 || q->ef > RUV_HNSW_MAX_EF)
 		return ruv_fail(err, RUV_EINVAL, "memory", "ef is %d, up to %d is possible", q->ef, RUV_HNSW_MAX_EF);
 	if ((unsigned)q->mode > RUV_SEARCH_LEXICAL || (unsigned)q->fusion > RUV_FUSE_ZSCORE)
@@ -183,6 +191,30 @@ static void rank(request *r)
 	ruv_fuse_sort(r->candidates, r->n);
 }
 
+/* All candidates' nodes are there: labels, priors, variety. keys [out->n]. */
+static int refine(request *r, ruv_memory_hits *out, const int64_t *keys, ruv_error *err)
+{
+	bool varied = r->query->mmr_lambda > 0 && r->by_vector;
+	const float **rows = varied ? calloc((size_t)out->n + 1, sizeof *rows) : NULL;
+	unsigned ticket = 0;
+	int n;
+
+	if (varied && !rows)
+		return ruv_fail_memory(err, "memory", (size_t)out->n * sizeof *rows);
+	if (varied) {
+		ticket = ruv_vectors_enter(r->vectors);
+		for (int i = 0; i < out->n; i++)
+			rows[i] = ruv_vectors_find(r->vectors, keys[i]);
+	}
+	n = ruv_refine(out->items, out->n, r->k, r->query, r->by_vector && r->by_words && r->query->fusion == RUV_FUSE_ZSCORE, rows,
+	               varied ? ruv_vectors_stride(r->vectors) : 0, ruv_clock_wall_ms(), err);
+	if (varied)
+		ruv_vectors_leave(r->vectors, ticket);
+	free(rows);
+	out->n = n < 0 ? 0 : n;
+	return n < 0 ? n : RUV_OK;
+}
+
 /* Reads the best k that the store still has, in portions: some may be gone since the lists were made. */
 static int fetch(request *r, ruv_memory_hits *out, ruv_arena *arena, ruv_error *err)
 {
@@ -190,14 +222,19 @@ static int fetch(request *r, ruv_memory_hits *out, ruv_arena *arena, ruv_error *
 	ruv_memory_node nodes[PORTION];
 	int64_t keys[PORTION];
 	bool found[PORTION];
+	bool refined = ruv_refine_wanted(r->query);
+	int64_t *keys_of = NULL;
+	int most = refined ? (r->n > r->k ? r->n : r->k) : r->k;
 
-	out->items = ruv_arena_calloc(arena, (size_t)r->k, sizeof *out->items);
+	out->items = ruv_arena_calloc(arena, (size_t)most, sizeof *out->items);
 	if (!out->items)
-		return ruv_fail_memory(err, "memory", (size_t)r->k * sizeof *out->items);
-	for (int i = 0; i < r->n && out->n < r->k;) {
+		return ruv_fail_memory(err, "memory", (size_t)most * sizeof *out->items);
+	if (refined && !(keys_of = ruv_arena_calloc(arena, (size_t)most, sizeof *keys_of)))
+		return ruv_fail_memory(err, "memory", (size_t)most * sizeof *keys_of);
+	for (int i = 0; i < r->n && out->n < most;) {
 		int n = r->n - i, rc;
-		if (n > r->k - out->n)
-			n = r->k - out->n;
+		if (n > most - out->n)
+			n = most - out->n;
 		if (n > PORTION)
 			n = PORTION;
 		for (int j = 0; j < n; j++)
@@ -209,6 +246,8 @@ static int fetch(request *r, ruv_memory_hits *out, ruv_arena *arena, ruv_error *
 			return rc;
 		for (int j = 0; j < n; j++) {
 			const ruv_candidate *c = &r->candidates[i + j];
+			if (found[j] && keys_of)
+				keys_of[out->n] = keys[j];
 			if (found[j])
 				out->items[out->n++] = (ruv_memory_hit){.node = nodes[j],
 				                                        .score = c->score,
@@ -219,7 +258,17 @@ static int fetch(request *r, ruv_memory_hits *out, ruv_arena *arena, ruv_error *
 		}
 		i += n;
 	}
-	return RUV_OK;
+	return refined ? refine(r, out, keys_of, err) : RUV_OK;
+}
+
+/* For the same question while the store is what it was when this one began. */
+static void keep(ruv_memory *m, const ruv_memory_hits *hits, const ruv_buf *key)
+{
+	int64_t expires_ms = 0;
+	ruv_error err;
+
+	if (!m->store->ops->next_expiry(m->store, &expires_ms, &err))
+		ruv_cache_keep(m->cache, hits, key, ruv_clock_wall_ms(), expires_ms);
 }
 
 int ruv_memory_search(ruv_memory *m, ruv_memory_hits *out, const ruv_memory_query *query, ruv_error *err)
@@ -228,12 +277,28 @@ int ruv_memory_search(ruv_memory *m, ruv_memory_hits *out, const ruv_memory_quer
 	ruv_store_term terms[RUV_LEXICAL_MAX_TERMS];
 	ruv_arena *arena = NULL;
 	request r = {0};
+	ruv_buf key;
+	bool kept = false;
 	int rc;
 
 	memset(out, 0, sizeof *out);
+	ruv_buf_init(&key, (size_t)RUV_MEMORY_MAX_TEXT * 4);
 	rc = prepare(&r, m, query, err);
 	if (rc)
 		goto done;
+	/* Recency asks for the time, which is another one every time. */
+	if (m->cache && !(query->recency_weight > 0)) {
+		int64_t seq = 0;
+		rc = m->store->ops->last_event(m->store, &seq, err);
+		if (rc)
+			goto done;
+		kept = !ruv_cache_key(&key, query, r.by_vector ? ruv_vectors_dimension(r.vectors) : 0, seq);
+		/* An index that another thread is just bringing up to date answers from before this event. */
+		kept = kept && (!r.by_vector || atomic_load(&m->index_seq) >= seq) &&
+		       (!r.by_words || !atomic_load(&m->words) || atomic_load(&m->words_seq) >= seq);
+		if (kept && ruv_cache_find(m->cache, out, &key, ruv_clock_wall_ms()))
+			goto done;
+	}
 	arena = ruv_memory_arena(err);
 	if (!arena) {
 		rc = RUV_ENOMEM;
@@ -261,9 +326,14 @@ int ruv_memory_search(ruv_memory *m, ruv_memory_hits *out, const ruv_memory_quer
 	out->n_lexical = r.n_words;
 	out->by_graph = r.by_graph;
 	out->total_ns = ruv_clock_now_ns() - start;
-	out->owner = arena;
-	arena = NULL;
+	if (!rc) {
+		rc = ruv_cache_own(out, arena, err);
+		arena = NULL;
+	}
+	if (!rc && kept)
+		keep(m, out, &key);
 done:
+	ruv_buf_release(&key);
 	ruv_memory_arena_free(arena);
 	free(r.unit);
 	free(r.candidates);
@@ -276,6 +346,6 @@ done:
 
 void ruv_memory_hits_release(ruv_memory_hits *hits)
 {
-	ruv_memory_arena_free(hits->owner);
+	ruv_cache_release(hits->owner);
 	memset(hits, 0, sizeof *hits);
 }

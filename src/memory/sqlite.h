@@ -46,6 +46,7 @@
 	X(SQL_EVENT_SCRUB)                                                                                                         \
 	X(SQL_EVENT_LAST)                                                                                                          \
 	X(SQL_EVENT_AT)                                                                                                            \
+	X(SQL_NEXT_EXPIRY)                                                                                                         \
 	X(SQL_EVENTS_ALL)                                                                                                          \
 	X(SQL_EVENTS_NODE)                                                                                                         \
 	X(SQL_SCAN)                                                                                                                \
@@ -136,6 +137,7 @@ int ruv_sqlite_changes_words(ruv_store *base, int64_t since, int64_t *seq, ruv_s
 int ruv_sqlite_tokenizer(ruv_store *base, ruv_tokenizer **out, ruv_error *err);
 int ruv_sqlite_visit(ruv_store *base, const ruv_store_visitor *visitor, ruv_error *err);
 int ruv_sqlite_last_event(ruv_store *base, int64_t *seq, ruv_error *err);
+int ruv_sqlite_next_expiry(ruv_store *base, int64_t *ms, ruv_error *err);
 int ruv_sqlite_event_mark(ruv_store *base, int64_t seq, uint64_t *mark, ruv_error *err);
 /* Deletes nodes whose time is over; in a transaction. */
 int ruv_sqlite_expire(ruv_sqlite *store, ruv_error *err);

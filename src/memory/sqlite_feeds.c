@@ -152,7 +152,8 @@ int ruv_sqlite_tokenizer(ruv_store *store, ruv_tokenizer **out, ruv_error *err)
 
 /* ---- feeds ---- */
 
-int ruv_sqlite_last_event(ruv_store *base, int64_t *seq, ruv_error *err)
+/* The one number of a statement without parameters, as it is committed. */
+static int one_number(ruv_store *base, ruv_sql which, int64_t *number, ruv_error *err)
 {
 	ruv_sqlite *store = (ruv_sqlite *)base;
 	sqlite3_stmt *stmt;
@@ -161,17 +162,27 @@ int ruv_sqlite_last_event(ruv_store *base, int64_t *seq, ruv_error *err)
 
 	if (!conn)
 		return rc;
-	stmt = ruv_sqlite_stmt(store, conn, SQL_EVENT_LAST, &rc, err);
+	stmt = ruv_sqlite_stmt(store, conn, which, &rc, err);
 	if (stmt) {
 		code = sqlite3_step(stmt);
 		if (code == SQLITE_ROW)
-			*seq = sqlite3_column_int64(stmt, 0);
+			*number = sqlite3_column_int64(stmt, 0);
 		else
 			rc = ruv_sqlite_fail(store, conn->db, code, "reading the log", err);
 		ruv_sqlite_done(stmt);
 	}
 	ruv_sqlite_reader_done(store, conn);
 	return rc;
+}
+
+int ruv_sqlite_last_event(ruv_store *base, int64_t *seq, ruv_error *err)
+{
+	return one_number(base, SQL_EVENT_LAST, seq, err);
+}
+
+int ruv_sqlite_next_expiry(ruv_store *base, int64_t *ms, ruv_error *err)
+{
+	return one_number(base, SQL_NEXT_EXPIRY, ms, err);
 }
 
 int ruv_sqlite_event_mark(ruv_store *base, int64_t seq, uint64_t *mark, ruv_error *err)

@@ -130,6 +130,8 @@ typedef struct ruv_store_ops {
 	int (*visit)(ruv_store *store, const ruv_store_visitor *visitor, ruv_error *err);
 	/* The number of the last committed event; cheap. */
 	int (*last_event)(ruv_store *store, int64_t *seq, ruv_error *err);
+	/* When the next node expires, 0: none does. */
+	int (*next_expiry)(ruv_store *store, int64_t *ms, ruv_error *err);
 	/* A number that tells this store's event `seq` from any other's and from another one under the same number (a store put
 	 * back from a backup); seq 0 is the beginning. RUV_ENOTFOUND. */
 	int (*event_mark)(ruv_store *store, int64_t seq, uint64_t *mark, ruv_error *err);

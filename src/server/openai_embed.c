@@ -218,6 +218,33 @@ static int read_embedding(embedding *e, ruv_server *server, const json_t *body, 
 	return read_inputs(e, json_object_get(body, "input"), err);
 }
 
+int ruv_openai_embed(ruv_exchange *exchange, const char *model, const json_t *input, json_t **vectors, const char **id,
+                     int64_t *n_tokens, ruv_error *err)
+{
+	ruv_server *server = ruv_exchange_server(exchange);
+	const ruv_served_model *served = NULL;
+	embedding *e = calloc(1, sizeof *e);
+	int rc = e ? find_encoder(server, model, &served, err) : ruv_fail_memory(err, where, sizeof *e);
+
+	if (!rc)
+		rc = read_inputs(e, input, err);
+	if (!rc)
+		rc = embed_all(e, server, ruv_exchange_cancel(exchange), err);
+	if (!rc) {
+		*vectors = json_array();
+		for (int i = 0; i < e->n; i++)
+			json_array_append_new(*vectors, vector_json(e->vectors + (size_t)i * (size_t)e->dim, e->dim, false));
+		*id = served->id;
+		*n_tokens = e->n_tokens;
+		ruv_metrics_embedding(server->metrics, e->n, e->n_tokens);
+		ruv_exchange_note(exchange, served->id, (int)e->n_tokens, 0, 0);
+	}
+	if (e)
+		free(e->vectors);
+	free(e);
+	return rc;
+}
+
 void ruv_openai_embeddings(ruv_exchange *exchange)
 {
 	ruv_server *server = ruv_exchange_server(exchange);

@@ -28,7 +28,8 @@
 static const char where[] = "server";
 
 /* Every table of routes. */
-static const ruv_route *const tables[] = {ruv_routes_ops, ruv_routes_openai, ruv_routes_native, ruv_routes_memory};
+static const ruv_route *const tables[] = {ruv_routes_ops, ruv_routes_openai, ruv_routes_native, ruv_routes_memory, ruv_routes_anthropic,
+                                         ruv_routes_ollama, ruv_routes_responses};
 enum { N_TABLES = sizeof tables / sizeof *tables };
 
 /* ---- the way back to the loop ------------------------------------------------------------------------------------------ */
@@ -284,22 +285,6 @@ static int find_models(ruv_server *server, ruv_error *err)
 		if (!strcmp(server->models[i].path, path))
 			server->default_model = i;
 	return add_model(server, "encoder", false, err);
-}
-
-static int open_scheduler(ruv_server *server, ruv_error *err)
-{
-	ruv_scheduler_options options = {.max_queue = server->options.max_queue};
-	int rc = ruv_runtime_engine(server->runtime, &options.engine, err);
-
-	if (!rc)
-		rc = ruv_scheduler_open(&server->scheduler, &options, err);
-	for (int i = 0; i < server->n_models && !rc; i++) {
-		const ruv_scheduler_model model = {.name = server->models[i].name, .path = server->models[i].path};
-
-		if (!server->models[i].is_encoder)
-			rc = ruv_scheduler_add_model(server->scheduler, &model, err);
-	}
-	return rc;
 }
 
 const ruv_served_model *ruv_server_model_at(const ruv_server *server, int i)
@@ -650,7 +635,7 @@ int ruv_server_open(ruv_server **out, ruv_runtime *runtime, const ruv_server_opt
 	if (!rc)
 		rc = find_models(server, err);
 	if (!rc)
-		rc = open_scheduler(server, err);
+		rc = ruv_runtime_scheduler(runtime, &server->scheduler, err);
 	if (!rc)
 		rc = collect_routes(server, err);
 	if (!rc)
@@ -716,7 +701,6 @@ void ruv_server_free(ruv_server *server)
 	if (server->socket_path)
 		unlink(server->socket_path);
 	free(server->socket_path);
-	ruv_scheduler_free(server->scheduler);
 	ruv_embedder_free(server->embedder);
 	SSL_CTX_free(server->tls);
 	ruv_auth_free(server->auth);

@@ -8,6 +8,7 @@
 
 #include "base/arena.h"
 #include "base/buf.h"
+#include "base/clock.h"
 #include "base/cpu.h"
 #include "base/file.h"
 #include "base/hash.h"
@@ -167,6 +168,42 @@ static void every_task_runs_once(void **state)
 	assert_int_equal(ruv_pool_create(&(ruv_pool *){NULL}, 100000, &err), RUV_EINVAL);
 }
 
+static void *burn(void *arg)
+{
+	volatile atomic_bool *stop = arg;
+	while (!*stop)
+		;
+	return NULL;
+}
+
+/* More busy threads than cores: workers are parked and come back, and every task is still done once. */
+static void pool_shares_cores_with_other_work(void **state)
+{
+	static const int sizes[] = {2, 5, 64};
+	atomic_bool stop = false;
+	pthread_t burners[3];
+	ruv_error err = {0};
+	(void)state;
+	for (int i = 0; i < 3; i++)
+		assert_int_equal(pthread_create(&burners[i], NULL, burn, &stop), 0);
+	for (size_t s = 0; s < sizeof sizes / sizeof *sizes; s++) {
+		ruv_pool *pool;
+		assert_ok(ruv_pool_create(&pool, sizes[s], &err), err);
+		int64_t end = ruv_clock_now_ns() + 300000000;
+		do {
+			struct tally tally = {0};
+			ruv_pool_run(pool, count_task, &tally, 900);
+			for (int i = 0; i < 1000; i++)
+				assert_int_equal(tally.hits[i], i < 900);
+			assert_in_range(ruv_pool_n_active(pool), 1, sizes[s]);
+		} while (ruv_clock_now_ns() < end);
+		ruv_pool_free(pool);
+	}
+	stop = true;
+	for (int i = 0; i < 3; i++)
+		pthread_join(burners[i], NULL);
+}
+
 struct caller {
 	ruv_pool *pool;
 	struct tally *tally;
@@ -219,6 +256,7 @@ int main(void)
 	    cmocka_unit_test(ids_increase_and_survive_text),
 	    cmocka_unit_test(random_numbers_repeat_with_the_seed),
 	    cmocka_unit_test(every_task_runs_once),
+	    cmocka_unit_test(pool_shares_cores_with_other_work),
 	    cmocka_unit_test(two_callers_take_turns),
 	    cmocka_unit_test(the_processor_is_described),
 	};
