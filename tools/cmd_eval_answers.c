@@ -209,9 +209,11 @@ int cmd_eval_judge(int argc, char **argv)
 	static const cli_spec spec = {
 	    .name = "eval judge",
 	    .usage = "[OPTIONS] FILE",
-	    .summary = "Let the model rate right answers and wrong ones (the answer to another question about the same passage) "
-		       "from 1 to 5, and measure "
-		       "how well its expected rating tells them apart (area under the ROC curve).",
+	    .summary =
+		"Let the model rate right answers and wrong ones (the answer to another question about the same passage) "
+		"from 1 to 5, measure how well its expected rating tells them apart (area under the ROC curve), and beside it "
+		"how well the support does that answers are judged by: the evidence for the sentence that the answer stands "
+		"in, and how likely the model finds the answer behind it.",
 	    .options = options,
 	    .notes = data_notes,
 	    .examples = "ruvllm eval judge bench/data/squad_eval.jsonl.zst -n 500",
@@ -238,14 +240,21 @@ int cmd_eval_judge(int argc, char **argv)
 	if (code)
 		goto done;
 	if (cli.json) {
-		code = cli_json_print(json_pack("{s:o, s:i, s:f, s:f, s:f, s:[i,i,i,i,i], s:[i,i,i,i,i], s:f}", "model",
-		                                cli_json_text(model_name(&subject.info)), "pairs", r.n_pairs, "auc", r.auc,
-		                                "mean_right", r.mean_right, "mean_wrong", r.mean_wrong, "right", r.right[0],
-		                                r.right[1], r.right[2], r.right[3], r.right[4], "wrong", r.wrong[0], r.wrong[1],
-		                                r.wrong[2], r.wrong[3], r.wrong[4], "seconds", r.seconds));
+		code = cli_json_print(json_pack(
+		    "{s:o, s:i, s:f, s:f, s:f, s:[i,i,i,i,i], s:[i,i,i,i,i], s:{s:f, s:f, s:f, s:f, s:f, s:i, s:i, s:i, s:i}, s:f}",
+		    "model", cli_json_text(model_name(&subject.info)), "pairs", r.n_pairs, "auc", r.auc, "mean_right", r.mean_right,
+		    "mean_wrong", r.mean_wrong, "right", r.right[0], r.right[1], r.right[2], r.right[3], r.right[4], "wrong",
+		    r.wrong[0], r.wrong[1], r.wrong[2], r.wrong[3], r.wrong[4], "support", "auc", r.support.auc, "mean_right",
+		    r.support_right, "mean_wrong", r.support_wrong, "correlation", r.support.correlation, "threshold",
+		    r.support.threshold, "true_right", r.support.true_right, "false_right", r.support.false_right, "true_wrong",
+		    r.support.true_wrong, "false_wrong", r.support.false_wrong, "seconds", r.seconds));
 		goto done;
 	}
-	printf("%s, %d right and %d wrong answers: AUC %.3f\n", model_name(&subject.info), r.n_pairs, r.n_pairs, r.auc);
+	printf("%s, %d right and %d wrong answers\n", model_name(&subject.info), r.n_pairs, r.n_pairs);
+	printf("support: AUC %.3f, mean %.2f for right and %.2f for wrong answers; at %.2f %d right and %d wrong ones are told "
+	       "rightly\n",
+	       r.support.auc, r.support_right, r.support_wrong, r.support.threshold, r.support.true_right, r.support.true_wrong);
+	printf("rating asked of the model: AUC %.3f\n", r.auc);
 	printf("rating          1      2      3      4      5   mean\n");
 	for (int wrong = 0; wrong < 2; wrong++) {
 		const int *counts = wrong ? r.wrong : r.right;

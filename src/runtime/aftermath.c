@@ -67,7 +67,8 @@ int ruv_aftermath_judge(ruv_answer *answer, const ruv_aftermath *what, ruv_error
 	                     .answer = answer->text,
 	                     .sources = texts,
 	                     .n_sources = answer->n_in_prompt,
-	                     .must_cite = what->cites};
+	                     .must_cite = what->cites,
+	                     .model_score = what->support < 0 ? 0 : (float)(1 + 4 * what->support)};
 	int rc;
 
 	if (!texts)

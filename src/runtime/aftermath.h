@@ -10,6 +10,7 @@ typedef struct ruv_aftermath {
 	const float *vector;                /* [dim] of the question; NULL */
 	const ruv_route_decision *decision; /* NULL without the router */
 	bool cites;                         /* the model was trained to quote */
+	double support;                     /* by evidence and likelihood (support.h), 0..1; -1: not known */
 } ruv_aftermath;
 
 /* The programmatic checks, against the sources in the prompt. Sets answer->verdict. */

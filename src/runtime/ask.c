@@ -32,6 +32,7 @@
 #include "runtime/quote.h"
 #include "runtime/route.h"
 #include "runtime/runtime.h"
+#include "runtime/support.h"
 
 /* Messages of a conversation that a model which cites is given: it was trained on follow-ups of two exchanges. */
 enum { MAX_HISTORY = 4 };
@@ -647,7 +648,7 @@ static void begin_again(asking *a)
 
 static ruv_aftermath aftermath_of(const asking *a)
 {
-	return (ruv_aftermath){a->params, a->vector, a->decision, ruv_model_cites(a->model)};
+	return (ruv_aftermath){a->params, a->vector, a->decision, ruv_model_cites(a->model), -1};
 }
 
 static int judge(asking *a, ruv_error *err)
@@ -659,6 +660,9 @@ static int judge(asking *a, ruv_error *err)
 	if (a->answer->n_in_prompt == 0)
 		return RUV_OK;
 	begin_stage(a);
+	if (a->evidence.n && !a->answer->unknown && a->answer->mean_logprob < 0)
+		what.support = ruv_support_probability(&a->evidence, ruv_support_sentence(&a->evidence, a->answer->answer),
+		                                       a->answer->mean_logprob);
 	rc = ruv_aftermath_judge(a->answer, &what, err);
 	if (!rc)
 		end_stage(a, "judge");

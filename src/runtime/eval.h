@@ -6,6 +6,7 @@
 #ifndef RUV_RUNTIME_EVAL_H
 #define RUV_RUNTIME_EVAL_H
 
+#include "ruvllm/learn.h"
 #include "ruvllm/session.h"
 #include "runtime/eval_data.h"
 
@@ -100,14 +101,16 @@ typedef struct ruv_eval_judge_params {
 
 typedef struct ruv_eval_judge_result {
 	int n_pairs;
-	double auc;                    /* P(score of a right answer > score of a wrong one), ties half */
+	double auc;                    /* of the ratings: P(a right answer's > a wrong one's), ties half */
 	double mean_right, mean_wrong; /* expected score, 1..5 */
 	int right[5], wrong[5];        /* most likely digit */
+	ruv_calibration support;       /* of the support by evidence and likelihood (support.h) */
+	double support_right, support_wrong;
 	double seconds;
 } ruv_eval_judge_result;
 
 /* Scores each answerable question's right answer and a wrong one (the answer to another question, of the same passage where there
- * is one). The score is the expectation over the digits 1 to 5 at the place of the rating. */
+ * is one), in two ways: the expectation over the digits 1 to 5 where the model is asked to rate, and the support (support.h). */
 int ruv_eval_judge(ruv_eval_judge_result *result, ruv_model *model, const ruv_eval_set *set, const ruv_eval_judge_params *params,
                    ruv_error *err);
 

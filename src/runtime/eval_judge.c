@@ -9,35 +9,11 @@
 #include "base/status.h"
 #include "runtime/context.h"
 #include "runtime/eval.h"
+#include "ruvllm/learn.h"
+#include "runtime/support.h"
 #include "text/answer_match.h"
 
 enum { MAX_TEXT_BYTES = 1 << 20 };
-
-struct rated {
-	double score;
-	bool right;
-};
-
-static int by_score(const void *a, const void *b)
-{
-	const struct rated *x = a, *y = b;
-	return (x->score > y->score) - (x->score < y->score);
-}
-
-/* The area under the ROC curve from ranks, ties shared (Mann and Whitney). */
-static double area_under_curve(struct rated *rated, int n, int n_right)
-{
-	double rank_sum = 0;
-
-	qsort(rated, (size_t)n, sizeof *rated, by_score);
-	for (int i = 0, j; i < n; i = j) {
-		for (j = i; j < n && rated[j].score == rated[i].score; j++)
-			;
-		for (int k = i; k < j; k++)
-			rank_sum += rated[k].right ? (i + j + 1) / 2.0 : 0;
-	}
-	return (rank_sum - (double)n_right * (n_right + 1) / 2) / ((double)n_right * (n - n_right));
-}
 
 /* The expected rating of an answer, and the most likely one, from the logits of the five digits. */
 static int rate(double *expected, int *digit, ruv_session *session, const ruv_eval_row *row, const char *answer,
@@ -105,7 +81,9 @@ int ruv_eval_judge(ruv_eval_judge_result *result, ruv_model *model, const ruv_ev
                    ruv_error *err)
 {
 	ruv_session *session = NULL;
-	struct rated *rated = NULL;
+	float *ratings = NULL, *supports = NULL; /* [n_rated] */
+	bool *right = NULL;
+	ruv_calibration calibration;
 	ruv_token digits[5];
 	int *order = NULL, n = 0, n_rated = 0, rc;
 	int64_t started = ruv_clock_now_ns();
@@ -129,30 +107,41 @@ int ruv_eval_judge(ruv_eval_judge_result *result, ruv_model *model, const ruv_ev
 	if (rc)
 		goto done;
 	n = ruv_eval_set_sample(&order, set, 0, &rng, err);
-	rated = n < 0 ? NULL : calloc((size_t)n * 2 + 1, sizeof *rated);
-	if (!rated) {
-		rc = n < 0 ? n : ruv_fail_memory(err, "eval", (size_t)n * 2 * sizeof *rated);
+	if (n < 0) {
+		rc = n;
+		goto done;
+	}
+	ratings = calloc((size_t)n * 2 + 1, sizeof *ratings);
+	supports = calloc((size_t)n * 2 + 1, sizeof *supports);
+	right = calloc((size_t)n * 2 + 1, sizeof *right);
+	if (!ratings || !supports || !right) {
+		rc = ruv_fail_memory(err, "eval", (size_t)n * 2 * sizeof *ratings);
 		goto done;
 	}
 	for (int i = 0; i < n && (!params->limit || result->n_pairs < params->limit); i++) {
 		const ruv_eval_row *row = &set->rows[order[i]];
 		const char *wrong = row->answerable ? wrong_answer(set, row, &rng) : NULL;
-		double right_score, wrong_score;
-		int right_digit, wrong_digit;
+		const ruv_context_source source = {row->title, row->context};
 
 		if (!wrong)
 			continue;
-		rc = rate(&right_score, &right_digit, session, row, row->answers[0], digits, params->cancel, err);
-		if (!rc)
-			rc = rate(&wrong_score, &wrong_digit, session, row, wrong, digits, params->cancel, err);
-		if (rc)
-			goto done;
-		rated[n_rated++] = (struct rated){right_score, true};
-		rated[n_rated++] = (struct rated){wrong_score, false};
-		result->right[right_digit]++;
-		result->wrong[wrong_digit]++;
-		result->mean_right += right_score;
-		result->mean_wrong += wrong_score;
+		for (int is_wrong = 0; is_wrong < 2; is_wrong++) {
+			const char *answer = is_wrong ? wrong : row->answers[0];
+			double rating = 0, support = 0;
+			int digit = 0;
+
+			rc = rate(&rating, &digit, session, row, answer, digits, params->cancel, err);
+			if (!rc)
+				rc = ruv_support_rate(&support, session, &source, 1, row->question, answer, params->cancel, err);
+			if (rc)
+				goto done;
+			ratings[n_rated] = (float)rating;
+			supports[n_rated] = (float)support;
+			right[n_rated++] = !is_wrong;
+			++*(is_wrong ? &result->wrong[digit] : &result->right[digit]);
+			*(is_wrong ? &result->mean_wrong : &result->mean_right) += rating;
+			*(is_wrong ? &result->support_wrong : &result->support_right) += support;
+		}
 		result->n_pairs++;
 		if (params->progress && !params->progress(params->user, result->n_pairs, params->limit ? params->limit : n)) {
 			rc = ruv_fail(err, RUV_ECANCELLED, "eval", "stopped after %d pairs", result->n_pairs);
@@ -165,10 +154,18 @@ int ruv_eval_judge(ruv_eval_judge_result *result, ruv_model *model, const ruv_ev
 	}
 	result->mean_right /= result->n_pairs;
 	result->mean_wrong /= result->n_pairs;
-	result->auc = area_under_curve(rated, n_rated, result->n_pairs);
+	result->support_right /= result->n_pairs;
+	result->support_wrong /= result->n_pairs;
+	rc = ruv_judge_calibrate(&calibration, ratings, right, n_rated, err);
+	result->auc = calibration.auc;
+	if (!rc)
+		rc = ruv_judge_calibrate(&calibration, supports, right, n_rated, err);
+	result->support = calibration;
 	result->seconds = (double)(ruv_clock_now_ns() - started) * 1e-9;
 done:
-	free(rated);
+	free(ratings);
+	free(supports);
+	free(right);
 	free(order);
 	ruv_session_free(session);
 	return rc;

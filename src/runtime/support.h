@@ -1,0 +1,22 @@
+/* support.h - does an answer follow from the sources, by their words and by how likely a model finds it?
+ *
+ * A small model asked to rate an answer from 1 to 5 guesses. Two things tell right from wrong much better: whether the sentence
+ * that the answer stands in is the one that the question asks about (evidence.h), and how likely the model finds the answer behind
+ * that sentence. Their weights were fitted on 594 answers of development questions, half of them right answers to another question
+ * about the same passage (docs/answering.md has the figures). Layer: runtime. */
+#ifndef RUV_RUNTIME_SUPPORT_H
+#define RUV_RUNTIME_SUPPORT_H
+
+#include "runtime/evidence.h"
+#include "ruvllm/session.h"
+
+/* The sentence with the highest score that has the answer in it; -1: none has. */
+int ruv_support_sentence(const ruv_evidence *evidence, const char *answer);
+/* The probability that an answer is right. sentence: as above; mean_logprob: of the answer's tokens behind it, natural logarithm.
+ */
+double ruv_support_probability(const ruv_evidence *evidence, int sentence, double mean_logprob);
+/* The same of any answer to a question, with the likelihood computed in `session`, which is left at the prompt. */
+int ruv_support_rate(double *probability, ruv_session *session, const ruv_context_source *sources, int n_sources,
+                     const char *question, const char *answer, const ruv_cancel *cancel, ruv_error *err);
+
+#endif
