@@ -16,6 +16,7 @@
 #define CLI_COMMAND_LIST(X)                                                                                                        \
 	X(ask, GROUP_USE, "Answer a question from memory, with its sources")                                                       \
 	X(chat, GROUP_USE, "Talk, with memory behind it")                                                                          \
+	X(serve, GROUP_USE, "Answer over HTTP: OpenAI's API, memory, metrics")                                                     \
 	X(remember, GROUP_USE, "Read files, directories or standard input into memory")                                            \
 	X(memory, GROUP_USE, "Look into memory and change it: search, list, edit, forget, export, ...")                            \
 	X(convert, GROUP_MODELS, "Turn a Hugging Face model into a GGUF file")                                                     \

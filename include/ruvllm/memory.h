@@ -155,7 +155,8 @@ RUV_API int ruv_memory_add(ruv_memory *memory, ruv_memory_node *nodes, int n, ru
 /* Replaces the content of the node with node->id; created_ms stays, the version goes up, the event log keeps what was there.
  * A NULL vector keeps the vector when the text is unchanged and drops it when the text changed. */
 RUV_API int ruv_memory_update(ruv_memory *memory, const ruv_memory_node *node, ruv_error *err);
-/* Deletes nodes and their edges, in one transaction: all of ids[0..n) or, with RUV_ENOTFOUND, none. */
+/* Deletes nodes and their edges, in one transaction: all of ids[0..n) or, with RUV_ENOTFOUND, none. A passage of a source is left
+ * out when the source is remembered again, until ruv_memory_source_restore. */
 RUV_API int ruv_memory_forget(ruv_memory *memory, const char *const *ids, int n, ruv_error *err);
 /* One node, whatever its scope (an expired one is not found). */
 RUV_API int ruv_memory_get(ruv_memory *memory, ruv_memory_nodes *out, const char *id, ruv_error *err);
@@ -192,13 +193,14 @@ typedef struct ruv_memory_source {
 
 /* *same: the store holds this source, in exactly this scope, with this hash: nothing to do. */
 RUV_API int ruv_memory_source_unchanged(ruv_memory *memory, bool *same, const ruv_memory_source *source, ruv_error *err);
-/* known[i]: a node of this source already has texts[i] and titles[i] and a vector, so that replacing the source can do without a
- * new one. titles may be NULL. */
+/* known[i]: a node of this source already has texts[i] and titles[i] and a vector, or the passage was forgotten, so that replacing
+ * the source can do without a new one. titles may be NULL. */
 RUV_API int ruv_memory_source_known(ruv_memory *memory, bool *known, const ruv_memory_source *source, const char *const *texts,
                                     const char *const *titles, int n, ruv_error *err);
 
 typedef struct ruv_memory_replaced {
 	int n_added, n_kept, n_removed;
+	int n_left_out; /* had been forgotten one by one */
 } ruv_memory_replaced;
 
 /* Makes nodes[0..n) the source's only nodes, in one transaction; node.source and node.scope are set from `source`. A node whose
@@ -206,6 +208,8 @@ typedef struct ruv_memory_replaced {
  * are added, what is left over is forgotten. n 0 forgets the source's nodes and keeps its hash. `done` may be NULL. */
 RUV_API int ruv_memory_source_replace(ruv_memory *memory, const ruv_memory_source *source, ruv_memory_node *nodes, int n,
                                       ruv_memory_replaced *done, ruv_error *err);
+/* Passages of it that were forgotten one by one come back when it is remembered next; *n (may be NULL) of them. */
+RUV_API int ruv_memory_source_restore(ruv_memory *memory, const ruv_memory_source *source, int *n, ruv_error *err);
 /* Forgets a source and its nodes; *n_removed may be NULL. RUV_ENOTFOUND. */
 RUV_API int ruv_memory_source_forget(ruv_memory *memory, const ruv_memory_source *source, int *n_removed, ruv_error *err);
 
@@ -234,6 +238,8 @@ typedef struct ruv_memory_edge {
 /* Stores edges in one transaction. An edge that is there already (same ends and type) takes on the new weight, confidence and
  * creator and keeps its id. RUV_ENOTFOUND when an end is missing; an edge from a node to itself is RUV_EINVAL. */
 RUV_API int ruv_memory_link(ruv_memory *memory, ruv_memory_edge *edges, int n, ruv_error *err);
+/* Removes an edge by its id, if `filter` (NULL: any) sees both its ends; RUV_ENOTFOUND otherwise. */
+RUV_API int ruv_memory_unlink_seen(ruv_memory *memory, const char *edge_id, const ruv_memory_filter *filter, ruv_error *err);
 /* Removes an edge by its id. */
 RUV_API int ruv_memory_unlink(ruv_memory *memory, const char *edge_id, ruv_error *err);
 
@@ -384,6 +390,8 @@ RUV_API int ruv_memory_check(ruv_memory *memory, ruv_memory_report *report, bool
                              ruv_error *err);
 /* A consistent copy of the store as one file, while others read and write. The file appears complete or not at all. */
 RUV_API int ruv_memory_backup(ruv_memory *memory, const char *path, ruv_error *err);
+/* Loads the vectors and their graph now, not at the first search. RUV_EMISMATCH when there are none. */
+RUV_API int ruv_memory_warm(ruv_memory *memory, ruv_error *err);
 /* Called now and then during long work: `done` of `all`. Return false to stop. */
 typedef bool ruv_memory_progress_fn(void *user, int64_t done, int64_t all);
 /* Loads the vectors, brings the graph up to date (below the flat limit there is none) on n_threads (0: all cores) and writes its

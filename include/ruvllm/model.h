@@ -27,6 +27,11 @@ RUV_API void ruv_engine_free(ruv_engine *engine);
 /* "cpu (avx512-vnni, 2 threads)"; valid while the engine is. */
 RUV_API const char *ruv_engine_describe(const ruv_engine *engine);
 RUV_API int ruv_engine_n_threads(const ruv_engine *engine);
+/* Whether the quantized matrices of models opened from now on are laid out anew for this processor by their first use (the default:
+ * faster from then on, in as much memory, for one pass over the weights), or read as the file has them. */
+RUV_API void ruv_engine_set_packing(ruv_engine *engine, bool packing);
+/* Bytes of the matrices that were laid out anew, and the milliseconds that it took. Any pointer may be NULL. */
+RUV_API void ruv_engine_packed(ruv_engine *engine, size_t *n_bytes, double *ms);
 
 /* ---- variants of RuvLTRA-Medium ---- */
 

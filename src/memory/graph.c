@@ -85,21 +85,51 @@ done:
 	return rc;
 }
 
-int ruv_memory_unlink(ruv_memory *m, const char *edge_id, ruv_error *err)
+/* RUV_ENOTFOUND unless the filter sees both ends of the edge. */
+static int check_ends(ruv_memory *m, const char *id, const ruv_memory_filter *filter, ruv_error *err)
 {
+	ruv_memory_edge edge;
+	ruv_arena arena;
+	int rc;
+
+	ruv_arena_init(&arena);
+	rc = m->store->ops->edge_get(m->store, &arena, &edge, id, err);
+	for (int end = 0; !rc && end < 2; end++) {
+		ruv_memory_node node;
+		rc = m->store->ops->node_get(m->store, &arena, &node, end ? edge.dst : edge.src, err);
+		if (rc == RUV_ENOTFOUND || (!rc && !ruv_filter_pass(filter, &node)))
+			rc = ruv_fail(err, RUV_ENOTFOUND, "memory", "no edge %s", id);
+	}
+	ruv_arena_release(&arena);
+	return rc;
+}
+
+int ruv_memory_unlink_seen(ruv_memory *m, const char *edge_id, const ruv_memory_filter *filter, ruv_error *err)
+{
+	ruv_memory_filter checked;
 	char id[RUV_ID_SIZE];
 	int rc = ruv_id_check(id, edge_id, err);
 
+	if (!rc && filter)
+		rc = ruv_filter_check(&checked, filter, err);
 	if (!rc)
 		rc = m->store->ops->begin(m->store, err);
 	if (rc)
 		return rc;
-	rc = m->store->ops->edge_erase(m->store, id, err);
+	if (filter)
+		rc = check_ends(m, id, &checked, err);
+	if (!rc)
+		rc = m->store->ops->edge_erase(m->store, id, err);
 	if (rc)
 		m->store->ops->rollback(m->store);
 	else
 		rc = m->store->ops->commit(m->store, err);
 	return rc;
+}
+
+int ruv_memory_unlink(ruv_memory *m, const char *edge_id, ruv_error *err)
+{
+	return ruv_memory_unlink_seen(m, edge_id, NULL, err);
 }
 
 /* ---- neighbourhoods ---- */

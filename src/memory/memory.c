@@ -760,8 +760,27 @@ done:
 	return rc;
 }
 
+static int forget_one(ruv_memory *m, ruv_arena *arena, const char *which, ruv_error *err)
+{
+	ruv_memory_node node = {0};
+	char id[RUV_ID_SIZE];
+	int rc = ruv_id_check(id, which, err);
+
+	if (rc)
+		return rc;
+	rc = m->store->ops->node_get(m->store, arena, &node, id, err);
+	if (rc && rc != RUV_ECORRUPT) /* a damaged one is forgotten as well, only not by its text */
+		return rc;
+	if (!rc)
+		rc = ruv_source_note_forgotten(m, arena, &node, err);
+	else
+		rc = RUV_OK;
+	return rc ? rc : m->store->ops->node_erase(m->store, id, "forget", err);
+}
+
 int ruv_memory_forget(ruv_memory *m, const char *const *ids, int n, ruv_error *err)
 {
+	ruv_arena arena;
 	int rc = RUV_OK;
 
 	if (n < 0 || n > RUV_MEMORY_MAX_BATCH)
@@ -771,11 +790,10 @@ int ruv_memory_forget(ruv_memory *m, const char *const *ids, int n, ruv_error *e
 	rc = m->store->ops->begin(m->store, err);
 	if (rc)
 		return rc;
+	ruv_arena_init(&arena);
 	for (int i = 0; !rc && i < n; i++) {
-		char id[RUV_ID_SIZE];
-		rc = ruv_id_check(id, ids[i], err);
-		if (!rc)
-			rc = m->store->ops->node_erase(m->store, id, "forget", err);
+		rc = forget_one(m, &arena, ids[i], err);
+		ruv_arena_release(&arena);
 	}
 	return end(m, rc, err);
 }
@@ -875,6 +893,11 @@ int ruv_memory_get_stats(ruv_memory *m, ruv_memory_stats *stats, ruv_error *err)
 		stats->index_bits = s.bits;
 	}
 	return m->store->ops->stats(m->store, stats, err);
+}
+
+int ruv_memory_warm(ruv_memory *m, ruv_error *err)
+{
+	return ruv_memory_sync(m, true, err);
 }
 
 int ruv_memory_index(ruv_memory *m, int n_threads, bool rebuild, ruv_memory_progress_fn *progress, void *user, ruv_error *err)

@@ -65,6 +65,8 @@ int ruv_filter_check(ruv_memory_filter *out, const ruv_memory_filter *filter, ru
 bool ruv_filter_pass(const ruv_memory_filter *filter, const ruv_memory_node *node);
 /* A UUID in its canonical, lower-case form into `out`. */
 int ruv_id_check(char out[RUV_ID_SIZE], const char *id, ruv_error *err);
+/* After a node of a known source was erased on its own: remembering the source will leave it out. In a transaction. */
+int ruv_source_note_forgotten(ruv_memory *memory, ruv_arena *arena, const ruv_memory_node *node, ruv_error *err);
 /* RUV_EINVAL unless all are finite and not all zero. */
 int ruv_vector_check(const float *vector, int dimension, ruv_error *err);
 

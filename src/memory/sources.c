@@ -4,6 +4,9 @@
  * they moved, so that remembering a changed file embeds only what is new. A node that fails its checksum is as good as gone: the
  * source is not unchanged then, and replacing it puts the passage in anew.
  *
+ * A passage that was forgotten by itself leaves its hash with the source and is left out when the source is remembered again, as
+ * long as it stands there; ruv_memory_source_restore forgets that.
+ *
  * The stored hash ends in " n=COUNT", the number of nodes that the source was given, so that a missing one is noticed. Sources
  * stored before that have none. Layer: memory. */
 #include <stdint.h>
@@ -47,7 +50,8 @@ int ruv_memory_source_unchanged(ruv_memory *m, bool *same, const ruv_memory_sour
 	ruv_memory_source have = {0};
 	ruv_memory_node *nodes;
 	ruv_arena arena;
-	int rc = check_source(source, err), n = 0, n_damaged = 0, n_given;
+	int64_t *forgotten;
+	int rc = check_source(source, err), n = 0, n_damaged = 0, n_given, n_forgotten = 0;
 
 	*same = false;
 	if (rc)
@@ -61,7 +65,9 @@ int ruv_memory_source_unchanged(ruv_memory *m, bool *same, const ruv_memory_sour
 		*same = have.hash[0] && source->hash && !strcmp(have.hash, source->hash);
 		if (*same)
 			rc = m->store->ops->source_nodes(m->store, &arena, &nodes, &n, &n_damaged, source, false, err);
-		*same = *same && !rc && !n_damaged && n >= n_given;
+		if (*same && !rc)
+			rc = m->store->ops->forgotten_get(m->store, &arena, &forgotten, &n_forgotten, source, err);
+		*same = *same && !rc && !n_damaged && n + n_forgotten >= n_given;
 	}
 	ruv_arena_release(&arena);
 	return rc;
@@ -74,6 +80,8 @@ typedef struct old_nodes {
 	int *buckets;     /* number + 1; 0: empty */
 	size_t n_buckets;
 	bool *taken; /* [n] */
+	int64_t *forgotten;
+	int n_forgotten;
 } old_nodes;
 
 static uint64_t text_hash(const char *title, const char *text)
@@ -87,6 +95,8 @@ static int old_nodes_init(old_nodes *old, ruv_memory *m, ruv_arena *arena, const
 {
 	int rc = m->store->ops->source_nodes(m->store, arena, &old->nodes, &old->n, &old->n_damaged, source, true, err);
 
+	if (!rc)
+		rc = m->store->ops->forgotten_get(m->store, arena, &old->forgotten, &old->n_forgotten, source, err);
 	if (rc)
 		return rc;
 	old->n_buckets = 16;
@@ -116,6 +126,53 @@ static int old_nodes_find(const old_nodes *old, const char *title, const char *t
 	return -1;
 }
 
+static bool was_forgotten(const old_nodes *old, const char *title, const char *text)
+{
+	int64_t hash = old->n_forgotten ? (int64_t)text_hash(title, text) : 0;
+
+	for (int i = 0; i < old->n_forgotten; i++)
+		if (old->forgotten[i] == hash)
+			return true;
+	return false;
+}
+
+int ruv_source_note_forgotten(ruv_memory *m, ruv_arena *arena, const ruv_memory_node *node, ruv_error *err)
+{
+	ruv_memory_source which = {.name = node->source, .scope = node->scope}, have;
+	int rc;
+
+	if (!node->source || !*node->source)
+		return RUV_OK;
+	rc = m->store->ops->source_get(m->store, arena, &have, &which, err);
+	if (rc == RUV_ENOTFOUND) /* it only names a source that nobody remembered */
+		return RUV_OK;
+	return rc ? rc : m->store->ops->forgotten_put(m->store, &which, (int64_t)text_hash(node->title, node->text), err);
+}
+
+int ruv_memory_source_restore(ruv_memory *m, const ruv_memory_source *source, int *n, ruv_error *err)
+{
+	int64_t *hashes;
+	ruv_arena arena;
+	int count = 0, rc = check_source(source, err);
+
+	if (!rc)
+		rc = m->store->ops->begin(m->store, err);
+	if (rc)
+		return rc;
+	ruv_arena_init(&arena);
+	rc = m->store->ops->forgotten_get(m->store, &arena, &hashes, &count, source, err);
+	if (!rc)
+		rc = m->store->ops->forgotten_drop(m->store, source, err);
+	if (rc)
+		m->store->ops->rollback(m->store);
+	else
+		rc = m->store->ops->commit(m->store, err);
+	if (!rc && n)
+		*n = count;
+	ruv_arena_release(&arena);
+	return rc;
+}
+
 int ruv_memory_source_known(ruv_memory *m, bool *known, const ruv_memory_source *source, const char *const *texts,
                             const char *const *titles, int n, ruv_error *err)
 {
@@ -129,7 +186,7 @@ int ruv_memory_source_known(ruv_memory *m, bool *known, const ruv_memory_source 
 	rc = old_nodes_init(&old, m, &arena, source, err);
 	for (int i = 0; !rc && i < n; i++) {
 		int at = old_nodes_find(&old, titles ? titles[i] : NULL, texts[i]);
-		known[i] = at >= 0 && old.nodes[at].vector;
+		known[i] = at >= 0 ? old.nodes[at].vector != NULL : was_forgotten(&old, titles ? titles[i] : NULL, texts[i]);
 		if (at >= 0)
 			old.taken[at] = true;
 	}
@@ -179,8 +236,17 @@ int ruv_memory_source_replace(ruv_memory *m, const ruv_memory_source *source, ru
 	if (!rc && old.n_damaged)
 		rc = m->store->ops->source_mend(m->store, source, err);
 	counts.n_removed = old.n_damaged;
+	if (!rc) /* those that still stand in the source are noted again below */
+		rc = m->store->ops->forgotten_drop(m->store, source, err);
 	for (int i = 0; !rc && i < n; i++) {
 		int at = old_nodes_find(&old, checked[i].title, checked[i].text);
+		if (at < 0 && was_forgotten(&old, checked[i].title, checked[i].text)) {
+			rc = m->store->ops->forgotten_put(m->store, source, (int64_t)text_hash(checked[i].title, checked[i].text),
+			                                  err);
+			counts.n_left_out++;
+			checked[i].id[0] = '\0';
+			continue;
+		}
 		if (at < 0) {
 			rc = m->store->ops->node_put(m->store, &checked[i], &key, err);
 			counts.n_added++;
@@ -249,7 +315,9 @@ int ruv_memory_source_forget(ruv_memory *m, const ruv_memory_source *source, int
 	for (int i = 0; !rc && i < n; i++)
 		rc = m->store->ops->node_erase(m->store, nodes[i].id, "forget", err);
 	if (!rc) {
-		rc = m->store->ops->source_erase(m->store, source, err);
+		rc = m->store->ops->forgotten_drop(m->store, source, err);
+		if (!rc)
+			rc = m->store->ops->source_erase(m->store, source, err);
 		if (rc == RUV_ENOTFOUND && n + n_damaged > 0)
 			rc = RUV_OK; /* nodes that were added one by one name it, too */
 	}

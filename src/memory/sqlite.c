@@ -6,6 +6,7 @@
  *     vectors  node -> F32 little-endian [dimension], digest: XXH3 over the bytes
  *     edges    by key of their ends; deleted with either end
  *     sources  name and scope -> content hash
+ *     forgotten  name and scope of a source, hash of a passage that was forgotten by itself
  *     words    FTS5 (porter over unicode61) over title, tags, text of nodes, kept by triggers
  *     events   append-only (triggers refuse all but emptying `detail`, which forgetting does)
  * Schema changes go by user_version, one step of `migrations` a version, inside one transaction.
@@ -80,7 +81,12 @@ static const char schema_1[] =
     " INSERT INTO words(words,rowid,title,tags,text) VALUES('delete',OLD.key,OLD.title,OLD.tags,OLD.text);"
     " INSERT INTO words(rowid,title,tags,text) VALUES(NEW.key,NEW.title,NEW.tags,NEW.text); END;";
 
-static const char *const migrations[RUV_STORE_SCHEMA_VERSION] = {schema_1};
+/* Passages that were forgotten one by one, by the hash of title and text, so that remembering the source leaves them out. */
+static const char schema_2[] =
+    "CREATE TABLE forgotten(name TEXT NOT NULL, user TEXT NOT NULL, agent TEXT NOT NULL, session TEXT NOT NULL,"
+    " hash INTEGER NOT NULL, PRIMARY KEY(name,user,agent,session,hash)) WITHOUT ROWID;";
+
+static const char *const migrations[RUV_STORE_SCHEMA_VERSION] = {schema_1, schema_2};
 
 static const char *const sql_text[N_SQL] = {
     [SQL_BEGIN] = "BEGIN IMMEDIATE",
@@ -126,6 +132,11 @@ static const char *const sql_text[N_SQL] = {
 			"(SELECT count(*) FROM nodes n WHERE n.source=s.name AND n.source<>'' AND n.user=s.user AND n.agent=s.agent"
 			" AND n.session=s.session) FROM sources s WHERE (?1 OR ((user='' OR user=?2) AND (agent='' OR agent=?3)"
 			" AND (session='' OR session=?4))) ORDER BY name,user,agent,session",
+    [SQL_FORGOTTEN_PUT] = "INSERT OR IGNORE INTO forgotten(name,user,agent,session,hash) VALUES(?1,?2,?3,?4,?5)",
+    [SQL_FORGOTTEN_GET] = "SELECT hash FROM forgotten WHERE name=?1 AND user=?2 AND agent=?3 AND session=?4",
+    [SQL_FORGOTTEN_DROP] = "DELETE FROM forgotten WHERE name=?1 AND user=?2 AND agent=?3 AND session=?4",
+    [SQL_EDGE_GET] = "SELECT e.id,a.id,b.id,e.type,e.weight,e.confidence,e.created_ms,e.created_by FROM edges e"
+		     " JOIN nodes a ON a.key=e.src JOIN nodes b ON b.key=e.dst WHERE e.id=?1",
     [SQL_EDGE_SET] = "INSERT INTO edges(id,src,dst,type,weight,confidence,created_ms,created_by) VALUES(?1,?2,?3,?4,?5,?6,?7,?8)"
 		     " ON CONFLICT(src,dst,type) DO UPDATE SET weight=excluded.weight,confidence=excluded.confidence,"
 		     "created_by=excluded.created_by RETURNING id,created_ms",
@@ -823,6 +834,10 @@ static const ruv_store_ops sqlite_ops = {
     .source_mend = ruv_sqlite_source_mend,
     .node_move = ruv_sqlite_node_move,
     .source_list = ruv_sqlite_source_list,
+    .forgotten_put = ruv_sqlite_forgotten_put,
+    .forgotten_get = ruv_sqlite_forgotten_get,
+    .forgotten_drop = ruv_sqlite_forgotten_drop,
+    .edge_get = ruv_sqlite_edge_get,
     .edge_put = ruv_sqlite_edge_put,
     .edge_erase = ruv_sqlite_edge_erase,
     .edges_of = ruv_sqlite_edges_of,

@@ -38,8 +38,12 @@
 	X(SQL_SOURCE_DELETE)                                                                                                       \
 	X(SQL_SOURCE_NODES)                                                                                                        \
 	X(SQL_SOURCE_LIST)                                                                                                         \
+	X(SQL_FORGOTTEN_PUT)                                                                                                       \
+	X(SQL_FORGOTTEN_GET)                                                                                                       \
+	X(SQL_FORGOTTEN_DROP)                                                                                                      \
 	X(SQL_EDGE_SET)                                                                                                            \
 	X(SQL_EDGE_DELETE)                                                                                                         \
+	X(SQL_EDGE_GET)                                                                                                            \
 	X(SQL_EDGES_OF)                                                                                                            \
 	X(SQL_EDGE_LIST)                                                                                                           \
 	X(SQL_EVENT_ADD)                                                                                                           \
@@ -157,6 +161,11 @@ int ruv_sqlite_source_nodes(ruv_store *base, ruv_arena *arena, ruv_memory_node *
 int ruv_sqlite_source_mend(ruv_store *base, const ruv_memory_source *which, ruv_error *err);
 int ruv_sqlite_source_list(ruv_store *base, ruv_arena *arena, ruv_memory_source **sources, int *n, const ruv_memory_filter *filter,
                            ruv_error *err);
+int ruv_sqlite_forgotten_put(ruv_store *base, const ruv_memory_source *which, int64_t hash, ruv_error *err);
+int ruv_sqlite_forgotten_get(ruv_store *base, ruv_arena *arena, int64_t **hashes, int *n, const ruv_memory_source *which,
+                             ruv_error *err);
+int ruv_sqlite_forgotten_drop(ruv_store *base, const ruv_memory_source *which, ruv_error *err);
+int ruv_sqlite_edge_get(ruv_store *base, ruv_arena *arena, ruv_memory_edge *edge, const char *id, ruv_error *err);
 int ruv_sqlite_edge_put(ruv_store *base, ruv_memory_edge *edge, ruv_error *err);
 int ruv_sqlite_edge_erase(ruv_store *base, const char *id, ruv_error *err);
 int ruv_sqlite_edges_of(ruv_store *base, ruv_arena *arena, ruv_memory_edge **edges, int *n, const char *id, int limit,

@@ -127,6 +127,65 @@ int ruv_sqlite_source_erase(ruv_store *base, const ruv_memory_source *which, ruv
 	return rc;
 }
 
+int ruv_sqlite_forgotten_put(ruv_store *base, const ruv_memory_source *which, int64_t hash, ruv_error *err)
+{
+	ruv_sqlite *store = (ruv_sqlite *)base;
+	sqlite3_stmt *stmt;
+	int rc = RUV_OK;
+	ruv_sqlite_conn *conn = ruv_sqlite_writer(store, &rc, err);
+
+	stmt = conn ? ruv_sqlite_stmt(store, conn, SQL_FORGOTTEN_PUT, &rc, err) : NULL;
+	if (!stmt)
+		return rc;
+	bind_source(stmt, which);
+	sqlite3_bind_int64(stmt, 5, hash);
+	return ruv_sqlite_run(store, conn, stmt, err);
+}
+
+int ruv_sqlite_forgotten_drop(ruv_store *base, const ruv_memory_source *which, ruv_error *err)
+{
+	ruv_sqlite *store = (ruv_sqlite *)base;
+	sqlite3_stmt *stmt;
+	int rc = RUV_OK;
+	ruv_sqlite_conn *conn = ruv_sqlite_writer(store, &rc, err);
+
+	stmt = conn ? ruv_sqlite_stmt(store, conn, SQL_FORGOTTEN_DROP, &rc, err) : NULL;
+	if (!stmt)
+		return rc;
+	bind_source(stmt, which);
+	return ruv_sqlite_run(store, conn, stmt, err);
+}
+
+int ruv_sqlite_forgotten_get(ruv_store *base, ruv_arena *arena, int64_t **hashes, int *n, const ruv_memory_source *which,
+                             ruv_error *err)
+{
+	ruv_sqlite *store = (ruv_sqlite *)base;
+	int rc = RUV_OK, code = SQLITE_DONE, cap = 0;
+	int64_t *items = NULL;
+	sqlite3_stmt *stmt;
+	ruv_sqlite_conn *conn = ruv_sqlite_reader(store, &rc, err);
+
+	*hashes = NULL;
+	*n = 0;
+	stmt = conn ? ruv_sqlite_stmt(store, conn, SQL_FORGOTTEN_GET, &rc, err) : NULL;
+	if (stmt) {
+		bind_source(stmt, which);
+		while (!rc && (code = sqlite3_step(stmt)) == SQLITE_ROW) {
+			items = grow(arena, items, *n, &cap, sizeof *items);
+			if (items)
+				items[(*n)++] = sqlite3_column_int64(stmt, 0);
+			else
+				rc = ruv_fail_memory(err, "memory", (size_t)cap * 2 * sizeof *items);
+		}
+		if (!rc && code != SQLITE_DONE)
+			rc = ruv_sqlite_fail(store, conn->db, code, "reading what was forgotten", err);
+		ruv_sqlite_done(stmt);
+	}
+	ruv_sqlite_reader_done(store, conn);
+	*hashes = items;
+	return rc;
+}
+
 static int list_sources(ruv_sqlite *store, ruv_sqlite_conn *conn, ruv_arena *arena, ruv_memory_source **sources, int *n,
                         const ruv_memory_filter *filter, ruv_error *err)
 {
@@ -325,6 +384,29 @@ static int collect_edges(ruv_sqlite *store, ruv_sqlite_conn *conn, ruv_arena *ar
 	if (!rc && code != SQLITE_DONE)
 		rc = ruv_sqlite_fail(store, conn->db, code, "reading edges", err);
 	*edges = items;
+	return rc;
+}
+
+int ruv_sqlite_edge_get(ruv_store *base, ruv_arena *arena, ruv_memory_edge *edge, const char *id, ruv_error *err)
+{
+	ruv_sqlite *store = (ruv_sqlite *)base;
+	ruv_memory_edge *found = NULL;
+	sqlite3_stmt *stmt;
+	int rc = RUV_OK, n = 0;
+	ruv_sqlite_conn *conn = ruv_sqlite_reader(store, &rc, err);
+
+	stmt = conn ? ruv_sqlite_stmt(store, conn, SQL_EDGE_GET, &rc, err) : NULL;
+	if (stmt) {
+		rc = ruv_sqlite_bind_id(store, stmt, 1, id, err);
+		if (!rc)
+			rc = collect_edges(store, conn, arena, &found, &n, stmt, err);
+		ruv_sqlite_done(stmt);
+	}
+	if (!rc && !n)
+		rc = ruv_fail(err, RUV_ENOTFOUND, "memory", "no edge %s", id);
+	if (!rc)
+		*edge = found[0];
+	ruv_sqlite_reader_done(store, conn);
 	return rc;
 }
 

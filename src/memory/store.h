@@ -108,12 +108,18 @@ typedef struct ruv_store_ops {
 	int (*source_mend)(ruv_store *store, const ruv_memory_source *which, ruv_error *err);
 	/* A kept node of a replaced source: new place in it, and a vector when vector is not NULL. */
 	int (*node_move)(ruv_store *store, const char *id, int first_line, int last_line, const float *vector, ruv_error *err);
+	/* Passages of a source that were forgotten one by one, as hashes: put adds one, get lists them, drop forgets that. */
+	int (*forgotten_put)(ruv_store *store, const ruv_memory_source *which, int64_t hash, ruv_error *err);
+	int (*forgotten_get)(ruv_store *store, ruv_arena *arena, int64_t **hashes, int *n, const ruv_memory_source *which,
+	                     ruv_error *err);
+	int (*forgotten_drop)(ruv_store *store, const ruv_memory_source *which, ruv_error *err);
 	int (*source_list)(ruv_store *store, ruv_arena *arena, ruv_memory_source **sources, int *n, const ruv_memory_filter *filter,
 	                   ruv_error *err);
 
 	/* Edges. put fills in the id of an edge that was there. */
 	int (*edge_put)(ruv_store *store, ruv_memory_edge *edge, ruv_error *err);
 	int (*edge_erase)(ruv_store *store, const char *id, ruv_error *err);
+	int (*edge_get)(ruv_store *store, ruv_arena *arena, ruv_memory_edge *edge, const char *id, ruv_error *err);
 	/* Edges that touch the node (either end), heaviest first. */
 	int (*edges_of)(ruv_store *store, ruv_arena *arena, ruv_memory_edge **edges, int *n, const char *id, int limit,
 	                ruv_error *err);
@@ -155,7 +161,7 @@ struct ruv_store {
 };
 
 /* Schema version that this build writes; a store with a greater one is refused. */
-enum { RUV_STORE_SCHEMA_VERSION = 1 };
+enum { RUV_STORE_SCHEMA_VERSION = 2 };
 
 /* The SQLite home, DIR/memory.db. */
 int ruv_store_open_sqlite(ruv_store **out, const char *dir, bool create, bool read_only, int lock_wait_ms, ruv_error *err);

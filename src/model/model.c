@@ -73,6 +73,23 @@ int ruv_engine_n_threads(const ruv_engine *engine)
 	return ruv_backend_n_threads(engine->backend);
 }
 
+void ruv_engine_set_packing(ruv_engine *engine, bool packing)
+{
+	ruv_engine_lock(engine);
+	ruv_backend_set_packing(engine->backend, packing);
+	ruv_engine_unlock(engine);
+}
+
+void ruv_engine_packed(ruv_engine *engine, size_t *n_bytes, double *ms)
+{
+	int64_t ns;
+	ruv_engine_lock(engine);
+	ruv_backend_packed(engine->backend, n_bytes, &ns);
+	ruv_engine_unlock(engine);
+	if (ms)
+		*ms = (double)ns * 1e-6;
+}
+
 ruv_backend *ruv_engine_backend(ruv_engine *engine)
 {
 	return engine->backend;

@@ -803,11 +803,11 @@ static void test_damaged_source(void **state)
 	if (report.n_problems)
 		fail_msg("%s", text);
 
-	/* one that is gone */
+	/* one that was forgotten is not missed */
 	id = nodes[0].id;
 	assert_ok(ruv_memory_forget(m, &id, 1, &err), err);
 	assert_ok(ruv_memory_source_unchanged(m, &same, &source, &err), err);
-	assert_false(same);
+	assert_true(same);
 	ruv_memory_free(m);
 
 	/* A damaged one can be forgotten, by its id and with its source; its words go, too. */
@@ -908,6 +908,67 @@ static void test_names(void **state)
 	assert_string_equal(ruv_node_type_name(6), "?");
 }
 
+/* What is forgotten of a source stays out when the source is remembered again, until somebody wants it back. */
+static void test_forgotten_passages(void **state)
+{
+	ruv_memory *m = open_memory(*state);
+	ruv_memory_source source = {.name = "notes.md", .hash = "1"};
+	ruv_memory_node nodes[3] = {{.text = "first"}, {.text = "second"}, {.text = "third"}};
+	const char *texts[] = {"first", "second", "third"}, *id;
+	ruv_memory_replaced done;
+	ruv_error err = {0};
+	bool same = false, known[3];
+	int n = 0;
+
+	assert_ok(ruv_memory_source_replace(m, &source, nodes, 3, &done, &err), err);
+	id = nodes[1].id;
+	assert_ok(ruv_memory_forget(m, &id, 1, &err), err);
+	assert_ok(ruv_memory_source_unchanged(m, &same, &source, &err), err);
+	assert_true(same); /* nothing to do */
+	assert_ok(ruv_memory_source_known(m, known, &source, texts, NULL, 3, &err), err);
+	assert_true(!known[0] && known[1] && !known[2]); /* no vector is needed for it */
+	for (int round = 0; round < 2; round++) {
+		ruv_memory_node again[3] = {{.text = "first"}, {.text = "second"}, {.text = "third, changed"}};
+		source.hash = round ? "3" : "2";
+		assert_ok(ruv_memory_source_replace(m, &source, again, 3, &done, &err), err);
+		assert_int_equal(done.n_left_out, 1);
+		assert_int_equal(done.n_added, round ? 0 : 1);
+		assert_int_equal(again[1].id[0], 0);
+		assert_ok(ruv_memory_source_unchanged(m, &same, &source, &err), err);
+		assert_true(same);
+	}
+	assert_ok(ruv_memory_source_restore(m, &source, &n, &err), err);
+	assert_int_equal(n, 1);
+	assert_ok(ruv_memory_source_unchanged(m, &same, &source, &err), err);
+	assert_false(same);
+	{
+		ruv_memory_node again[3] = {{.text = "first"}, {.text = "second"}, {.text = "third, changed"}};
+		assert_ok(ruv_memory_source_replace(m, &source, again, 3, &done, &err), err);
+		assert_int_equal(done.n_left_out, 0);
+		assert_int_equal(done.n_added, 1);
+	}
+	ruv_memory_free(m);
+}
+
+/* An edge is removed only by who sees both its ends. */
+static void test_unlink_seen(void **state)
+{
+	ruv_memory *m = open_memory(*state);
+	ruv_memory_node nodes[2] = {{.text = "hers", .scope = {.user = "ann"}}, {.text = "anybody's"}};
+	ruv_memory_edge edge = {.type = RUV_EDGE_CITES};
+	ruv_memory_filter bob = {.scope = {.user = "bob"}}, ann = {.scope = {.user = "ann"}};
+	ruv_error err = {0};
+
+	assert_ok(ruv_memory_add(m, nodes, 2, &err), err);
+	memcpy(edge.src, nodes[0].id, sizeof edge.src);
+	memcpy(edge.dst, nodes[1].id, sizeof edge.dst);
+	assert_ok(ruv_memory_link(m, &edge, 1, &err), err);
+	assert_int_equal(ruv_memory_unlink_seen(m, edge.id, &bob, &err), RUV_ENOTFOUND);
+	assert_ok(ruv_memory_unlink_seen(m, edge.id, &ann, &err), err);
+	assert_int_equal(ruv_memory_unlink_seen(m, edge.id, &ann, &err), RUV_ENOTFOUND);
+	ruv_memory_free(m);
+}
+
 int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, make_dir, drop_dir)
@@ -928,6 +989,8 @@ int main(void)
 	    T(test_check_and_repair),
 	    T(test_damaged_source),
 	    T(test_append_only),
+	    T(test_forgotten_passages),
+	    T(test_unlink_seen),
 	    cmocka_unit_test(test_names),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
