@@ -19,6 +19,7 @@
 	X(serve, GROUP_USE, "Answer over HTTP: OpenAI's API, memory, metrics")                                                     \
 	X(remember, GROUP_USE, "Read files, directories or standard input into memory")                                            \
 	X(memory, GROUP_USE, "Look into memory and change it: search, list, edit, forget, export, ...")                            \
+	X(learn, GROUP_USE, "Learning from use: status, history, gate, rollback, export, pause, ...")                              \
 	X(convert, GROUP_MODELS, "Turn a Hugging Face model into a GGUF file")                                                     \
 	X(quantize, GROUP_MODELS, "Make a model smaller")                                                                          \
 	X(imatrix, GROUP_MODELS, "Measure which weights matter, for quantize")                                                     \
@@ -26,7 +27,7 @@
 	X(tokenize, GROUP_MODELS, "Show how a model cuts a text into tokens")                                                      \
 	X(bench, GROUP_MEASURE, "Measure speed beside what this machine could do at most")                                         \
 	X(eval, GROUP_MEASURE, "Measure a model: answers, retrieval, judging, perplexity")                                         \
-	X(router, GROUP_MEASURE, "Which model a question gets: ask, collect, train, eval, refine, ...")                             \
+	X(router, GROUP_MEASURE, "Which model a question gets: ask, collect, train, eval, refine, ...")                            \
 	X(config, GROUP_SYSTEM, "Show every setting and where it comes from")                                                      \
 	X(doctor, GROUP_SYSTEM, "Check the processor, the models, memory and the disk")                                            \
 	X(version, GROUP_SYSTEM, "Print the version and how it was built")

@@ -1,0 +1,397 @@
+/* cmd_learn.c - `ruvllm learn PART`: the table of its parts, and those that look after a learner: status, history, teach, train,
+ * gate, rollback, export, pause, resume, consolidate. */
+#include "cmd_learn.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/status.h"
+
+bool cmd_learn_place(ruv_runtime *runtime, const char *which, char *dir, char *model, size_t cap, ruv_error *err)
+{
+	if (ruv_runtime_find_model(runtime, which, model, cap, err))
+		return false;
+	const char *name = strrchr(model, '/') ? strrchr(model, '/') + 1 : model, *dot = strrchr(name, '.');
+	const int n = dot ? (int)(dot - name) : (int)strlen(name);
+	if (snprintf(dir, cap, "%s/learn/%.*s", ruv_runtime_data_dir(runtime), n, name) >= (int)cap) {
+		ruv_fail(err, RUV_ELIMIT, "learn", "the data directory's path is too long");
+		return false;
+	}
+	return true;
+}
+
+static const char *configured_model(int *code)
+{
+	ruv_config *config = cli_config(code);
+	const char *where;
+	ruv_config_origin origin;
+	return config ? ruv_config_value(config, ruv_config_key_find("model"), &origin, &where) : NULL;
+}
+
+/* The learner of the configured model; without a thread: this program drives it. */
+static ruv_learner *open_learner(bool read_only, ruv_runtime **runtime, int *code)
+{
+	char dir[4096], model[4096];
+	ruv_error err = {0};
+	ruv_learner *learner = NULL;
+	const char *which = configured_model(code);
+	*runtime = which ? cli_runtime(code) : NULL;
+	if (!*runtime)
+		return NULL;
+	const ruv_memory_scope scope = ruv_runtime_scope(*runtime);
+	if (!cmd_learn_place(*runtime, which, dir, model, sizeof dir, &err)) {
+		*code = cli_runtime_fail(&err);
+		goto failed;
+	}
+	const ruv_learner_options options = {.dir = dir,
+	                                     .model_path = model,
+	                                     .user = scope.user,
+	                                     .no_thread = true,
+	                                     .read_only = read_only,
+	                                     .background_every = 1 << 30};
+	int rc = ruv_learner_open(&learner, &options, &err);
+	if (rc == RUV_OK)
+		return learner;
+	*code = cli_fail(&err, rc == RUV_ENOTFOUND ? "`ruvllm learn teach QUESTION ANSWER` begins it"
+	                       : rc == RUV_EBUSY   ? "stop it first, or ask it through its API"
+	                                           : NULL);
+failed:
+	ruv_runtime_free(*runtime);
+	*runtime = NULL;
+	return NULL;
+}
+
+static int close_learner(ruv_learner *learner, ruv_runtime *runtime, int rc, const ruv_error *err)
+{
+	ruv_learner_free(learner);
+	ruv_runtime_free(runtime);
+	return rc ? cli_fail(err, NULL) : CLI_EXIT_OK;
+}
+
+json_t *cmd_learn_gate_json(const ruv_gate_result *g)
+{
+	return json_pack("{s:b, s:f, s:[f, f], s:f, s:[f, f], s:f, s:f, s:i, s:i, s:s}", "pass", g->pass, "gain", g->gain,
+	                 "interval", g->gain_low, g->gain_high, "shuffled_gain", g->shuffled_gain, "shuffled_interval",
+	                 g->shuffled_low, g->shuffled_high, "perplexity_ratio", g->perplexity_ratio, "old_drop_points", g->old_drop,
+	                 "items", g->n, "old_items", g->n_old, "why", g->why);
+}
+
+void cmd_learn_print_gate(const ruv_gate_result *g)
+{
+	printf("%s%s%s\n", g->pass ? "passes" : "refused", *g->why ? ": " : "", g->why);
+	printf("held-out gain       %+.4f nats a token over wrong answers, 95 %% interval [%+.4f, %+.4f], %d items\n", g->gain,
+	       g->gain_low, g->gain_high, g->n);
+	printf("shuffled control    %+.4f, [%+.4f, %+.4f]\n", g->shuffled_gain, g->shuffled_low, g->shuffled_high);
+	printf("base perplexity     x %.4f (allowed: 0.99 to 1.01)\n", g->perplexity_ratio);
+	printf("earlier tasks       %+.2f points (allowed: a drop of 0.5), %d items\n", -g->old_drop, g->n_old);
+}
+
+static const char common_notes[] =
+    "Learning belongs to a model and a data directory: DATA_DIR/learn/MODEL holds the versions (adapters, GGUF "
+    "LoRA files), the journal and the reasoning bank.";
+
+#define PART(part, use, says, least, most)                                                                                         \
+	static const cli_spec spec = {.name = "learn " part,                                                                       \
+	                              .usage = "[OPTIONS]" use,                                                                    \
+	                              .summary = says,                                                                             \
+	                              .notes = common_notes,                                                                       \
+	                              .min_args = least,                                                                           \
+	                              .max_args = most,                                                                            \
+	                              CLI_CONFIG_OPTIONS};                                                                         \
+	cli_args args;                                                                                                             \
+	int code;                                                                                                                  \
+	if (!cli_parse(&spec, argc, argv, &args, &code))                                                                           \
+	return code
+
+/* ---- looking ---- */
+
+static int part_status(int argc, char **argv)
+{
+	PART("status", "", "Says what the learner of a model has learned and what is live.", 0, 0);
+	ruv_runtime *runtime;
+	ruv_error err = {0};
+	ruv_learner_status s;
+	ruv_learner *l = open_learner(true, &runtime, &code);
+	if (!l)
+		return code;
+	int rc = ruv_learner_get_status(l, &s, &err);
+	if (rc == RUV_OK && cli.json) {
+		json_t *hooks = json_array();
+		for (int i = 0; i < s.n_hooks; i++)
+			json_array_append_new(hooks, json_integer(s.hooks[i]));
+		json_t *object = json_pack(
+		    "{s:i, s:i, s:b, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:i, s:i, s:i, s:I, s:o, s:I, s:I}", "live_version",
+		    s.live_version, "last_version", s.last_version, "paused", s.paused, "observed", (json_int_t)s.n_observed,
+		    "accepted", (json_int_t)s.n_accepted, "corrected", (json_int_t)s.n_corrected, "rejected",
+		    (json_int_t)s.n_rejected, "steps", (json_int_t)s.n_steps, "replayed", (json_int_t)s.n_replayed, "held_out",
+		    (json_int_t)s.n_held_out, "skipped", (json_int_t)s.n_skipped, "lessons", s.n_replay, "tasks", s.n_tasks, "rank",
+		    s.rank, "parameters", (json_int_t)s.n_params, "hooks", hooks, "trajectories", (json_int_t)s.n_trajectories,
+		    "strategies", (json_int_t)s.n_strategies);
+		code = cli_json_print(object);
+	} else if (rc == RUV_OK) {
+		printf("live version    %d of %d%s\n", s.live_version, s.last_version, s.paused ? ", paused" : "");
+		printf("adapter         rank %d at layers", s.rank);
+		for (int i = 0; i < s.n_hooks; i++)
+			printf("%s %d", i ? "," : "", s.hooks[i]);
+		printf(", %lld parameters\n", (long long)s.n_params);
+		printf("lessons         %d trained on, %lld held out, %d kinds of tasks\n", s.n_replay, (long long)s.n_held_out,
+		       s.n_tasks);
+		printf("feedback        %lld accepted, %lld corrected, %lld rejected\n", (long long)s.n_accepted,
+		       (long long)s.n_corrected, (long long)s.n_rejected);
+		printf("steps           %lld, %lld replayed\n", (long long)s.n_steps, (long long)s.n_replayed);
+		printf("reasoning bank  %lld trajectories, %lld strategies\n", (long long)s.n_trajectories,
+		       (long long)s.n_strategies);
+		code = CLI_EXIT_OK;
+	}
+	const int closed = close_learner(l, runtime, rc, &err);
+	return rc ? closed : code;
+}
+
+static int part_history(int argc, char **argv)
+{
+	PART("history", "", "Lists versions, refusals of the gate and rollbacks, newest first.", 0, 0);
+	enum { MOST = 100 };
+	static ruv_learner_event events[MOST];
+	ruv_runtime *runtime;
+	ruv_error err = {0};
+	ruv_learner *l = open_learner(true, &runtime, &code);
+	if (!l)
+		return code;
+	const int n = ruv_learner_history(l, events, MOST, &err);
+	json_t *list = cli.json ? json_array() : NULL;
+	cli_table *table = cli.json ? NULL : cli_table_create("time|what|>version|>steps|>gain|interval|>perplexity|why");
+	for (int i = 0; i < n; i++) {
+		const ruv_learner_event *e = &events[i];
+		const time_t seconds = (time_t)(e->time_ms / 1000);
+		char when[32];
+		struct tm tm;
+		strftime(when, sizeof when, "%Y-%m-%d %H:%M:%S", localtime_r(&seconds, &tm));
+		if (list) {
+			json_array_append_new(list, json_pack("{s:I, s:s, s:i, s:I, s:o}", "time_ms", (json_int_t)e->time_ms,
+			                                      "what", e->what, "version", e->version, "steps",
+			                                      (json_int_t)e->n_steps, "gate", cmd_learn_gate_json(&e->gate)));
+			continue;
+		}
+		const bool gate = e->gate.n > 0;
+		cli_table_cell(table, "%s", when);
+		cli_table_cell(table, "%s", e->what);
+		cli_table_cell(table, "%d", e->version);
+		cli_table_cell(table, "%lld", (long long)e->n_steps);
+		cli_table_cell(table, gate ? "%+.3f" : "", e->gate.gain);
+		if (gate)
+			cli_table_cell(table, "[%+.3f, %+.3f]", e->gate.gain_low, e->gate.gain_high);
+		else
+			cli_table_cell(table, "%s", "");
+		cli_table_cell(table, gate ? "x %.4f" : "", e->gate.perplexity_ratio);
+		cli_table_cell(table, "%s", e->gate.why);
+	}
+	code = CLI_EXIT_OK;
+	if (list)
+		code = n < 0 ? CLI_EXIT_OK : cli_json_print(json_incref(list));
+	json_decref(list);
+	if (table)
+		cli_table_print(table, stdout);
+	const int closed = close_learner(l, runtime, n < 0 ? n : 0, &err);
+	return n < 0 ? closed : code;
+}
+
+/* ---- changing ---- */
+
+static int part_teach(int argc, char **argv)
+{
+	PART("teach", " QUESTION ANSWER",
+	     "Teaches one answer: a lesson, and one step of the candidate. `learn train` and `learn gate --publish` bring it to "
+	     "life.",
+	     2, 2);
+	ruv_runtime *runtime;
+	ruv_error err = {0};
+	ruv_learner *l = open_learner(false, &runtime, &code);
+	if (!l)
+		return code;
+	int rc = ruv_learner_teach(l, "taught", args.items[0], args.items[1], &err);
+	if (rc == RUV_OK)
+		rc = ruv_learner_work(l, &err);
+	return close_learner(l, runtime, rc, &err);
+}
+
+static int part_train(int argc, char **argv)
+{
+	static int epochs = 4;
+	static const cli_option options[] = {{"epochs", 'e', CLI_INT, &epochs, "N", "passes over all lessons (default 4)"}, {0}};
+	static const cli_spec spec = {
+	    .name = "learn train",
+	    .usage = "[OPTIONS]",
+	    .summary = "Replays all lessons, simple ones first. What is live stays as it is; `learn gate` decides.",
+	    .options = options,
+	    .notes = common_notes,
+	    CLI_CONFIG_OPTIONS};
+	cli_args args;
+	int code;
+	if (!cli_parse(&spec, argc, argv, &args, &code))
+		return code;
+	ruv_runtime *runtime;
+	ruv_error err = {0};
+	ruv_learner *l = open_learner(false, &runtime, &code);
+	return l ? close_learner(l, runtime, ruv_learner_train(l, epochs, &err), &err) : code;
+}
+
+static int part_gate(int argc, char **argv)
+{
+	static bool publish, control = true;
+	static const cli_option options[] = {
+	    {"publish", 'p', CLI_FLAG, &publish, NULL, "make the candidate live when it passes"},
+	    {"control", 0, CLI_FLAG, &control, NULL, "train on shuffled answers too, which must not gain (default yes)"},
+	    {0}};
+	static const cli_spec spec = {
+	    .name = "learn gate",
+	    .usage = "[OPTIONS]",
+	    .summary =
+		"Measures the candidate against what is live on lessons that were held out: it passes when the 95 % interval of "
+	        "its gain "
+		"lies above zero, base perplexity stays within 1 %, earlier tasks drop by at most 0.5 points, and training on "
+		"shuffled answers shows no gain. Ends with 1 when it does not pass.",
+	    .options = options,
+	    .notes = common_notes,
+	    CLI_CONFIG_OPTIONS};
+	cli_args args;
+	int code;
+	if (!cli_parse(&spec, argc, argv, &args, &code))
+		return code;
+	ruv_runtime *runtime;
+	ruv_error err = {0};
+	ruv_gate_result gate;
+	ruv_learner *l = open_learner(false, &runtime, &code);
+	if (!l)
+		return code;
+	int rc = ruv_learner_gate(l, control, publish, &gate, &err);
+	if (rc == RUV_OK && cli.json)
+		cli_json_print(cmd_learn_gate_json(&gate));
+	else if (rc == RUV_OK)
+		cmd_learn_print_gate(&gate);
+	const int live = ruv_learner_live_version(l);
+	code = close_learner(l, runtime, rc, &err);
+	if (rc == RUV_OK && gate.pass && publish)
+		cli_note("version %d is live", live);
+	return rc ? code : gate.pass ? CLI_EXIT_OK : CLI_EXIT_FAILED;
+}
+
+static int part_rollback(int argc, char **argv)
+{
+	PART("rollback", " VERSION", "Makes an earlier version live again, exactly as it was. 0: none, the bare model.", 1, 1);
+	char *end;
+	const long version = strtol(args.items[0], &end, 10);
+	if (end == args.items[0] || *end || version < 0 || version > INT32_MAX)
+		return cli_usage("'%s' is no version; `ruvllm learn history` lists them", args.items[0]);
+	ruv_runtime *runtime;
+	ruv_error err = {0};
+	ruv_learner *l = open_learner(false, &runtime, &code);
+	return l ? close_learner(l, runtime, ruv_learner_rollback(l, (int)version, &err), &err) : code;
+}
+
+static int part_export(int argc, char **argv)
+{
+	static int version;
+	static const cli_option options[] = {{"number", 'n', CLI_INT, &version, "N", "the version (default: the live one)"}, {0}};
+	static const cli_spec spec = {.name = "learn export",
+	                              .usage = "[OPTIONS] FILE.gguf",
+	                              .summary = "Copies a version's adapter: a GGUF LoRA file like any other.",
+	                              .options = options,
+	                              .notes = common_notes,
+	                              .min_args = 1,
+	                              .max_args = 1,
+	                              CLI_CONFIG_OPTIONS};
+	cli_args args;
+	int code;
+	if (!cli_parse(&spec, argc, argv, &args, &code))
+		return code;
+	ruv_runtime *runtime;
+	ruv_error err = {0};
+	ruv_learner *l = open_learner(true, &runtime, &code);
+	return l ? close_learner(l, runtime, ruv_learner_export(l, version, args.items[0], &err), &err) : code;
+}
+
+static int part_pause(int argc, char **argv)
+{
+	PART("pause", "", "Stops learning until `ruvllm learn resume`: nothing is observed, nothing trained.", 0, 0);
+	ruv_runtime *runtime;
+	ruv_error err = {0};
+	ruv_learner *l = open_learner(false, &runtime, &code);
+	return l ? close_learner(l, runtime, ruv_learner_pause(l, true, &err), &err) : code;
+}
+
+static int part_resume(int argc, char **argv)
+{
+	PART("resume", "", "Goes on learning after `ruvllm learn pause`.", 0, 0);
+	ruv_runtime *runtime;
+	ruv_error err = {0};
+	ruv_learner *l = open_learner(false, &runtime, &code);
+	return l ? close_learner(l, runtime, ruv_learner_pause(l, false, &err), &err) : code;
+}
+
+static int part_consolidate(int argc, char **argv)
+{
+	PART("consolidate", "",
+	     "The deep loop: clusters what the reasoning bank holds and distils strategies from successes and failures.", 0, 0);
+	ruv_runtime *runtime;
+	ruv_error err = {0};
+	ruv_bank_report r;
+	ruv_learner *l = open_learner(false, &runtime, &code);
+	if (!l)
+		return code;
+	int rc = ruv_learner_consolidate(l, &r, &err);
+	if (rc == RUV_OK && cli.json)
+		cli_json_print(json_pack("{s:i, s:i, s:i, s:i, s:i, s:f}", "trajectories", r.n_trajectories, "clusters",
+		                         r.n_clusters, "merged", r.n_merged, "pruned", r.n_pruned, "strategies", r.n_strategies,
+		                         "ms", r.ms));
+	else if (rc == RUV_OK)
+		printf("%d trajectories in %d clusters (%d merged, %d pruned): %d strategies, %.1f ms\n", r.n_trajectories,
+		       r.n_clusters, r.n_merged, r.n_pruned, r.n_strategies, r.ms);
+	return close_learner(l, runtime, rc, &err);
+}
+
+static const struct part {
+	const char *name;
+	int (*run)(int argc, char **argv); /* argv[0] is the part's name */
+	const char *help;
+} parts[] = {
+    {"status", part_status, "what was learned and what is live"},
+    {"history", part_history, "versions, refusals, rollbacks"},
+    {"teach", part_teach, "teach one answer"},
+    {"train", part_train, "replay all lessons"},
+    {"gate", part_gate, "measure the candidate; with --publish make it live when it passes"},
+    {"rollback", part_rollback, "make an earlier version live again"},
+    {"export", part_export, "copy a version's GGUF adapter"},
+    {"pause", part_pause, "stop learning"},
+    {"resume", part_resume, "go on learning"},
+    {"consolidate", part_consolidate, "distil strategies from recorded trajectories"},
+    {"forget-bench", cmd_learn_forget,
+     "10,000 updates on a stream whose tasks change: what is forgotten, with and without protection"},
+    {"user-bench", cmd_learn_user, "a user teaches 200 facts: answers from memory, from the adapter, from both"},
+    {"judge-bench", cmd_learn_judge, "how well the checks tell right answers from wrong ones"},
+};
+
+int cmd_learn(int argc, char **argv)
+{
+	const size_t n = sizeof parts / sizeof *parts;
+	const bool asks = argc >= 2 && (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h") || !strcmp(argv[1], "help"));
+	if (argc >= 2 && !asks) {
+		const char *names[sizeof parts / sizeof *parts];
+		for (size_t i = 0; i < n; i++) {
+			names[i] = parts[i].name;
+			if (!strcmp(argv[1], parts[i].name))
+				return parts[i].run(argc - 1, argv + 1);
+		}
+		const char *nearest = cli_nearest(argv[1], names, (int)n);
+		if (nearest)
+			return cli_usage("there is no part '%s'; did you mean '%s'?", argv[1], nearest);
+		return cli_usage("there is no part '%s'; `ruvllm learn --help` lists them", argv[1]);
+	}
+	FILE *out = asks ? stdout : stderr;
+	fprintf(out,
+	        "Usage: ruvllm learn PART [OPTIONS] ...\n\nLearning from use: adapters, their gate, the reasoning bank. Parts:\n");
+	for (size_t i = 0; i < n; i++)
+		fprintf(out, "  %-13s %s\n", parts[i].name, parts[i].help);
+	fprintf(out, "\n`ruvllm learn PART --help` explains one.\n");
+	return asks ? CLI_EXIT_OK : CLI_EXIT_USAGE;
+}

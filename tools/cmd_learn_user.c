@@ -1,0 +1,462 @@
+/* cmd_learn_user.c - `ruvllm learn user-bench`: a user teaches facts one interaction at a time; then other questions about the same
+ * facts are answered from memory alone, from the adapter alone and from both, through ruv_ask. A learner that was taught shuffled
+ * answers is the control; rollback and a restart must give the same answers byte for byte. */
+#include "cmd_learn.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/buf.h"
+#include "base/clock.h"
+#include "base/rng.h"
+#include "base/status.h"
+#include "runtime/eval_data.h"
+#include "text/answer_match.h"
+
+enum { MOST = 2000 };
+
+struct pair {
+	char *question, *answer;
+};
+
+struct set {
+	struct pair teach[MOST], test[MOST];
+	int n_teach, n_test;
+};
+
+/* One way to answer, and how it went. */
+struct way {
+	const char *name;
+	double f1[MOST], exact[MOST];
+	char *answers[MOST];
+	double mean_f1, mean_exact;
+};
+
+static int read_set(struct set *set, const char *path, ruv_error *err)
+{
+	char *text = NULL;
+	size_t size = 0;
+	int rc = ruv_eval_text_read(&text, &size, path, err), line = 0;
+	if (rc)
+		return rc;
+	for (char *at = text; *at && rc == RUV_OK;) {
+		char *end = strchr(at, '\n');
+		line++;
+		if (end)
+			*end = 0;
+		json_t *row = *at ? json_loads(at, 0, NULL) : NULL;
+		const char *split = json_string_value(json_object_get(row, "split")),
+			   *question = json_string_value(json_object_get(row, "question")),
+			   *answer = json_string_value(json_object_get(row, "answer"));
+		if (*at && (!split || !question || !answer)) {
+			rc = ruv_fail(err, RUV_EFORMAT, "learn", "%s:%d: split, question and answer are needed", path, line);
+		} else if (*at) {
+			const bool test = !strcmp(split, "test");
+			struct pair *to = test ? &set->test[set->n_test] : &set->teach[set->n_teach];
+			if ((test ? set->n_test : set->n_teach) == MOST) {
+				rc = ruv_fail(err, RUV_ELIMIT, "learn", "%s has more than %d rows", path, MOST);
+			} else {
+				*to = (struct pair){strdup(question), strdup(answer)};
+				*(test ? &set->n_test : &set->n_teach) += 1;
+				if (!to->question || !to->answer)
+					rc = ruv_fail_memory(err, "learn", 64);
+			}
+		}
+		json_decref(row);
+		at = end ? end + 1 : at + strlen(at);
+	}
+	free(text);
+	return rc;
+}
+
+/* Every test question through ruv_ask, greedily. */
+static int answer_all(struct way *way, const char *name, ruv_runtime *runtime, const struct set *set, ruv_adapter *adapter,
+                      bool memory, ruv_error *err)
+{
+	ruv_session *session = NULL;
+	cli_progress progress = {0};
+	memset(way, 0, sizeof *way);
+	way->name = name;
+	int rc = ruv_runtime_session(runtime, NULL, &session, err);
+	if (rc == RUV_OK)
+		rc = ruv_session_set_adapter(session, adapter, err);
+	cli_progress_begin(&progress, name, "questions", (uint64_t)set->n_test);
+	for (int i = 0; i < set->n_test && rc == RUV_OK; i++) {
+		const ruv_sampling greedy = {0};
+		ruv_answer answer = {0};
+		ruv_answer_score score;
+		const ruv_ask_params params = {.question = set->test[i].question,
+		                               .session = session,
+		                               .no_memory = !memory,
+		                               .sampling = &greedy,
+		                               .max_tokens = 40,
+		                               .cancel = &cli_cancel};
+		rc = ruv_ask(runtime, &params, &answer, err);
+		if (rc == RUV_OK)
+			rc = ruv_answer_match(&score, answer.unknown ? "" : answer.answer,
+			                      (const char *const *)&set->test[i].answer, 1, err);
+		if (rc == RUV_OK && !(way->answers[i] = strdup(answer.text)))
+			rc = ruv_fail_memory(err, "learn", strlen(answer.text));
+		if (rc == RUV_OK) {
+			way->f1[i] = score.f1;
+			way->exact[i] = score.exact;
+			way->mean_f1 += score.f1 / set->n_test;
+			way->mean_exact += (double)score.exact / set->n_test;
+		}
+		ruv_answer_release(&answer);
+		cli_progress_update(&progress, (uint64_t)i + 1, NULL);
+	}
+	cli_progress_end(&progress, false);
+	ruv_session_free(session);
+	return rc;
+}
+
+static bool same_answers(const struct way *a, const struct way *b, int n)
+{
+	for (int i = 0; i < n; i++)
+		if (strcmp(a->answers[i], b->answers[i]) != 0)
+			return false;
+	return true;
+}
+
+static void way_release(struct way *way)
+{
+	for (int i = 0; i < MOST; i++)
+		free(way->answers[i]);
+	memset(way->answers, 0, sizeof way->answers);
+}
+
+/* The 95 % interval of the difference of F1 to the bare model, by the gate's own bootstrap. */
+static void interval(const struct way *way, const struct way *bare, int n, bool exact, double *low, double *high)
+{
+	ruv_gate_result r;
+	const ruv_gate_input in = {
+	    .before = exact ? bare->exact : bare->f1, .after = exact ? way->exact : way->f1, .n = n, .seed = 1};
+	ruv_gate_decide(&r, &in, NULL);
+	*low = r.gain_low;
+	*high = r.gain_high;
+}
+
+/* What was taught goes into memory as accepted answers do. */
+static int write_back(ruv_runtime *runtime, const struct pair *pair, const char *user, ruv_error *err)
+{
+	ruv_memory *memory;
+	ruv_buf text;
+	const int dim = ruv_runtime_embed_dim(runtime, err);
+	float *vector = dim > 0 ? malloc((size_t)dim * sizeof *vector) : NULL;
+	ruv_memory_written written;
+	ruv_buf_init(&text, 1 << 16);
+	ruv_buf_printf(&text, "Q: %s\nA: %s", pair->question, pair->answer);
+	const char *one = ruv_buf_cstr(&text);
+	int rc = dim < 0 ? dim : vector && !text.failed ? RUV_OK : ruv_fail_memory(err, "learn", text.len);
+	if (rc == RUV_OK)
+		rc = ruv_runtime_memory(runtime, &memory, err);
+	if (rc == RUV_OK)
+		rc = ruv_runtime_embed(runtime, &one, 1, RUV_EMBED_PASSAGE, vector, &cli_cancel, err);
+	if (rc == RUV_OK) {
+		const ruv_memory_answer answer = {.question = pair->question,
+		                                  .answer = pair->answer,
+		                                  .vector = vector,
+		                                  .quality = 1,
+		                                  .scope = {.user = user},
+		                                  .created_by = "user"};
+		rc = ruv_memory_write_back(memory, &written, &answer, 1, err);
+	}
+	ruv_buf_release(&text);
+	free(vector);
+	return rc;
+}
+
+struct teaching {
+	int epochs;
+	double rate;
+	bool go_live_anyway; /* the control, which the gate would refuse */
+};
+
+/* Teaches answers[of[i]] to question i, in a drawn order; trains; asks the gate. */
+static int teach(ruv_learner *l, const struct set *set, const int *of, const struct teaching *how, ruv_gate_result *gate,
+                 ruv_error *err)
+{
+	int *order = malloc((size_t)set->n_teach * sizeof *order), rc = order ? RUV_OK : ruv_fail_memory(err, "learn", 64);
+	ruv_rng rng;
+	cli_progress progress = {0};
+	ruv_rng_init(&rng, 3);
+	for (int i = 0; i < set->n_teach && order; i++)
+		order[i] = i;
+	for (int i = set->n_teach - 1; i > 0 && order; i--) {
+		const int j = (int)ruv_rng_below(&rng, (uint64_t)i + 1), swap = order[i];
+		order[i] = order[j];
+		order[j] = swap;
+	}
+	cli_progress_begin(&progress, of ? "teach shuffled" : "teach", "interactions", (uint64_t)set->n_teach);
+	for (int i = 0; i < set->n_teach && rc == RUV_OK; i++) {
+		const struct pair *pair = &set->teach[order[i]];
+		rc = ruv_learner_teach(l, "facts", pair->question, of ? set->teach[of[order[i]]].answer : pair->answer, err);
+		if (rc == RUV_OK)
+			rc = ruv_learner_work(l, err);
+		if (rc == RUV_OK && cli_interrupted)
+			rc = ruv_fail(err, RUV_ECANCELLED, "learn", "stopped");
+		cli_progress_update(&progress, (uint64_t)i + 1, NULL);
+	}
+	cli_progress_end(&progress, false);
+	free(order);
+	cli_note("%s: replaying all lessons %d times", of ? "control" : "learner", how->epochs);
+	if (rc == RUV_OK)
+		rc = ruv_learner_train(l, how->epochs, err);
+	if (rc == RUV_OK)
+		rc = ruv_learner_gate(l, !of, true, gate, err);
+	return rc;
+}
+
+static void shuffle_answers(int *of, const struct set *set)
+{
+	ruv_rng rng;
+	ruv_rng_init(&rng, 99);
+	for (int i = 0; i < set->n_teach; i++)
+		of[i] = i;
+	for (int i = set->n_teach - 1; i > 0; i--) {
+		const int j = (int)ruv_rng_below(&rng, (uint64_t)i), swap = of[i];
+		of[i] = of[j];
+		of[j] = swap;
+	}
+}
+
+static int open_learner(ruv_learner **out, const char *dir, const char *model, const struct teaching *how, ruv_error *err)
+{
+	const ruv_learner_options options = {
+	    .dir = dir, .model_path = model, .no_thread = true, .background_every = 1 << 30, .learning_rate = (float)how->rate};
+	return ruv_learner_open(out, &options, err);
+}
+
+/* A directory removed with all that is in it. */
+static void remove_tree(const char *dir)
+{
+	char command[4200];
+	if (strchr(dir, '\'') == NULL) {
+		snprintf(command, sizeof command, "rm -rf '%s'", dir);
+		if (system(command) != 0)
+			cli_note("%s could not be removed", dir);
+	}
+}
+
+/* The candidate's file under the serving model, whatever the gate says: only to measure it. */
+static int candidate_adapter(ruv_adapter **out, ruv_model *model, const char *dir, ruv_error *err)
+{
+	char path[4200];
+	snprintf(path, sizeof path, "%s/candidate.gguf", dir);
+	return ruv_adapter_open(out, model, path, 1, err);
+}
+
+enum { BARE, MEMORY, ADAPTER, BOTH, CONTROL, ROLLED_BACK, FORWARD, RESTARTED, N_WAYS };
+
+struct run {
+	struct set set;
+	struct way ways[N_WAYS];
+	ruv_gate_result gate, control_gate;
+	bool published;
+	double teach_seconds;
+	int of[MOST];
+};
+
+static int measure(struct run *r, ruv_runtime *runtime, const char *dir, const char *model_path, const struct teaching *how,
+                   ruv_error *err)
+{
+	char learn_dir[4096], control_dir[4096];
+	ruv_learner *l = NULL, *control = NULL;
+	ruv_model *model = NULL;
+	ruv_adapter *adapter = NULL, *shuffled = NULL, *again = NULL;
+	const struct set *set = &r->set;
+	snprintf(learn_dir, sizeof learn_dir, "%s/learn", dir);
+	snprintf(control_dir, sizeof control_dir, "%s/control", dir);
+	int rc = ruv_runtime_model(runtime, NULL, &model, err);
+	if (rc == RUV_OK)
+		rc = answer_all(&r->ways[BARE], "bare model", runtime, set, NULL, false, err);
+	for (int i = 0; i < set->n_teach && rc == RUV_OK; i++)
+		rc = write_back(runtime, &set->teach[i], NULL, err);
+	if (rc == RUV_OK)
+		rc = answer_all(&r->ways[MEMORY], "memory alone", runtime, set, NULL, true, err);
+	const int64_t started = ruv_clock_now_ns();
+	if (rc == RUV_OK)
+		rc = open_learner(&l, learn_dir, model_path, how, err);
+	if (rc == RUV_OK)
+		rc = teach(l, set, NULL, how, &r->gate, err);
+	r->teach_seconds = (double)(ruv_clock_now_ns() - started) * 1e-9;
+	r->published = rc == RUV_OK && ruv_learner_live_version(l) == 1;
+	if (rc == RUV_OK)
+		rc = r->published ? ruv_learner_adapter(l, model, &adapter, err)
+		                  : candidate_adapter(&adapter, model, learn_dir, err);
+	if (rc == RUV_OK)
+		rc = answer_all(&r->ways[ADAPTER], "adapter alone", runtime, set, adapter, false, err);
+	if (rc == RUV_OK)
+		rc = answer_all(&r->ways[BOTH], "both", runtime, set, adapter, true, err);
+	/* the control is measured however the gate decides */
+	shuffle_answers(r->of, set);
+	if (rc == RUV_OK)
+		rc = open_learner(&control, control_dir, model_path, how, err);
+	if (rc == RUV_OK)
+		rc = teach(control, set, r->of, how, &r->control_gate, err);
+	if (rc == RUV_OK)
+		rc = candidate_adapter(&shuffled, model, control_dir, err);
+	if (rc == RUV_OK)
+		rc = answer_all(&r->ways[CONTROL], "shuffled control", runtime, set, shuffled, false, err);
+	/* versions */
+	if (rc == RUV_OK && r->published) {
+		rc = ruv_learner_rollback(l, 0, err);
+		if (rc == RUV_OK)
+			rc = ruv_learner_adapter(l, model, &again, err);
+		if (rc == RUV_OK)
+			rc = answer_all(&r->ways[ROLLED_BACK], "rolled back", runtime, set, again, false, err);
+		if (rc == RUV_OK)
+			rc = ruv_learner_rollback(l, 1, err);
+		if (rc == RUV_OK)
+			rc = ruv_learner_adapter(l, model, &again, err);
+		if (rc == RUV_OK)
+			rc = answer_all(&r->ways[FORWARD], "forward again", runtime, set, again, false, err);
+		ruv_adapter_free(again);
+		again = NULL;
+		ruv_learner_free(l);
+		l = NULL;
+		if (rc == RUV_OK)
+			rc = open_learner(&l, learn_dir, model_path, how, err);
+		if (rc == RUV_OK)
+			rc = ruv_learner_adapter(l, model, &again, err);
+		if (rc == RUV_OK)
+			rc = answer_all(&r->ways[RESTARTED], "after a restart", runtime, set, again, false, err);
+	}
+	ruv_adapter_free(adapter);
+	ruv_adapter_free(shuffled);
+	ruv_adapter_free(again);
+	ruv_learner_free(l);
+	ruv_learner_free(control);
+	return rc;
+}
+
+static json_t *report_json(const struct run *r)
+{
+	json_t *ways = json_array();
+	for (int w = 0; w <= (r->published ? RESTARTED : CONTROL); w++) {
+		double low, high, exact_low, exact_high;
+		interval(&r->ways[w], &r->ways[BARE], r->set.n_test, false, &low, &high);
+		interval(&r->ways[w], &r->ways[BARE], r->set.n_test, true, &exact_low, &exact_high);
+		json_array_append_new(ways, json_pack("{s:s, s:f, s:f, s:[f, f], s:[f, f]}", "from", r->ways[w].name, "f1",
+		                                      r->ways[w].mean_f1, "exact", r->ways[w].mean_exact, "f1_gain", low, high,
+		                                      "exact_gain", exact_low, exact_high));
+	}
+	return json_pack("{s:i, s:i, s:f, s:b, s:o, s:o, s:o, s:b, s:b, s:b}", "taught", r->set.n_teach, "questions", r->set.n_test,
+	                 "teach_seconds", r->teach_seconds, "published", r->published, "gate", cmd_learn_gate_json(&r->gate),
+	                 "control_gate", cmd_learn_gate_json(&r->control_gate), "answers", ways, "rollback_exact",
+	                 r->published && same_answers(&r->ways[BARE], &r->ways[ROLLED_BACK], r->set.n_test), "forward_exact",
+	                 r->published && same_answers(&r->ways[ADAPTER], &r->ways[FORWARD], r->set.n_test), "restart_exact",
+	                 r->published && same_answers(&r->ways[ADAPTER], &r->ways[RESTARTED], r->set.n_test));
+}
+
+static void report(const struct run *r)
+{
+	cli_table *table = cli_table_create("answers from|>F1|>exact|gain of F1 over the bare model, 95 %|gain of exact, 95 %");
+	printf("%d interactions taught in %.0f s, %d other questions about the same facts\n", r->set.n_teach, r->teach_seconds,
+	       r->set.n_test);
+	for (int w = BARE; w <= CONTROL; w++) {
+		double low, high;
+		cli_table_cell(table, "%s", r->ways[w].name);
+		cli_table_cell(table, "%.1f", 100 * r->ways[w].mean_f1);
+		cli_table_cell(table, "%.1f", 100 * r->ways[w].mean_exact);
+		interval(&r->ways[w], &r->ways[BARE], r->set.n_test, false, &low, &high);
+		cli_table_cell(table, w == BARE ? "" : "[%+.1f, %+.1f]", 100 * low, 100 * high);
+		interval(&r->ways[w], &r->ways[BARE], r->set.n_test, true, &low, &high);
+		cli_table_cell(table, w == BARE ? "" : "[%+.1f, %+.1f]", 100 * low, 100 * high);
+	}
+	cli_table_print(table, stdout);
+	printf("\nThe learner's gate: ");
+	cmd_learn_print_gate(&r->gate);
+	printf("The control's gate: %s\n", r->control_gate.pass ? "passes" : r->control_gate.why);
+	if (!r->published) {
+		printf("The gate did not let the adapter go live; rollback and restart were not measured.\n");
+		return;
+	}
+	printf("rollback to none    %s as the bare model\n",
+	       same_answers(&r->ways[BARE], &r->ways[ROLLED_BACK], r->set.n_test) ? "answers exactly" : "DOES NOT ANSWER");
+	printf("forward again       %s as before\n",
+	       same_answers(&r->ways[ADAPTER], &r->ways[FORWARD], r->set.n_test) ? "answers exactly" : "DOES NOT ANSWER");
+	printf("after a restart     %s as before\n",
+	       same_answers(&r->ways[ADAPTER], &r->ways[RESTARTED], r->set.n_test) ? "answers exactly" : "DOES NOT ANSWER");
+}
+
+int cmd_learn_user(int argc, char **argv)
+{
+	static int epochs = 12, show;
+	static double rate = 3e-3;
+	static const cli_option options[] = {
+	    {"epochs", 'e', CLI_INT, &epochs, "N", "passes over the lessons after teaching (default 12)"},
+	    {"rate", 0, CLI_DOUBLE, &rate, "X", "of Adam (default 0.003)"},
+	    {"show", 0, CLI_INT, &show, "N", "print the first N questions with their answers"},
+	    {0}};
+	static const cli_spec spec = {
+	    .name = "learn user-bench",
+	    .usage = "[OPTIONS] [FACTS]",
+	    .summary = "A user teaches facts over some hundred interactions; other questions about them are then answered from "
+	               "memory alone, "
+		       "from the adapter alone, and from both, beside the bare model and an adapter that was taught shuffled "
+	               "answers. FACTS "
+		       "(default bench/data/user_facts.jsonl) holds {split, question, answer}. Works in a temporary directory.",
+	    .options = options,
+	    .examples = "ruvllm learn user-bench --model s",
+	    .max_args = 1,
+	    CLI_CONFIG_OPTIONS};
+	cli_args args;
+	int code = CLI_EXIT_OK;
+	if (!cli_parse(&spec, argc, argv, &args, &code))
+		return code;
+	if (epochs < 1 || !(rate > 0))
+		return cli_usage("--epochs is at least 1, --rate above 0");
+	cli_interrupt_catch();
+	ruv_config *config = cli_config(&code);
+	if (!config)
+		return code;
+	char dir[4000], model_path[4096];
+	const char *base = getenv("TMPDIR");
+	ruv_error err = {0};
+	ruv_runtime *runtime = NULL;
+	struct run *r = calloc(1, sizeof *r);
+	snprintf(dir, sizeof dir, "%s/ruvllm-user-XXXXXX", base && *base ? base : "/tmp");
+	int rc = !r ? ruv_fail_memory(&err, "learn", sizeof *r) : RUV_OK;
+	if (rc == RUV_OK && !mkdtemp(dir))
+		rc = ruv_fail(&err, RUV_EIO, "learn", "cannot make %s", dir);
+	if (rc == RUV_OK)
+		rc = read_set(&r->set, args.n ? args.items[0] : "bench/data/user_facts.jsonl", &err);
+	if (rc == RUV_OK)
+		rc = ruv_config_set(config, "data-dir", dir, &err);
+	if (rc == RUV_OK)
+		rc = ruv_runtime_open(&runtime, config, &err);
+	ruv_config_origin origin;
+	const char *where;
+	if (rc == RUV_OK)
+		rc = ruv_runtime_find_model(runtime, ruv_config_value(config, ruv_config_key_find("model"), &origin, &where),
+		                            model_path, sizeof model_path, &err);
+	const struct teaching how = {.epochs = epochs, .rate = rate};
+	if (rc == RUV_OK)
+		rc = measure(r, runtime, dir, model_path, &how, &err);
+	if (rc == RUV_OK && cli.json) {
+		code = cli_json_print(report_json(r));
+	} else if (rc == RUV_OK) {
+		for (int i = 0; i < show && i < r->set.n_test; i++) {
+			printf("Q: %s\n   right: %s\n", r->set.test[i].question, r->set.test[i].answer);
+			for (int w = BARE; w <= CONTROL; w++)
+				printf("   %s: %s\n", r->ways[w].name, r->ways[w].answers[i]);
+		}
+		report(r);
+	}
+	ruv_runtime_free(runtime);
+	remove_tree(dir);
+	for (int w = 0; r && w < N_WAYS; w++)
+		way_release(&r->ways[w]);
+	for (int i = 0; r && i < MOST; i++) {
+		free(r->set.teach[i].question);
+		free(r->set.teach[i].answer);
+		free(r->set.test[i].question);
+		free(r->set.test[i].answer);
+	}
+	free(r);
+	return rc ? cli_fail(&err, NULL) : code;
+}
