@@ -53,6 +53,14 @@ static bool sees(const char *reader, const char *owner)
 	return !owner || !*owner || (reader && !strcmp(reader, owner));
 }
 
+bool memory_sees(memory_action *a, const ruv_memory_scope *owner)
+{
+	const ruv_memory_scope mine = ruv_runtime_scope(a->runtime);
+
+	return !has_scope(&mine) ||
+	       (sees(mine.user, owner->user) && sees(mine.agent, owner->agent) && sees(mine.session, owner->session));
+}
+
 int memory_resolve(memory_action *a, char id[RUV_ID_SIZE], const char *part, ruv_error *err)
 {
 	const ruv_memory_scope mine = ruv_runtime_scope(a->runtime);
@@ -62,12 +70,8 @@ int memory_resolve(memory_action *a, char id[RUV_ID_SIZE], const char *part, ruv
 	if (rc || !has_scope(&mine))
 		return rc;
 	rc = ruv_memory_get(a->memory, &nodes, id, err);
-	if (!rc) {
-		const ruv_memory_scope *its = &nodes.items[0].scope;
-
-		if (!sees(mine.user, its->user) || !sees(mine.agent, its->agent) || !sees(mine.session, its->session))
-			rc = ruv_fail(err, RUV_ENOTFOUND, "memory", "no node's id begins or ends with '%s'", part);
-	}
+	if (!rc && !memory_sees(a, &nodes.items[0].scope))
+		rc = ruv_fail(err, RUV_ENOTFOUND, "memory", "no node's id begins or ends with '%s'", part);
 	ruv_memory_nodes_release(&nodes);
 	return rc;
 }
@@ -708,15 +712,18 @@ static int action_show(int argc, char **argv)
 static int action_forget(int argc, char **argv)
 {
 	static const char *source;
+	static bool undo;
 	static const cli_option options[] = {
 	    {"source", 0, CLI_STRING, &source, "NAME", "everything of one source, as `memory sources` shows it"},
+	    {"undo", 0, CLI_FLAG, &undo, NULL,
+	     "with --source: what was forgotten of it entry by entry comes back when it is remembered next"},
 	    {0},
 	};
 	static const cli_spec spec = {
 	    .name = "memory forget",
-	    .usage = "ID... | --source NAME",
+	    .usage = "ID... | --source NAME [--undo]",
 	    .summary = "Deletes entries: text, vector, words, edges, and what the log kept of them. All of the ids or, when one is "
-		       "wrong, none.",
+		       "wrong, none. An entry of a remembered file stays out when the file is remembered again.",
 	    .options = options,
 	    .min_args = 0,
 	    .max_args = -1,
@@ -733,11 +740,14 @@ static int action_forget(int argc, char **argv)
 		return code;
 	if (!source == !args.n)
 		return cli_usage("give ids, or --source NAME");
+	if (undo && !source)
+		return cli_usage("--undo needs --source NAME");
 	if (!memory_open(&a, false))
 		return a.code;
 	if (source) {
 		ruv_memory_source which = {.name = source, .scope = ruv_runtime_scope(a.runtime)};
-		rc = ruv_memory_source_forget(a.memory, &which, &n, &err);
+		rc = undo ? ruv_memory_source_restore(a.memory, &which, &n, &err)
+		          : ruv_memory_source_forget(a.memory, &which, &n, &err);
 	} else {
 		n = args.n;
 		ids = calloc((size_t)n, sizeof *ids);
@@ -754,7 +764,11 @@ static int action_forget(int argc, char **argv)
 	if (rc)
 		code = cli_runtime_fail(&err);
 	else if (cli.json)
-		code = cli_json_print(json_pack("{s:i}", "forgotten", n));
+		code = cli_json_print(json_pack("{s:i}", undo ? "restored" : "forgotten", n));
+	else if (undo)
+		code = printf(n == 1 ? "%d entry comes back when the source is remembered next\n"
+		                     : "%d entries come back when the source is remembered next\n",
+		              n) < 0;
 	else
 		code = printf("%d forgotten\n", n) < 0;
 	free(ids);
@@ -797,7 +811,9 @@ static int action_link(int argc, char **argv)
 	if (!memory_open(&a, false))
 		return a.code;
 	if (remove) {
-		rc = ruv_memory_unlink(a.memory, remove, &err);
+		ruv_memory_filter filter = {.scope = ruv_runtime_scope(a.runtime)};
+		filter.every_scope = !has_scope(&filter.scope);
+		rc = ruv_memory_unlink_seen(a.memory, remove, &filter, &err);
 	} else {
 		rc = memory_resolve(&a, edge.src, args.items[0], &err);
 		if (!rc)
@@ -833,6 +849,7 @@ static const struct action {
     {"edit", action_edit, "change an entry"},
     {"forget", action_forget, "delete entries or a source"},
     {"link", action_link, "draw or remove an edge"},
+    {"graph", memory_graph, "show what lies around an entry, also as a picture"},
     {"sources", memory_sources, "list the files that were remembered"},
     {"history", memory_history, "show the log"},
     {"export", memory_export, "write everything as JSON lines"},
@@ -840,6 +857,7 @@ static const struct action {
     {"backup", memory_backup, "copy the store, while it is in use"},
     {"verify", memory_verify, "check everything, and repair"},
     {"compact", memory_compact, "give free space back"},
+    {"index", memory_index, "bring the vector index up to date"},
     {"reembed", memory_reembed, "compute missing vectors, or all anew for another encoder"},
     {"stats", memory_stats, "count and measure"},
 };

@@ -1,4 +1,4 @@
-/* cmd_memory.h - what the two files of `ruvllm memory` share. Layer: tools. */
+/* cmd_memory.h - what the files of `ruvllm memory` share. Layer: tools. */
 #ifndef RUV_TOOLS_CMD_MEMORY_H
 #define RUV_TOOLS_CMD_MEMORY_H
 
@@ -17,6 +17,8 @@ void memory_close(memory_action *action);
 /* The id that the user's beginning or end of one stands for. With --user, --agent or --session only among what they may see:
  * RUV_ENOTFOUND for another's. */
 int memory_resolve(memory_action *action, char id[RUV_ID_SIZE], const char *part, ruv_error *err);
+/* Does the configured scope see what belongs to `owner`? Always, when none is configured. */
+bool memory_sees(memory_action *action, const ruv_memory_scope *owner);
 /* "2026-11-23 06:50" in local time. */
 const char *memory_time(char *text, size_t cap, int64_t ms);
 /* The vector that the encoder gives a passage, [dim], freed by the caller. */
@@ -31,5 +33,7 @@ int memory_stats(int argc, char **argv);
 int memory_history(int argc, char **argv);
 int memory_reembed(int argc, char **argv);
 int memory_sources(int argc, char **argv);
+int memory_graph(int argc, char **argv);
+int memory_index(int argc, char **argv);
 
 #endif

@@ -9,6 +9,9 @@
 #include "base/status.h"
 #include "runtime/runtime.h"
 
+/* Belongs to a user that no other is: only who is the owner of all sees it. */
+static const ruv_memory_scope nobody = {.user = "\x01", .agent = "\x01", .session = "\x01"};
+
 /* ---- export and import ------------------------------------------------------------------------------------------------- */
 
 int memory_export(int argc, char **argv)
@@ -175,7 +178,8 @@ int memory_verify(int argc, char **argv)
 	static const cli_spec spec = {
 	    .name = "memory verify",
 	    .usage = "[OPTIONS]",
-	    .summary = "Checks every page, text, vector, edge and the word index. Ends with 1 when damage is left.",
+	    .summary =
+		"Checks every page, text, vector, edge, the word index and the vector index. Ends with 1 when damage is left.",
 	    .options = options,
 	    .max_args = 0,
 	    CLI_CONFIG_OPTIONS,
@@ -393,6 +397,26 @@ int memory_sources(int argc, char **argv)
 	return code;
 }
 
+/* Leaves of the log what is about entries that the configured scope sees, and what is about none. */
+static void keep_seen(memory_action *a, ruv_memory_events *events)
+{
+	int kept = 0;
+
+	if (memory_sees(a, &nobody))
+		return;
+	for (int i = 0; i < events->n; i++) {
+		ruv_memory_nodes nodes = {0};
+		ruv_error err;
+		bool seen = !events->items[i].id[0];
+		if (!seen && !ruv_memory_get(a->memory, &nodes, events->items[i].id, &err))
+			seen = memory_sees(a, &nodes.items[0].scope);
+		ruv_memory_nodes_release(&nodes);
+		if (seen)
+			events->items[kept++] = events->items[i];
+	}
+	events->n = kept;
+}
+
 int memory_history(int argc, char **argv)
 {
 	static int limit = 50;
@@ -419,14 +443,19 @@ int memory_history(int argc, char **argv)
 		return code;
 	if (!memory_open(&a, false))
 		return a.code;
-	if (args.n) { /* a whole id may be of something that was forgotten */
-		if (strlen(args.items[0]) == 36)
+	if (args.n) {
+		rc = memory_resolve(&a, id, args.items[0], &err);
+		/* A whole id may be of something that was forgotten; whose it was, nobody knows any more, so that only the owner
+		 * sees it. */
+		if (rc == RUV_ENOTFOUND && strlen(args.items[0]) == 36 && memory_sees(&a, &nobody)) {
 			memcpy(id, args.items[0], sizeof id);
-		else
-			rc = memory_resolve(&a, id, args.items[0], &err);
+			rc = RUV_OK;
+		}
 	}
 	if (!rc)
 		rc = ruv_memory_history(a.memory, &events, args.n ? id : NULL, limit, &err);
+	if (!rc && !args.n)
+		keep_seen(&a, &events);
 	if (rc) {
 		code = cli_runtime_fail(&err);
 	} else if (cli.json) {
@@ -478,7 +507,11 @@ int memory_stats(int argc, char **argv)
 		return code;
 	if (!memory_open(&a, false))
 		return a.code;
-	rc = ruv_memory_get_stats(a.memory, &s, &err);
+	rc = ruv_memory_warm(a.memory, &err); /* so that there is something to say of the index */
+	if (rc == RUV_EMISMATCH)
+		rc = RUV_OK;
+	if (!rc)
+		rc = ruv_memory_get_stats(a.memory, &s, &err);
 	ruv_memory_embedder(a.memory, &id, &version, &dimension);
 	if (rc) {
 		code = cli_runtime_fail(&err);
@@ -489,11 +522,19 @@ int memory_stats(int argc, char **argv)
 		for (int i = 0; i < RUV_N_EDGE_TYPES; i++)
 			json_object_set_new(edges, ruv_edge_type_name(i), json_integer((json_int_t)s.n_by_edge_type[i]));
 		code = cli_json_print(json_pack(
-		    "{s:I, s:o, s:I, s:o, s:I, s:I, s:I, s:I, s:I, s:s, s:s, s:i, s:s, s:i}", "nodes", (json_int_t)s.n_nodes,
-		    "by_type", types, "edges", (json_int_t)s.n_edges, "by_edge_type", edges, "vectors", (json_int_t)s.n_vectors,
-		    "sources", (json_int_t)s.n_sources, "events", (json_int_t)s.n_events, "text_bytes", (json_int_t)s.text_bytes,
-		    "database_bytes", (json_int_t)s.database_bytes, "encoder", id, "encoder_version", version, "dimension",
-		    dimension, "store_id", s.store_id, "schema", s.schema_version));
+		    "{s:I, s:o, s:I, s:o, s:I, s:I, s:I, s:I, s:I, s:s, s:s, s:i, s:s, s:i, s:s, s:I, s:I, s:I, s:I, s:i, s:i, "
+		    "s:i, s:i}",
+		    "nodes", (json_int_t)s.n_nodes, "by_type", types, "edges", (json_int_t)s.n_edges, "by_edge_type", edges,
+		    "vectors", (json_int_t)s.n_vectors, "sources", (json_int_t)s.n_sources, "events", (json_int_t)s.n_events,
+		    "text_bytes", (json_int_t)s.text_bytes, "database_bytes", (json_int_t)s.database_bytes, "encoder", id,
+		    "encoder_version", version, "dimension", dimension, "store_id", s.store_id, "schema", s.schema_version, "index",
+		    !s.index_loaded    ? "none"
+		    : s.index_by_graph ? "graph"
+				       : "flat",
+		    "index_in_graph", (json_int_t)s.index_n_graph, "index_pending", (json_int_t)s.index_n_pending, "index_bytes",
+		    (json_int_t)s.index_bytes, "index_mapped_bytes", (json_int_t)s.index_mapped_bytes, "index_m", s.index_m,
+		    "index_ef_construction", s.index_ef_construction, "index_ef_search", s.index_ef_search, "index_bits",
+		    s.index_bits));
 	} else {
 		printf("%lld entries (%s of text), %lld vectors, %lld edges, %lld sources, %lld events\n", (long long)s.n_nodes,
 		       cli_human_bytes(text, sizeof text, (uint64_t)s.text_bytes), (long long)s.n_vectors, (long long)s.n_edges,
@@ -505,6 +546,16 @@ int memory_stats(int argc, char **argv)
 			printf("%lld entries have no vector; ruvllm memory reembed computes them\n", (long long)s.n_without_vector);
 		printf("%s on disk in %s, schema %d\n", cli_human_bytes(bytes, sizeof bytes, (uint64_t)s.database_bytes),
 		       ruv_runtime_data_dir(a.runtime), s.schema_version);
+		if (s.index_by_graph)
+			printf("vectors are searched by a graph (M %d, ef %d, %d bits): %lld in it, %lld compared beside it; %s in "
+			       "memory, "
+			       "%s mapped\n",
+			       s.index_m, s.index_ef_search, s.index_bits, (long long)s.index_n_graph, (long long)s.index_n_pending,
+			       cli_human_bytes(bytes, sizeof bytes, (uint64_t)s.index_bytes),
+			       cli_human_bytes(text, sizeof text, (uint64_t)s.index_mapped_bytes));
+		else if (s.index_loaded)
+			printf("vectors are compared one by one; %s in memory\n",
+			       cli_human_bytes(bytes, sizeof bytes, (uint64_t)s.index_bytes));
 		if (*id)
 			printf("filled by encoder %s (%s), %d numbers a vector\n", id, version, dimension);
 		code = CLI_EXIT_OK;
