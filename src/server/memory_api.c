@@ -305,6 +305,18 @@ static int read_filter(call *c, ruv_memory_filter *filter, const char **tags)
 	return rc;
 }
 
+/* A key that speaks for somebody changes what is theirs, not what is everybody's. */
+static int check_owner(call *c, const ruv_memory_node *node)
+{
+	const ruv_identity *identity = ruv_exchange_identity(c->exchange);
+
+	if ((!*identity->user || !strcmp(identity->user, node->scope.user)) &&
+	    (!*identity->agent || !strcmp(identity->agent, node->scope.agent)))
+		return RUV_OK;
+	return ruv_fail(&c->err, RUV_EINVAL, where, "the key '%s' may change only nodes of '%s'", identity->key_name,
+	                *identity->user ? identity->user : identity->agent);
+}
+
 static void list(ruv_exchange *exchange)
 {
 	const char *tags[RUV_MEMORY_MAX_TAGS];
@@ -349,7 +361,7 @@ static void update(ruv_exchange *exchange)
 	json_t *result = NULL;
 	call c;
 
-	if (!call_begin(&c, exchange, true, true) || (c.rc = get_node(&c, &nodes)))
+	if (!call_begin(&c, exchange, true, true) || (c.rc = get_node(&c, &nodes)) || (c.rc = check_owner(&c, &nodes.items[0])))
 		goto done;
 	c.param = NULL;
 	in.node = nodes.items[0];
@@ -377,7 +389,8 @@ static void forget(ruv_exchange *exchange)
 	char id[RUV_ID_SIZE] = "";
 	call c;
 
-	if (call_begin(&c, exchange, false, false) && !(c.rc = get_node(&c, &nodes))) {
+	if (call_begin(&c, exchange, false, false) && !(c.rc = get_node(&c, &nodes)) &&
+	    !(c.rc = check_owner(&c, &nodes.items[0]))) {
 		const char *ids[1] = {id};
 
 		memcpy(id, nodes.items[0].id, sizeof id);
@@ -561,11 +574,18 @@ static void add_edge(ruv_exchange *exchange)
 static void remove_edge(ruv_exchange *exchange)
 {
 	const char *id = ruv_exchange_param(exchange, "id");
+	const ruv_identity *identity = ruv_exchange_identity(exchange);
+	ruv_memory_filter filter = {0};
 	call c;
 
 	if (call_begin(&c, exchange, false, false)) {
 		c.param = "id";
-		c.rc = ruv_memory_unlink(c.memory, id, &c.err);
+		filter.scope = c.scope;
+		filter.every_scope = c.every_scope;
+		c.rc = *identity->user || *identity->agent
+		           ? ruv_fail(&c.err, RUV_EINVAL, where, "the key '%s' speaks for somebody and may not remove edges",
+		                      identity->key_name)
+		           : ruv_memory_unlink_seen(c.memory, id, &filter, &c.err);
 	}
 	call_end(&c, 200,
 	         c.rc ? NULL : json_pack("{s:s, s:o, s:b}", "object", "ruvllm.forgotten", "id", text_of(id), "deleted", 1));

@@ -544,6 +544,19 @@ static json_t *details_of(const ruv_model *model)
 	                 "families", info.architecture, "parameter_size", parameters, "quantization_level", info.file_type);
 }
 
+/* To ask what it is: generators are the scheduler's, the encoder is the runtime's. */
+static int open_model(ruv_server *server, const ruv_served_model *served, ruv_model **out, ruv_error *err)
+{
+	return served->is_encoder ? ruv_runtime_model(ruv_server_runtime(server), "encoder", out, err)
+	                          : ruv_server_model_acquire(server, served, out, err);
+}
+
+static void close_model(const ruv_served_model *served, ruv_model *model)
+{
+	if (model && !served->is_encoder)
+		ruv_model_free(model);
+}
+
 static json_t *entry_of(const ruv_served_model *served)
 {
 	struct stat st;
@@ -564,9 +577,9 @@ static void tags(ruv_exchange *exchange)
 		ruv_model *model = NULL;
 
 		/* a model that cannot be opened is listed all the same; using it will say why */
-		if (!ruv_server_model_acquire(server, served, &model, NULL))
+		if (!open_model(server, served, &model, NULL))
 			json_object_set_new(entry, "details", details_of(model));
-		ruv_model_free(model);
+		close_model(served, model);
 		json_array_append_new(list, entry);
 	}
 	ruv_exchange_reply_json(exchange, 200, json_pack("{s:o}", "models", list));
@@ -611,7 +624,7 @@ static void show(ruv_exchange *exchange)
 		          : ruv_fail(&err, RUV_EINVAL, where, "'model' is required");
 	}
 	if (!rc)
-		rc = ruv_server_model_acquire(server, served, &model, &err);
+		rc = open_model(server, served, &model, &err);
 	if (rc) {
 		ruv_exchange_fail(exchange, &err, "model");
 		goto done;
@@ -634,7 +647,7 @@ static void show(ruv_exchange *exchange)
 	                                  details_of(model), "model_info", model_info(model), "capabilities", capabilities,
 	                                  "modified_at", file_time(served)));
 done:
-	ruv_model_free(model);
+	close_model(served, model);
 	free(template);
 	free(name);
 	json_decref(body);

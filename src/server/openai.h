@@ -32,7 +32,8 @@ json_t *ruv_openai_usage(const ruv_chat_usage *usage);
  * null, false, 0, "" or an empty array or object. */
 int ruv_openai_refuse(const json_t *body, const char *const *names, const char **param, ruv_error *err);
 
-/* The vectors (a new array of arrays) of `input`: a text, texts, or token ids. *id: the encoder's. Workers only; noted and counted. */
+/* The vectors (a new array of arrays) of `input`: a text, texts, or token ids. *id: the encoder's. Workers only; noted and counted.
+ */
 int ruv_openai_embed(ruv_exchange *exchange, const char *model, const json_t *input, json_t **vectors, const char **id,
                      int64_t *n_tokens, ruv_error *err);
 

@@ -28,8 +28,8 @@
 static const char where[] = "server";
 
 /* Every table of routes. */
-static const ruv_route *const tables[] = {ruv_routes_ops, ruv_routes_openai, ruv_routes_native, ruv_routes_memory, ruv_routes_anthropic,
-                                         ruv_routes_ollama, ruv_routes_responses};
+static const ruv_route *const tables[] = {ruv_routes_ops,       ruv_routes_openai, ruv_routes_native,    ruv_routes_memory,
+                                          ruv_routes_anthropic, ruv_routes_ollama, ruv_routes_responses, ruv_routes_mcp};
 enum { N_TABLES = sizeof tables / sizeof *tables };
 
 /* ---- the way back to the loop ------------------------------------------------------------------------------------------ */
@@ -366,6 +366,9 @@ static int add_listener(ruv_server *server, int fd, const char *name, ruv_error 
 {
 	struct evconnlistener *listener = NULL;
 
+	const int room = 256 << 10; /* unread answers lie in our buffers, where they are counted, not in the kernel's */
+
+	setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &room, sizeof room);
 	if (server->n_listeners < SERVER_MAX_LISTENERS && !evutil_make_socket_nonblocking(fd))
 		listener = evconnlistener_new(server->base, NULL, NULL, LEV_OPT_CLOSE_ON_FREE | LEV_OPT_CLOSE_ON_EXEC, 512, fd);
 	if (!listener) {
@@ -627,6 +630,7 @@ int ruv_server_open(ruv_server **out, ruv_runtime *runtime, const ruv_server_opt
 	server->started_ms = ruv_clock_wall_ms();
 	snprintf(server->not_ready, sizeof server->not_ready, "models are being loaded");
 	signal(SIGPIPE, SIG_IGN);
+	signal(SIGXFSZ, SIG_IGN); /* a file at its limit is an error like a full disk */
 	rc = take_options(server, options, err);
 	if (!rc && server->options.keys_file)
 		rc = ruv_auth_open(&server->auth, server->options.keys_file, err);

@@ -72,8 +72,8 @@ ruv_scheduler *ruv_server_scheduler(const ruv_server *server);
 
 /* ---- tables of routes: each protocol has one, ending with {0} ---- */
 
-extern const ruv_route ruv_routes_ops[], ruv_routes_openai[], ruv_routes_native[], ruv_routes_memory[],
-    ruv_routes_anthropic[], ruv_routes_ollama[], ruv_routes_responses[];
+extern const ruv_route ruv_routes_ops[], ruv_routes_openai[], ruv_routes_native[], ruv_routes_memory[], ruv_routes_anthropic[],
+    ruv_routes_ollama[], ruv_routes_responses[], ruv_routes_mcp[];
 /* anthropic.c, ollama.c, responses.c, mcp.c: declare theirs here and add them to the list in server.c. */
 
 #endif
