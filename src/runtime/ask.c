@@ -356,6 +356,17 @@ static int wanted_tokens(const asking *a)
 	return a->params->max_tokens > 0 ? a->params->max_tokens : (int)a->runtime->settings.max_tokens;
 }
 
+/* What the model gets of a source. A remembered answer "Q: ...\nA: ..." becomes a passage under its question, so that the sentence
+ * that can be quoted is the answer. */
+static ruv_context_source as_source(const asking *a, const ruv_source *source)
+{
+	const char *split = strncmp(source->text, "Q: ", 3) ? NULL : strstr(source->text, "\nA: ");
+	const char *question =
+	    split && !*source->title ? ruv_arena_strndup(a->strings, source->text + 3, (size_t)(split - source->text) - 3) : NULL;
+
+	return question ? (ruv_context_source){question, split + 4} : (ruv_context_source){source->title, source->text};
+}
+
 static int assemble(asking *a, ruv_error *err)
 {
 	ruv_answer *answer = a->answer;
@@ -373,7 +384,7 @@ static int assemble(asking *a, ruv_error *err)
 	if (!sources)
 		return ruv_fail_memory(err, "ask", (size_t)answer->n_sources * sizeof *sources);
 	for (int i = 0; i < answer->n_sources; i++)
-		sources[i] = (ruv_context_source){answer->sources[i].title, answer->sources[i].text};
+		sources[i] = as_source(a, &answer->sources[i]);
 	/* A small model takes earlier answers for sources: it gets the conversation only where the question needs it. */
 	if (request.cites && !leans_on_history(a->params->question)) {
 		request.n_history = 0;
