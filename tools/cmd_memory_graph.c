@@ -14,7 +14,7 @@
 #include "base/status.h"
 #include "runtime/runtime.h"
 
-enum { MAX_HOPS = 8, LABEL = 28, RING = 170, MARGIN = 150 };
+enum { MAX_HOPS = 8, LABEL = 28, RING = 150, MARGIN = 190, LEGEND = 60 };
 
 static const char *const node_colours[RUV_N_NODE_TYPES] = {"#b45309", "#1d4ed8", "#6d28d9", "#047857", "#0e7490", "#be123c"};
 static const char *const edge_colours[RUV_N_EDGE_TYPES] = {"#1d4ed8", "#6b7280", "#d97706", "#6d28d9", "#047857", "#0e7490"};
@@ -116,14 +116,10 @@ typedef struct place {
 } place;
 
 /* Nodes come nearest first, so that a parent stands before its children. */
-static int lay_out(place *p, const ruv_memory_graph *g)
+static void lay_out(place *p, const ruv_memory_graph *g)
 {
-	int rings = 0;
-
-	for (int i = 0; i < g->nodes.n; i++) {
+	for (int i = 0; i < g->nodes.n; i++)
 		p[i] = (place){.parent = -1};
-		rings = g->hops[i] > rings ? g->hops[i] : rings;
-	}
 	for (int e = 0; e < g->n_edges; e++) { /* the strongest edge to the ring within comes first */
 		int a = number_of(g, g->edges[e].src), b = number_of(g, g->edges[e].dst);
 		if (a < 0 || b < 0)
@@ -158,7 +154,6 @@ static int lay_out(place *p, const ruv_memory_graph *g)
 			continue;
 		p[i].x = p[i].y = 0;
 	}
-	return rings;
 }
 
 static void write_legend(ruv_buf *out, const ruv_memory_graph *g, double left, double top)
@@ -192,21 +187,28 @@ static int write_svg(ruv_buf *out, const ruv_memory_graph *g, ruv_error *err)
 {
 	place *p = calloc((size_t)g->nodes.n, sizeof *p);
 	ruv_buf label;
-	double half;
+	double left = -MARGIN, right = MARGIN, top = -120, bottom = 120; /* room for the legend */
 
 	if (!p)
 		return ruv_fail_memory(err, "memory", (size_t)g->nodes.n * sizeof *p);
 	ruv_buf_init(&label, 4096);
-	half = lay_out(p, g) * RING + MARGIN;
+	lay_out(p, g);
+	for (int i = 0; i < g->nodes.n; i++) { /* labels stand beside their nodes */
+		left = fmin(left, p[i].x - MARGIN);
+		right = fmax(right, p[i].x + MARGIN);
+		top = fmin(top, p[i].y - 30);
+		bottom = fmax(bottom, p[i].y + 40);
+	}
+	left -= LEGEND;
 	ruv_buf_printf(out,
 	               "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"%.0f %.0f %.0f %.0f\" width=\"%.0f\" height=\"%.0f\">\n"
 	               "<style>text{font:11px sans-serif;fill:#111827}.k{font-size:10px;fill:#4b5563}"
 	               ".n{paint-order:stroke;stroke:#fff;stroke-width:3px}</style>\n<rect x=\"%.0f\" y=\"%.0f\" width=\"100%%\" "
 	               "height=\"100%%\" fill=\"#fff\"/>\n<defs>",
-	               -half, -half, 2 * half, 2 * half, 2 * half, 2 * half, -half, -half);
+	               left, top, right - left, bottom - top, right - left, bottom - top, left, top);
 	for (int i = 0; i < RUV_N_EDGE_TYPES; i++)
 		ruv_buf_printf(out,
-		               "<marker id=\"a%d\" viewBox=\"0 0 8 8\" refX=\"15\" refY=\"4\" markerWidth=\"7\" markerHeight=\"7\" "
+		               "<marker id=\"a%d\" viewBox=\"0 0 8 8\" refX=\"17\" refY=\"4\" markerWidth=\"7\" markerHeight=\"7\" "
 		               "markerUnits=\"userSpaceOnUse\" orient=\"auto\"><path d=\"M0 0L8 4L0 8z\" fill=\"%s\"/></marker>",
 		               i, edge_colours[i]);
 	ruv_buf_puts(out, "</defs>\n");
@@ -225,7 +227,7 @@ static int write_svg(ruv_buf *out, const ruv_memory_graph *g, ruv_error *err)
 	}
 	for (int i = 0; i < g->nodes.n; i++) {
 		const ruv_memory_node *node = &g->nodes.items[i];
-		bool left = p[i].x < -1;
+		bool to_left = p[i].x < -1;
 		label_of(&label, node, LABEL);
 		ruv_buf_printf(out, "<g><title>%s %s\n", ruv_node_type_name(node->type), node->id);
 		put_xml(out, node->text);
@@ -234,14 +236,14 @@ static int write_svg(ruv_buf *out, const ruv_memory_graph *g, ruv_error *err)
 		    "</title><circle cx=\"%.1f\" cy=\"%.1f\" r=\"%d\" fill=\"%s\" fill-opacity=\"%.2f\" stroke=\"#fff\"/>"
 		    "<text class=\"n\" x=\"%.1f\" y=\"%.1f\" text-anchor=\"%s\">",
 		    p[i].x, p[i].y, i ? 7 : 11, node_colours[node->type], 0.4 + 0.6 * (double)node->confidence,
-		    i ? p[i].x + (left ? -11 : 11) : 0, i ? p[i].y + 4 : 26,
+		    i ? p[i].x + (to_left ? -11 : 11) : 0, i ? p[i].y + 4 : 26,
 		    !i     ? "middle"
-		    : left ? "end"
+		    : to_left ? "end"
 			   : "start");
 		put_xml(out, ruv_buf_cstr(&label));
 		ruv_buf_puts(out, "</text></g>\n");
 	}
-	write_legend(out, g, -half + 12, -half + 18);
+	write_legend(out, g, left + 12, top + 18);
 	ruv_buf_puts(out, "</svg>\n");
 	ruv_buf_release(&label);
 	free(p);

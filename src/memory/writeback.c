@@ -3,11 +3,12 @@
  * A pair is compared with the pairs of exactly its scope that are near it by vector or share its words (so that a text which the
  * vectors miss is still found, and pairs of the same call are seen, which no index in memory has yet). Two pairs are about one
  * question when their vectors are near (near_cosine) or their texts are (MinHash >= 0.8) or the one's words are all the other's,
- * and the words of their questions agree: what one question has and the other lacks may only be filler, never a number, a name, or
- * a word in another's place, and both ask alike (who, when, where, why, how). Then their answers decide: they agree merged: the old
- * pair stays, its confidence becomes 1 - (1 - a)(1 - b) one says more           superseded when the new one's quality is higher,
- * else merged they disagree           both stay, linked (SameTopic by "contradiction"), the less sure one loses half its
- * confidence; equally sure: the older A pair that is merely near (0.8 and up) is linked as SameTopic. Layer: memory. */
+ * and the words of their questions, greetings and thanks aside, agree: what one question has and the other lacks may only be
+ * filler, never a number, a name, or a word in another's place, and both ask alike (who, when, where, why, how). Then their answers
+ * decide: they agree merged: the old pair stays, its confidence becomes 1 - (1 - a)(1 - b) one says more           superseded when
+ * the new one's quality is higher, else merged they disagree           both stay, linked (SameTopic by "contradiction"), the less
+ * sure one loses half its confidence; equally sure: the older A pair that is merely near (0.8 and up) is linked as SameTopic.
+ * Layer: memory. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -347,10 +348,76 @@ typedef struct writing {
 	pair mine, theirs;
 } writing;
 
+/* What people put before and behind a question without changing it. */
+static const char *const courtesies[] = {"please tell me",
+                                         "please",
+                                         "i would like to know",
+                                         "i'd like to know",
+                                         "i want to know",
+                                         "do you know",
+                                         "can you tell me",
+                                         "could you tell me",
+                                         "would you tell me",
+                                         "tell me",
+                                         "i wonder",
+                                         "i was wondering",
+                                         "quick question",
+                                         "hi",
+                                         "hello",
+                                         "hey",
+                                         "so",
+                                         "well",
+                                         "ok",
+                                         "okay",
+                                         "thanks",
+                                         "thank you",
+                                         "thanks in advance",
+                                         "many thanks"};
+
+static bool is_joint(char c)
+{
+	return strchr(" \t\r\n,.:;!?-", c) != NULL;
+}
+
+/* The question's own part of text[0..*n): *text and *n move past greetings and thanks, unless nothing would be left. */
+static void strip_courtesy(const char **text, size_t *n)
+{
+	bool again = true;
+
+	while (again) {
+		const char *p = *text;
+		size_t left = *n;
+		again = false;
+		while (left && is_joint(*p)) {
+			p++;
+			left--;
+		}
+		for (size_t i = 0; i < sizeof courtesies / sizeof *courtesies; i++) {
+			size_t l = strlen(courtesies[i]), behind;
+			if (left > l && !strncasecmp(p, courtesies[i], l) && is_joint(p[l])) {
+				*text = p + l;
+				*n = left - l;
+				again = true;
+				break;
+			}
+			for (behind = left; behind && is_joint(p[behind - 1]); behind--)
+				;
+			if (behind > l && !strncasecmp(p + behind - l, courtesies[i], l) && is_joint(p[behind - l - 1]) && l > 4) {
+				*text = p;
+				*n = behind - l;
+				again = true;
+				break;
+			}
+		}
+	}
+}
+
 static int read_pair(pair *to, const char *question, size_t n_question, const char *answer, const char *whole, ruv_error *err)
 {
-	int rc = words_of(&to->question, question, n_question, true, err);
+	int rc;
 
+	strip_courtesy(&question, &n_question);
+	rc = words_of(&to->question, question, n_question, true, err);
 	if (!rc)
 		rc = words_of(&to->answer, answer, strlen(answer), false, err);
 	ruv_minhash_text(&to->hash, whole, strlen(whole));
@@ -534,7 +601,8 @@ static int write_one(writing *w, ruv_memory_written *out, const ruv_memory_answe
 		c = nodes[i].vector ? (float)cosine(item->vector, nodes[i].vector, w->dimension) : 0;
 		j = ruv_minhash_similarity(&w->mine.hash, &w->theirs.hash);
 		agrees = compare_answers(&w->mine.answer, &w->theirs.answer, &w->mine.question);
-		if ((c >= near_cosine || j >= near_jaccard || same_words(&w->mine.question, &w->theirs.question)) &&
+		if ((c >= near_cosine || j >= near_jaccard || same_words(&w->mine.question, &w->theirs.question) ||
+		     same_words(&w->theirs.question, &w->mine.question)) &&
 		    one_question(&w->mine.question, &w->theirs.question, agrees == AGREE)) {
 			bool better = !other || (contradicts && agrees != DISAGREE) ||
 			              (contradicts == (agrees == DISAGREE) && c > out->cosine);
