@@ -12,9 +12,7 @@ bool cmd_learn_place(ruv_runtime *runtime, const char *which, char *dir, char *m
 {
 	if (ruv_runtime_find_model(runtime, which, model, cap, err))
 		return false;
-	const char *name = strrchr(model, '/') ? strrchr(model, '/') + 1 : model, *dot = strrchr(name, '.');
-	const int n = dot ? (int)(dot - name) : (int)strlen(name);
-	if (snprintf(dir, cap, "%s/learn/%.*s", ruv_runtime_data_dir(runtime), n, name) >= (int)cap) {
+	if (snprintf(dir, cap, "%s/learn", ruv_runtime_data_dir(runtime)) >= (int)cap) {
 		ruv_fail(err, RUV_ELIMIT, "learn", "the data directory's path is too long");
 		return false;
 	}
@@ -248,7 +246,7 @@ static int part_gate(int argc, char **argv)
 	    .usage = "[OPTIONS]",
 	    .summary =
 		"Measures the candidate against what is live on lessons that were held out: it passes when the 95 % interval of "
-	        "its gain "
+		"its gain "
 		"lies above zero, base perplexity stays within 1 %, earlier tasks drop by at most 0.5 points, and training on "
 		"shuffled answers shows no gain. Ends with 1 when it does not pass.",
 	    .options = options,

@@ -10,7 +10,7 @@ int cmd_learn_forget(int argc, char **argv);
 int cmd_learn_user(int argc, char **argv);
 int cmd_learn_judge(int argc, char **argv);
 
-/* DATA_DIR/learn/NAME, NAME being the model file's without its ending; and the file itself. */
+/* DATA_DIR/learn, and the model's file. */
 bool cmd_learn_place(ruv_runtime *runtime, const char *which, char *dir, char *model, size_t cap, ruv_error *err);
 /* The gate's figures on stdout. */
 void cmd_learn_print_gate(const ruv_gate_result *gate);

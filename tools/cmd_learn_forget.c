@@ -31,7 +31,7 @@ struct bench {
 	int n_tasks;
 	ruv_example *text; /* [n_text] windows of plain text */
 	int n_text;
-	ruv_example anchors[32];
+	ruv_example anchors[256];
 	int n_anchors;
 };
 
@@ -183,7 +183,7 @@ static int one_update(const struct bench *b, const struct arm *arm, const struct
 	enum { MOST = 8 };
 	const ruv_example *batch[MOST] = {&item->lesson.example};
 	ruv_train_seq seqs[MOST + 1];
-	float weights[MOST][RUV_LEARN_MAX_TOKENS];
+	float weights[MOST][RUV_LEARN_MAX_TOKENS], anchored[RUV_LEARN_ANCHOR_TOKENS];
 	int n = 1;
 	for (int k = 0; arm->replay && k < s->n_replayed && n < MOST; k++) {
 		const ruv_example *old = ruv_replay_draw(replay);
@@ -195,9 +195,11 @@ static int one_update(const struct bench *b, const struct arm *arm, const struct
 			weights[k][i] = batch[k]->weight[i] / (float)n;
 		seqs[k] = (ruv_train_seq){.tokens = batch[k]->tokens, .n = batch[k]->n, .weight = weights[k]};
 	}
-	if (arm->anchors && u % 2 == 0) {
-		const ruv_example *anchor = &b->anchors[(u / 2) % b->n_anchors];
-		seqs[n] = (ruv_train_seq){.tokens = anchor->tokens, .n = anchor->n, .weight = anchor->weight, .distill = true};
+	if (arm->anchors) {
+		const ruv_example *anchor = &b->anchors[u % b->n_anchors];
+		for (int i = 0; i < anchor->n; i++)
+			anchored[i] = anchor->weight[i] * RUV_LEARN_ANCHOR_WEIGHT;
+		seqs[n] = (ruv_train_seq){.tokens = anchor->tokens, .n = anchor->n, .weight = anchored, .distill = true};
 		n++;
 	}
 	int rc = ruv_microlora_step(lora, b->backward, seqs, n, arm->ewc ? ewc : NULL, NULL, err);
@@ -336,14 +338,14 @@ int cmd_learn_forget(int argc, char **argv)
 	    .name = "learn forget-bench",
 	    .usage = "[OPTIONS] [STREAM]",
 	    .summary = "Trains an adapter online, one interaction an update, on tasks that follow one another, and says what is "
-	               "left of the "
+		       "left of the "
 		       "earlier ones and of the base's perplexity with no protection, replay, EWC, both, and the default (both, "
-	               "and anchors "
+		       "and anchors "
 		       "to the base model). STREAM (default bench/data/drift.jsonl.zst) holds {task, split, text, label}.",
 	    .options = options,
 	    .examples = "ruvllm learn forget-bench --model s\nruvllm learn forget-bench --model s --arm default --json",
 	    .notes = "Accuracy is exact: every token of the label is the likeliest one among the whole vocabulary. Forgetting of a "
-	             "task is its "
+		     "task is its "
 		     "best accuracy at any earlier boundary less that at the end, the mean over all tasks but the last.",
 	    .max_args = 1,
 	    CLI_CONFIG_OPTIONS};
@@ -380,8 +382,8 @@ int cmd_learn_forget(int argc, char **argv)
 		rc = read_items(&b, args.n ? args.items[0] : "bench/data/drift.jsonl.zst", &err);
 	if (rc == RUV_OK)
 		rc = read_text(&b, text, windows, &err);
-	for (int i = 0; rc == RUV_OK && ruv_learn_anchors[i]; i++, b.n_anchors++)
-		rc = ruv_lesson_text(&b.anchors[i], model, ruv_learn_anchors[i], 32, &err);
+	for (int i = 0; rc == RUV_OK && ruv_learn_anchors[i] && i < 256; i++, b.n_anchors++)
+		rc = ruv_lesson_text(&b.anchors[i], model, ruv_learn_anchors[i], RUV_LEARN_ANCHOR_TOKENS, &err);
 	if (rc == RUV_OK && b.n_tasks < 2)
 		rc = ruv_fail(&err, RUV_EFORMAT, "learn", "a stream needs at least two tasks");
 	json_t *list = json_array();

@@ -12,6 +12,7 @@
 #include "base/clock.h"
 #include "base/rng.h"
 #include "base/status.h"
+#include "runtime/context.h"
 #include "runtime/eval_data.h"
 #include "text/answer_match.h"
 
@@ -175,9 +176,34 @@ struct teaching {
 	bool go_live_anyway; /* the control, which the gate would refuse */
 };
 
+/* One interaction: the question as it went to the model, with what memory has for it, and the user's correction. */
+static int correct(ruv_learner *l, ruv_runtime *runtime, const char *question, const char *answer, ruv_error *err)
+{
+	ruv_answer found = {0};
+	ruv_buf prompt;
+	const ruv_ask_params ask = {.question = question, .n_sources = 1, .cancel = &cli_cancel};
+	ruv_buf_init(&prompt, 1 << 20);
+	int rc = ruv_retrieve(runtime, &ask, &found, err);
+	if (rc == RUV_OK) {
+		const char *split = found.n_sources ? strstr(found.sources[0].text, "\nA: ") : NULL;
+		char *title = split ? strndup(found.sources[0].text + 3, (size_t)(split - found.sources[0].text) - 3) : NULL;
+		const ruv_context_source source = {title, split ? split + 4 : ""};
+		rc = ruv_context_user_text(&prompt, &source, title != NULL, question);
+		free(title);
+	}
+	ruv_interaction what = {.task = "facts", .question = question, .prompt = ruv_buf_cstr(&prompt), .answer = ""};
+	if (rc == RUV_OK)
+		rc = ruv_learner_observe(l, &what, err);
+	if (rc == RUV_OK)
+		rc = ruv_learner_feedback(l, what.id, RUV_FEEDBACK_CORRECT, answer, err);
+	ruv_buf_release(&prompt);
+	ruv_answer_release(&found);
+	return rc;
+}
+
 /* Teaches answers[of[i]] to question i, in a drawn order; trains; asks the gate. */
-static int teach(ruv_learner *l, const struct set *set, const int *of, const struct teaching *how, ruv_gate_result *gate,
-                 ruv_error *err)
+static int teach(ruv_learner *l, ruv_runtime *runtime, const struct set *set, const int *of, const struct teaching *how,
+                 ruv_gate_result *gate, ruv_error *err)
 {
 	int *order = malloc((size_t)set->n_teach * sizeof *order), rc = order ? RUV_OK : ruv_fail_memory(err, "learn", 64);
 	ruv_rng rng;
@@ -193,7 +219,7 @@ static int teach(ruv_learner *l, const struct set *set, const int *of, const str
 	cli_progress_begin(&progress, of ? "teach shuffled" : "teach", "interactions", (uint64_t)set->n_teach);
 	for (int i = 0; i < set->n_teach && rc == RUV_OK; i++) {
 		const struct pair *pair = &set->teach[order[i]];
-		rc = ruv_learner_teach(l, "facts", pair->question, of ? set->teach[of[order[i]]].answer : pair->answer, err);
+		rc = correct(l, runtime, pair->question, of ? set->teach[of[order[i]]].answer : pair->answer, err);
 		if (rc == RUV_OK)
 			rc = ruv_learner_work(l, err);
 		if (rc == RUV_OK && cli_interrupted)
@@ -242,10 +268,11 @@ static void remove_tree(const char *dir)
 }
 
 /* The candidate's file under the serving model, whatever the gate says: only to measure it. */
-static int candidate_adapter(ruv_adapter **out, ruv_model *model, const char *dir, ruv_error *err)
+static int candidate_adapter(ruv_adapter **out, ruv_model *model, const char *dir, const char *model_path, ruv_error *err)
 {
 	char path[4200];
-	snprintf(path, sizeof path, "%s/candidate.gguf", dir);
+	const char *name = strrchr(model_path, '/') ? strrchr(model_path, '/') + 1 : model_path, *dot = strrchr(name, '.');
+	snprintf(path, sizeof path, "%s/%.*s/candidate.gguf", dir, dot ? (int)(dot - name) : (int)strlen(name), name);
 	return ruv_adapter_open(out, model, path, 1, err);
 }
 
@@ -281,12 +308,12 @@ static int measure(struct run *r, ruv_runtime *runtime, const char *dir, const c
 	if (rc == RUV_OK)
 		rc = open_learner(&l, learn_dir, model_path, how, err);
 	if (rc == RUV_OK)
-		rc = teach(l, set, NULL, how, &r->gate, err);
+		rc = teach(l, runtime, set, NULL, how, &r->gate, err);
 	r->teach_seconds = (double)(ruv_clock_now_ns() - started) * 1e-9;
 	r->published = rc == RUV_OK && ruv_learner_live_version(l) == 1;
 	if (rc == RUV_OK)
 		rc = r->published ? ruv_learner_adapter(l, model, &adapter, err)
-		                  : candidate_adapter(&adapter, model, learn_dir, err);
+		                  : candidate_adapter(&adapter, model, learn_dir, model_path, err);
 	if (rc == RUV_OK)
 		rc = answer_all(&r->ways[ADAPTER], "adapter alone", runtime, set, adapter, false, err);
 	if (rc == RUV_OK)
@@ -296,9 +323,9 @@ static int measure(struct run *r, ruv_runtime *runtime, const char *dir, const c
 	if (rc == RUV_OK)
 		rc = open_learner(&control, control_dir, model_path, how, err);
 	if (rc == RUV_OK)
-		rc = teach(control, set, r->of, how, &r->control_gate, err);
+		rc = teach(control, runtime, set, r->of, how, &r->control_gate, err);
 	if (rc == RUV_OK)
-		rc = candidate_adapter(&shuffled, model, control_dir, err);
+		rc = candidate_adapter(&shuffled, model, control_dir, model_path, err);
 	if (rc == RUV_OK)
 		rc = answer_all(&r->ways[CONTROL], "shuffled control", runtime, set, shuffled, false, err);
 	/* versions */
@@ -396,9 +423,9 @@ int cmd_learn_user(int argc, char **argv)
 	    .name = "learn user-bench",
 	    .usage = "[OPTIONS] [FACTS]",
 	    .summary = "A user teaches facts over some hundred interactions; other questions about them are then answered from "
-	               "memory alone, "
+		       "memory alone, "
 		       "from the adapter alone, and from both, beside the bare model and an adapter that was taught shuffled "
-	               "answers. FACTS "
+		       "answers. FACTS "
 		       "(default bench/data/user_facts.jsonl) holds {split, question, answer}. Works in a temporary directory.",
 	    .options = options,
 	    .examples = "ruvllm learn user-bench --model s",

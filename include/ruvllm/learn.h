@@ -183,7 +183,8 @@ typedef struct ruv_learner_callbacks {
 
 /* Zeros take the value in brackets. */
 typedef struct ruv_learner_options {
-	const char *dir;                  /* DATA_DIR/learn: versions, journal, reasoning bank; made when it is not there */
+	const char
+	    *dir; /* DATA_DIR/learn; the versions, journal and reasoning bank lie in a directory of it that has the model's name */
 	const char *model_path;           /* the generator that is adapted */
 	const char *variant;              /* hooks, rank, capacity and threshold; NULL ["base"] */
 	const char *user;                 /* whose interactions: those of others are refused; NULL [""] */

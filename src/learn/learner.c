@@ -232,6 +232,43 @@ static int learn(ruv_learner *l, const char *task_name, const char *question, co
 	return rc;
 }
 
+/* The taught answer in the form that answers from sources have, "[n] sentence\nAnswer: ...", when a numbered source of the prompt
+ * holds it; NULL when none does (or memory is out: then this lesson is left out). */
+static char *grounded_answer(const char *prompt, const char *answer)
+{
+	const char *at = strncmp(prompt, "Sources:\n", 9) ? NULL : prompt + 8;
+	const char *end = NULL;
+	for (const char *next = at; next && (next = strstr(next, "\n\nQuestion: ")); next++)
+		end = next; /* the last one is the question's */
+	while (at && end && at < end) {
+		const char *block = at + 1, *stop = strstr(block, "\n\n");
+		char *rest, *text = NULL;
+		stop = stop && stop < end ? stop : end;
+		const long number = *block == '[' ? strtol(block + 1, &rest, 10) : 0;
+		const char *line = stop; /* the block's last line is its text; a title stands before it */
+		while (line > block && line[-1] != '\n')
+			line--;
+		if (number > 0 && *rest == ']') {
+			if (line == block)
+				line = rest + 2;
+			const char *hit = line < stop ? strcasestr(line, answer) : NULL;
+			if (hit && hit + strlen(answer) <= stop) { /* the sentence around it */
+				const char *from = hit, *to = hit + strlen(answer);
+				while (from > line && !(strchr(".!?", from[-1]) && *from == ' '))
+					from--;
+				while (to < stop && !strchr(".!?", *to))
+					to++;
+				to += to < stop;
+				from += *from == ' ';
+				return asprintf(&text, "[%ld] %.*s\nAnswer: %s", number, (int)(to - from), from, answer) < 0 ? NULL
+				                                                                                             : text;
+			}
+		}
+		at = stop + 1;
+	}
+	return NULL;
+}
+
 static int handle(ruv_learner *l, ruv_queued *q, bool train, ruv_error *err)
 {
 	const ruv_interaction *w = &q->what;
@@ -255,6 +292,12 @@ static int handle(ruv_learner *l, ruv_queued *q, bool train, ruv_error *err)
 			rc = record(l, w, 0, q->correction, err);
 		if (rc == RUV_OK)
 			rc = learn(l, w->task, w->question, q->correction, train, err);
+		if (rc == RUV_OK && strcmp(w->prompt, w->question) != 0) {
+			char *grounded = grounded_answer(w->prompt, q->correction);
+			if (grounded)
+				rc = learn(l, w->task, w->prompt, grounded, train, err);
+			free(grounded);
+		}
 		count(l, &l->status.n_corrected, "corrected");
 		break;
 	case RUV_FEEDBACK_REJECT:
@@ -506,7 +549,11 @@ static int set_options(ruv_learner *l, const ruv_learner_options *given, ruv_err
 		return ruv_fail(err, RUV_EINVAL, where, "there is no variant '%s'", given->variant);
 	if (!given->dir || !*given->dir || strlen(given->dir) > 4000 || !given->model_path || !*given->model_path)
 		return ruv_fail(err, RUV_EINVAL, where, "learning needs a directory and a model file");
-	l->dir = strdup(given->dir);
+	/* each model its own: DIR/NAME, the file's name without its ending */
+	const char *name = strrchr(given->model_path, '/') ? strrchr(given->model_path, '/') + 1 : given->model_path;
+	const char *dot = strrchr(name, '.');
+	if (asprintf(&l->dir, "%s/%.*s", given->dir, dot && dot > name ? (int)(dot - name) : (int)strlen(name), name) < 0)
+		l->dir = NULL;
 	l->user = copy_text(given->user);
 	if (!l->dir || !l->user)
 		return ruv_fail_memory(err, where, strlen(given->dir));

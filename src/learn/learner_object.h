@@ -20,10 +20,11 @@ enum {
 	RUV_LEARN_RING = 4096,      /* interactions that feedback may name */
 	RUV_LEARN_MAX_TOKENS = 512, /* of an example; longer ones are skipped */
 	RUV_LEARN_MAX_TASKS = 64,
-	RUV_LEARN_BATCH = 4,         /* examples of a background step */
-	RUV_LEARN_REPLAYED = 3,      /* examples replayed beside each interaction */
-	RUV_LEARN_DISTRACTORS = 3,   /* wrong answers that a held-out one is compared with */
-	RUV_LEARN_ANCHOR_TOKENS = 64 /* of one anchor in a step */
+	RUV_LEARN_BATCH = 4,          /* examples of a background step */
+	RUV_LEARN_REPLAYED = 3,       /* examples replayed beside each interaction */
+	RUV_LEARN_DISTRACTORS = 3,    /* wrong answers that a held-out one is compared with */
+	RUV_LEARN_ANCHOR_TOKENS = 64, /* of one anchor in a step */
+	RUV_LEARN_ANCHOR_WEIGHT = 8   /* of its divergence, beside 1 for the examples' loss */
 };
 
 /* A pair that was taught, in text and in tokens. */

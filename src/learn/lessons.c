@@ -160,7 +160,14 @@ int ruv_learner_step(ruv_learner *l, ruv_microlora *lora, const ruv_example *con
 	}
 	if (anchor && l->n_anchors) {
 		const ruv_example *e = &l->anchors[l->next_anchor++ % l->n_anchors];
-		seqs[n_seqs++] = (ruv_train_seq){.tokens = e->tokens, .n = e->n, .weight = e->weight, .distill = true};
+		float *w = scaled[n_seqs] = malloc((size_t)e->n * sizeof *w);
+		if (!w) {
+			rc = ruv_fail_memory(err, where, (size_t)e->n * sizeof *w);
+			goto done;
+		}
+		for (int k = 0; k < e->n; k++)
+			w[k] = e->weight[k] * RUV_LEARN_ANCHOR_WEIGHT;
+		seqs[n_seqs++] = (ruv_train_seq){.tokens = e->tokens, .n = e->n, .weight = w, .distill = true};
 	}
 	rc = ruv_microlora_step(lora, l->backward, seqs, n_seqs, ewc, NULL, err);
 	if (rc == RUV_OK && loss) { /* of the examples alone */

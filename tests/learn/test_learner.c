@@ -200,10 +200,12 @@ static void test_teach_gate_rollback_restart(void **state)
 	assert_true(nll(model, first, facts[2][0], facts[2][1]) == learned[2]);
 	ruv_adapter_free(first);
 	ruv_adapter_free(same);
-	/* the directory is that model's */
-	char other[400];
+	/* the directory is that model's: another one under the same name does not get it */
+	char elsewhere[400], other[400];
+	snprintf(elsewhere, sizeof elsewhere, "%s/lfm2.gguf", dir);
 	snprintf(other, sizeof other, "%s/model/llama.gguf", RUV_TEST_DATA);
-	ruv_learner_options wrong = {.dir = learn_dir, .model_path = other};
+	assert_int_equal(symlink(other, elsewhere), 0);
+	ruv_learner_options wrong = {.dir = learn_dir, .model_path = elsewhere};
 	assert_int_equal(ruv_learner_open(&second, &wrong, &err), RUV_EMISMATCH);
 	assert_null(second);
 	ruv_model_free(model);
@@ -236,7 +238,7 @@ static void test_thread(void **state)
 		                        .question = facts[i % 5][0],
 		                        .answer = facts[i % 5][1],
 		                        .quality = 0.8f,
-		                        .prompt = i % 2 ? "Sources: ... key?" : NULL};
+		                        .prompt = i % 2 ? "Sources:\n[1] Keys\nIn the shed. Not here.\n\nQuestion: key?" : NULL};
 		int rc = ruv_learner_observe(l, &what, &err);
 		if (rc == RUV_OK) {
 			n_taken++;
