@@ -17,6 +17,7 @@
 	X(ask, GROUP_USE, "Answer a question from memory, with its sources")                                                       \
 	X(chat, GROUP_USE, "Talk, with memory behind it")                                                                          \
 	X(serve, GROUP_USE, "Answer over HTTP: OpenAI's API, memory, metrics")                                                     \
+	X(mcp, GROUP_USE, "Be an MCP server: memory and answers as tools for agents")                                              \
 	X(remember, GROUP_USE, "Read files, directories or standard input into memory")                                            \
 	X(memory, GROUP_USE, "Look into memory and change it: search, list, edit, forget, export, ...")                            \
 	X(learn, GROUP_USE, "Learning from use: status, history, gate, rollback, export, pause, ...")                              \

@@ -60,9 +60,11 @@ static const grammar_case grammar_cases[] = {
      NULL, "A map.", 120},
     {"tree", RUV_GRAMMAR_JSON_SCHEMA,
      "{\"$ref\":\"#/$defs/"
-     "node\",\"$defs\":{\"node\":{\"type\":\"object\",\"properties\":{\"v\":{\"type\":\"integer\",\"minimum\":0,"
-     "\"maximum\":9},\"next\":{\"anyOf\":[{\"type\":\"null\"},{\"$ref\":\"#/$defs/node\"}]}},\"required\":[\"v\",\"next\"]}}}",
-     NULL, "A list of digits.", 1500},
+     "twig\",\"$defs\":{\"twig\":{\"type\":\"object\",\"properties\":{\"v\":{\"type\":\"integer\",\"minimum\":0,"
+     "\"maximum\":9},\"leaves\":{\"type\":\"array\",\"maxItems\":3,\"items\":{\"anyOf\":[{\"type\":\"null\"},{\"$ref\":"
+     "\"#/$defs/leaf\"}]}}},\"required\":[\"v\",\"leaves\"]},\"leaf\":{\"type\":\"object\",\"properties\":{\"green\":{\"type\":"
+     "\"boolean\"},\"size\":{\"type\":\"number\",\"minimum\":-2,\"exclusiveMaximum\":7.25}},\"required\":[\"green\"]}}}",
+     NULL, "A twig with leaves.", 300},
     {"date", RUV_GRAMMAR_JSON_SCHEMA, "{\"type\":\"string\",\"format\":\"date\"}", NULL, "When was the moon landing?", 60},
     {"choice", RUV_GRAMMAR_GBNF, "root ::= \"yes\" | \"no\" | \"I am \" mood \".\"\nmood ::= \"sure\" | \"un\" \"sure\"",
      "yes|no|I am (un)?sure\\.", "Is it true?", 30},
