@@ -11,46 +11,29 @@
 #include "runtime/models.h"
 #include "ruvllm/router.h"
 
-bool cmd_router_file(const char *given, char *path, size_t cap, int *code)
+bool cmd_router_file(char *path, size_t cap, int *code)
 {
-	ruv_config *config;
-	ruv_settings settings;
+	ruv_runtime *runtime = cli_runtime(code);
 	ruv_error err = {0};
-	struct stat there;
-	char dir[4096];
+	int rc;
 
-	if (given) {
-		if (snprintf(path, cap, "%s", given) >= (int)cap) {
-			*code = cli_failf(RUV_ELIMIT, "the router's path is too long");
-			return false;
-		}
-		return true;
-	}
-	config = cli_config(code);
-	if (!config)
+	if (!runtime)
 		return false;
-	if (ruv_config_settings(config, &settings, &err)) {
-		*code = cli_fail(&err, NULL);
-		return false;
-	}
-	for (int i = 0; ruv_models_dir_at(&settings, i, dir, sizeof dir); i++)
-		if (snprintf(path, cap, "%s/ruvllm-nano-router.bin", dir) < (int)cap && !stat(path, &there))
-			return true;
-	ruv_fail(&err, RUV_ENOTFOUND, "router", "there is no ruvllm-nano-router.bin in the models directories");
-	*code = cli_fail(&err, "name one with --router, or make one: `ruvllm router collect`, then `ruvllm router train`");
-	return false;
+	rc = ruv_runtime_find_model(runtime, "router", path, cap, &err);
+	ruv_runtime_free(runtime);
+	if (rc)
+		*code = cli_fail(&err, "name one with --router, or make one: `ruvllm router collect`, then `ruvllm router train`");
+	return !rc;
 }
 
 /* ---- ask --------------------------------------------------------------------------------------------------------------- */
 
 int cmd_router_ask(int argc, char **argv)
 {
-	static const char *file;
 	static bool features;
 	static double budget;
 	static int concurrent;
 	static const cli_option options[] = {
-	    {"router", 0, CLI_STRING, &file, "FILE", "the router (default: the bundled one)"},
 	    {"features", 0, CLI_FLAG, &features, NULL, "show the 128 numbers as well"},
 	    {"latency-budget", 0, CLI_DOUBLE, &budget, "MS", "the answer must be there in so many ms"},
 	    {"concurrent", 0, CLI_INT, &concurrent, "N", "requests running beside it"},
@@ -78,7 +61,7 @@ int cmd_router_ask(int argc, char **argv)
 	cli_args args;
 	int code, rc;
 
-	if (!cli_parse(&spec, argc, argv, &args, &code) || !cmd_router_file(file, path, sizeof path, &code))
+	if (!cli_parse(&spec, argc, argv, &args, &code) || !cmd_router_file(path, sizeof path, &code))
 		goto done;
 	runtime = cli_runtime(&code);
 	if (!runtime)
@@ -160,10 +143,12 @@ done:
 
 /* ---- refine, rollback -------------------------------------------------------------------------------------------------- */
 
-/* The user's own router: DATA/router.bin when there is one, else the bundled one as the start. */
-static bool own_router(const char *given, char *use, char *own, char *log, size_t cap, int *code)
+/* The router in use: the configured one, else DATA/router.bin that refinement made, else the bundled one. */
+static bool own_router(char *use, char *own, char *log, size_t cap, int *code)
 {
-	ruv_runtime *runtime = cli_runtime(code);
+	ruv_config *config = cli_config(code);
+	ruv_runtime *runtime = config ? cli_runtime(code) : NULL;
+	const char *given;
 	struct stat there;
 	bool ok;
 
@@ -176,24 +161,20 @@ static bool own_router(const char *given, char *use, char *own, char *log, size_
 		*code = cli_failf(RUV_ELIMIT, "the data directory's path is too long");
 		return false;
 	}
-	if (!given && !stat(own, &there))
+	given = ruv_config_value(config, ruv_config_key_find("router"), NULL, NULL);
+	if (!*given && !stat(own, &there))
 		return snprintf(use, cap, "%s", own) < (int)cap;
-	return cmd_router_file(given, use, cap, code);
+	return cmd_router_file(use, cap, code);
 }
 
 int cmd_router_refine(int argc, char **argv)
 {
-	static const char *file;
-	static const cli_option options[] = {
-	    {"router", 0, CLI_STRING, &file, "FILE", "start from this router (default: DATA/router.bin, else the bundled one)"},
-	    {0}};
 	static const cli_spec spec = {
 	    .name = "router refine",
 	    .usage = "[OPTIONS]",
 	    .summary = "Learn from the outcomes in DATA/router.log now: a copy of the weights is trained on them, "
-	               "importance-weighted and held "
+		       "importance-weighted and held "
 		       "back by EWC, and becomes DATA/router.bin only when it is better on held-out outcomes.",
-	    .options = options,
 	    .max_args = 0,
 	    CLI_CONFIG_OPTIONS,
 	};
@@ -205,7 +186,7 @@ int cmd_router_refine(int argc, char **argv)
 	cli_args args;
 	int code, rc;
 
-	if (!cli_parse(&spec, argc, argv, &args, &code) || !own_router(file, use, own, log, sizeof use, &code))
+	if (!cli_parse(&spec, argc, argv, &args, &code) || !own_router(use, own, log, sizeof use, &code))
 		return code;
 	router_options.log_path = log;
 	rc = ruv_router_open(&router, use, &router_options, &err);
@@ -239,7 +220,7 @@ int cmd_router_rollback(int argc, char **argv)
 	cli_args args;
 	int code, rc;
 
-	if (!cli_parse(&spec, argc, argv, &args, &code) || !own_router(NULL, use, own, log, sizeof use, &code))
+	if (!cli_parse(&spec, argc, argv, &args, &code) || !own_router(use, own, log, sizeof use, &code))
 		return code;
 	rc = ruv_router_open(&router, use, NULL, &err);
 	if (!rc)
@@ -259,14 +240,10 @@ int cmd_router_rollback(int argc, char **argv)
 
 static int cmd_router_status(int argc, char **argv)
 {
-	static const char *file;
-	static const cli_option options[] = {
-	    {"router", 0, CLI_STRING, &file, "FILE", "the router (default: DATA/router.bin, else the bundled one)"}, {0}};
 	static const cli_spec spec = {
 	    .name = "router status",
 	    .usage = "[OPTIONS]",
 	    .summary = "Which router is in use, what it was trained on and what it has seen since.",
-	    .options = options,
 	    .max_args = 0,
 	    CLI_CONFIG_OPTIONS,
 	};
@@ -279,7 +256,7 @@ static int cmd_router_status(int argc, char **argv)
 	cli_args args;
 	int code;
 
-	if (!cli_parse(&spec, argc, argv, &args, &code) || !own_router(file, use, own, log, sizeof use, &code))
+	if (!cli_parse(&spec, argc, argv, &args, &code) || !own_router(use, own, log, sizeof use, &code))
 		return code;
 	router_options.log_path = stat(log, &there) ? NULL : log;
 	if (ruv_router_open(&router, use, &router_options, &err))

@@ -19,7 +19,7 @@ int cmd_router_read_classes(ruv_textclass **classes, const char *path, char **by
 /* Writes one. */
 int cmd_router_write_classes(const ruv_textclass *classes, const char *path, ruv_error *err);
 
-/* The router file to use: `given`, or the models directory's bundled one. False: it is not there, *code is what to end with. */
-bool cmd_router_file(const char *given, char *path, size_t cap, int *code);
+/* The router file to use: the configured one (--router), or the bundled one. False: it is not there, *code is what to end with. */
+bool cmd_router_file(char *path, size_t cap, int *code);
 
 #endif

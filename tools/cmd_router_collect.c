@@ -310,11 +310,12 @@ static int run_question(struct collection *c, const ruv_eval_row *row, ruv_error
 			grounded |= answer.citations[i].verbatim;
 		context = least_context(c, row, &answer, answer.n_tokens);
 		json_object_set_new(results, c->tiers[t].name,
-		                    json_pack("{s:f, s:f, s:i, s:i, s:b, s:b, s:b, s:f, s:f, s:f, s:f}", "quality", quality,
+		                    json_pack("{s:f, s:f, s:i, s:i, s:b, s:b, s:b, s:f, s:f, s:f, s:f, s:f}", "quality", quality,
 		                              "latency_ms", answer.total_ms, "prompt", answer.n_prompt, "answer", answer.n_tokens,
 		                              "unknown", answer.unknown, "grounded", grounded, "cut_off",
 		                              answer.finish == RUV_FINISH_LENGTH, "mean_logprob", answer.mean_logprob,
-		                              "min_logprob", answer.min_logprob, "temperature", 0.0, "top_p", 1.0));
+		                              "min_logprob", answer.min_logprob, "temperature", 0.0, "top_p", 1.0, "judged",
+		                              (double)answer.verdict.quality));
 		ruv_answer_release(&answer);
 	}
 	if (rc) {
@@ -367,13 +368,12 @@ int cmd_router_collect(int argc, char **argv)
 {
 	static int limit;
 	static int64_t seed = 1;
-	static const char *out, *tiers = "s,m,l", *classes, *from;
+	static const char *out, *tiers = "s,m,l", *classes;
 	static const cli_option options[] = {
 	    {"out", 'o', CLI_STRING, &out, "FILE", "outcomes; when it is there already, goes on behind it (required)"},
 	    {"limit", 'n', CLI_INT, &limit, "N", "a seeded sample of N questions in all (default: all)"},
 	    {"tiers", 0, CLI_STRING, &tiers, "A,B,..", "models from the smallest to the largest: s, m, l or files (default s,m,l)"},
 	    {"classes", 0, CLI_STRING, &classes, "FILE", "text classifiers of `router classify` (default: the bundled router's)"},
-	    {"router", 0, CLI_STRING, &from, "FILE", "router file to take the classifiers from"},
 	    {"sample-seed", 0, CLI_INT64, &seed, "N", "seed of the sample (default 1)"},
 	    {0}};
 	static const cli_spec spec = {
@@ -382,10 +382,10 @@ int cmd_router_collect(int argc, char **argv)
 	    .summary =
 		"Ask every tier every question of a set, over a memory of the set's passages, and record quality (F1 of the short "
 		"answer; 1 for a right refusal), latency, tokens and how sure the answer was. Interrupted, it goes on where it "
-	        "was.",
+		"was.",
 	    .options = options,
 	    .notes = "FILE holds JSON Lines as for `ruvllm eval qa`: {\"question\", \"context\", \"title\", \"answers\", "
-	             "\"answerable\"}. "
+		     "\"answerable\"}. "
 		     "Rows with one title are one group: training never splits it.",
 	    .examples = "ruvllm router collect -o outcomes.jsonl -n 600 bench/data/squad_eval.jsonl.zst",
 	    .min_args = 1,
@@ -427,7 +427,7 @@ int cmd_router_collect(int argc, char **argv)
 		rc = cmd_router_read_classes(&c.classes, classes, &bytes, &n_bytes, &err);
 		free(bytes);
 	} else if (!rc) {
-		if (!cmd_router_file(from, path, sizeof path, &code))
+		if (!cmd_router_file(path, sizeof path, &code))
 			goto done;
 		rc = read_classes(&c, path, &err);
 	}

@@ -115,13 +115,12 @@ static int read_labels(const char *path, ruv_textclass_example **out, int *n, ch
 
 int cmd_router_classify(int argc, char **argv)
 {
-	static const char *train, *file, *router;
+	static const char *train, *file;
 	static int64_t seed = 1;
 	static const cli_option options[] = {
 	    {"train", 0, CLI_STRING, &train, "LABELS",
 	     "train on labelled texts (bench/make_text_labels.py makes them) and write FILE"},
 	    {"file", 'f', CLI_STRING, &file, "FILE", "classifier file to write or use (default: the bundled router's)"},
-	    {"router", 0, CLI_STRING, &router, "FILE", "router file to take them from"},
 	    {"seed", 0, CLI_INT64, &seed, "N", "seed of training (default 1)"},
 	    {0}};
 	static const cli_spec spec = {
@@ -175,7 +174,7 @@ int cmd_router_classify(int argc, char **argv)
 	} else if (file) {
 		rc = cmd_router_read_classes(&classes, file, &bytes, &n_bytes, &err);
 	} else {
-		if (!cmd_router_file(router, path, sizeof path, &code))
+		if (!cmd_router_file(path, sizeof path, &code))
 			return code;
 		rc = ruv_router_weights_read(&weights, path, true, &err);
 		if (!rc && !weights->classes)
@@ -238,7 +237,7 @@ static bool show_epoch(void *user, int n_done, int n_total, double loss, double 
 
 int cmd_router_train(int argc, char **argv)
 {
-	static const char *out, *classes, *router, *from;
+	static const char *out, *classes, *from;
 	static int hidden = 48, rank = 16, epochs = 80;
 	static double density = 0.3, mu = 0.3, lambda = 0.05, ewc = 1;
 	static int64_t seed = 1;
@@ -246,7 +245,6 @@ int cmd_router_train(int argc, char **argv)
 	static const cli_option options[] = {
 	    {"out", 'o', CLI_STRING, &out, "FILE", "the router file (required)"},
 	    {"classes", 0, CLI_STRING, &classes, "FILE", "text classifiers of `router classify` (default: the bundled router's)"},
-	    {"router", 0, CLI_STRING, &router, "FILE", "router file to take the classifiers from"},
 	    {"from", 0, CLI_STRING, &from, "FILE", "go on from this router, held back by EWC"},
 	    {"hidden", 0, CLI_INT, &hidden, "N", "hidden units, 32 to 64 (default 48)"},
 	    {"rank", 0, CLI_INT, &rank, "N", "rank of the recurrent weights; -1: dense (default 16)"},
@@ -289,7 +287,7 @@ int cmd_router_train(int argc, char **argv)
 	if (classes) {
 		rc = cmd_router_read_classes(&parsed, classes, &bytes, &n_bytes, &err);
 	} else {
-		if (!cmd_router_file(router, path, sizeof path, &code))
+		if (!cmd_router_file(path, sizeof path, &code))
 			return code;
 		rc = ruv_router_weights_read(&source, path, true, &err);
 	}
@@ -324,16 +322,16 @@ int cmd_router_train(int argc, char **argv)
 		code = cli_json_print(json_pack("{s:s, s:s, s:i, s:i, s:i, s:i, s:f, s:f, s:f, s:f}", "file", out, "method",
 		                                ruv_route_method_name(weights->head.method), "train", counts[RUV_PART_TRAIN], "new",
 		                                counts[RUV_PART_NEW], "validation", counts[RUV_PART_VALIDATION], "test",
-		                                counts[RUV_PART_TEST], "kappa", (double)weights->head.kappa, "band",
-		                                (double)weights->head.band, "share", (double)weights->head.share, "min_confidence",
-		                                (double)weights->head.min_confidence));
+		                                counts[RUV_PART_TEST], "near_kappa", (double)weights->head.near_kappa, "near_band",
+		                                (double)weights->head.near_band, "shrink", (double)weights->head.shrink,
+		                                "min_confidence", (double)weights->head.min_confidence));
 	else
-		printf("%s: %s (network weighs %.2f, kernel %.2f, tier head %.1f, safe below %.2f); trained on %d questions, "
-		       "settings from "
-		       "%d, %d and %d kept for `router eval`\n",
-		       out, ruv_route_method_name(weights->head.method), (double)weights->head.kappa, (double)weights->head.band,
-		       (double)weights->head.share, (double)weights->head.min_confidence, counts[RUV_PART_TRAIN],
-		       counts[RUV_PART_VALIDATION], counts[RUV_PART_NEW], counts[RUV_PART_TEST]);
+		printf("%s: %s (the network counts %.2f, tier head %.1f; neighbours: kernel %.2f against %.1f of the means; safe "
+		       "below %.2f); "
+		       "trained on %d questions, settings from %d, %d and %d kept for `router eval`\n",
+		       out, ruv_route_method_name(weights->head.method), (double)weights->head.shrink, (double)weights->head.share,
+		       (double)weights->head.near_band, (double)weights->head.near_kappa, (double)weights->head.min_confidence,
+		       counts[RUV_PART_TRAIN], counts[RUV_PART_VALIDATION], counts[RUV_PART_NEW], counts[RUV_PART_TEST]);
 	free(bytes);
 	ruv_textclass_free(parsed);
 	ruv_router_weights_free(weights);
@@ -438,11 +436,10 @@ static void print_part(const ruv_policy_result *results, ruv_route_part part, co
 
 int cmd_router_eval(int argc, char **argv)
 {
-	static const char *router, *svg;
+	static const char *svg;
 	static int64_t seed = 1;
 	static double mu = -1, lambda = -1;
 	static const cli_option options[] = {
-	    {"router", 0, CLI_STRING, &router, "FILE", "the router (default: the bundled one)"},
 	    {"svg", 0, CLI_STRING, &svg, "FILE", "draw quality over cost of the unseen articles"},
 	    {"seed", 0, CLI_INT64, &seed, "N", "of the split: as in training (default 1)"},
 	    {"mu", 0, CLI_DOUBLE, &mu, "X", "another price of computation than it was trained with"},
@@ -457,7 +454,7 @@ int cmd_router_eval(int argc, char **argv)
 		"that were never seen.",
 	    .options = options,
 	    .notes = "Quality is 1 + 4 F1 (a right refusal counts 5); cost is tokens x parameters with always-big's mean as 1; the "
-	             "oracle knows "
+		     "oracle knows "
 		     "every tier's outcome and takes the greatest utility, quality - lambda * seconds - mu * cost.",
 	    .examples = "ruvllm router eval outcomes.jsonl --svg pareto.svg",
 	    .min_args = 1,
@@ -474,7 +471,7 @@ int cmd_router_eval(int argc, char **argv)
 
 	if (!cli_parse(&spec, argc, argv, &args, &code))
 		return code;
-	if (!cmd_router_file(router, path, sizeof path, &code))
+	if (!cmd_router_file(path, sizeof path, &code))
 		return code;
 	rc = ruv_router_weights_read(&weights, path, true, &err);
 	for (int i = 0; !rc && i < args.n; i++)
@@ -642,16 +639,13 @@ static void fill_question(ruv_route_input *input, ruv_route_hit *hits, float *ve
 
 int cmd_router_bench(int argc, char **argv)
 {
-	static const char *file;
 	static int runs = 20000;
-	static const cli_option options[] = {{"router", 0, CLI_STRING, &file, "FILE", "the router (default: the bundled one)"},
-	                                     {"runs", 'n', CLI_INT, &runs, "N", "decisions timed (default 20000)"},
-	                                     {0}};
+	static const cli_option options[] = {{"runs", 'n', CLI_INT, &runs, "N", "decisions timed (default 20000)"}, {0}};
 	static const cli_spec spec = {
 	    .name = "router bench",
 	    .usage = "[OPTIONS]",
 	    .summary = "Time of a decision, features and neighbours included, embedding and search not; and the cell dense, "
-	               "sparse, with low "
+		       "sparse, with low "
 		       "rank and in 8 bits: bytes, time, and how often each chooses as the dense one in F32.",
 	    .options = options,
 	    .examples = "ruvllm router bench",
@@ -677,7 +671,7 @@ int cmd_router_bench(int argc, char **argv)
 		json_decref(forms);
 		return code;
 	}
-	if (!cmd_router_file(file, path, sizeof path, &code)) {
+	if (!cmd_router_file(path, sizeof path, &code)) {
 		json_decref(forms);
 		return code;
 	}

@@ -62,10 +62,10 @@ int ruv_knn_add(ruv_knn *knn, const float *row, const ruv_knn_outcome *outcome, 
 	return RUV_OK;
 }
 
-float ruv_knn_ask(const ruv_knn *knn, const float *unit, float band, int skip, ruv_knn_sums *sums)
+/* The nearest rows, nearest first; returns how many. */
+static int nearest(const ruv_knn *knn, const float *unit, int skip, int *ids, float *cosines)
 {
-	float cosines[RUV_KNN_NEIGHBOURS], best = -1;
-	int ids[RUV_KNN_NEIGHBOURS], n = 0;
+	int n = 0;
 
 	for (int i = 0; i < knn->n; i++) {
 		float cosine = ruv_vec_dot(unit, knn->rows + (size_t)i * (size_t)knn->dim, knn->dim);
@@ -81,6 +81,11 @@ float ruv_knn_ask(const ruv_knn *knn, const float *unit, float band, int skip, r
 		cosines[at] = cosine;
 		ids[at] = i;
 	}
+	return n;
+}
+
+static void sum_up(const ruv_knn *knn, const int *ids, const float *cosines, int n, float band, ruv_knn_sums *sums)
+{
 	for (int i = 0; i < n; i++) {
 		const ruv_knn_outcome *o = &knn->outcomes[ids[i]];
 		float w = expf((cosines[i] - 1) / band);
@@ -93,7 +98,24 @@ float ruv_knn_ask(const ruv_knn *knn, const float *unit, float band, int skip, r
 				sums->cost[t] += w * o->cost[t];
 			}
 	}
-	if (n)
-		best = cosines[0];
-	return best;
+}
+
+float ruv_knn_ask_two(const ruv_knn *knn, const float *unit, float narrow_band, ruv_knn_sums *narrow, float wide_band,
+                      ruv_knn_sums *wide, int skip)
+{
+	float cosines[RUV_KNN_NEIGHBOURS];
+	int ids[RUV_KNN_NEIGHBOURS], n = nearest(knn, unit, skip, ids, cosines);
+
+	sum_up(knn, ids, cosines, n, narrow_band, narrow);
+	sum_up(knn, ids, cosines, n, wide_band, wide);
+	return n ? cosines[0] : -1;
+}
+
+float ruv_knn_ask(const ruv_knn *knn, const float *unit, float band, int skip, ruv_knn_sums *sums)
+{
+	float cosines[RUV_KNN_NEIGHBOURS];
+	int ids[RUV_KNN_NEIGHBOURS], n = nearest(knn, unit, skip, ids, cosines);
+
+	sum_up(knn, ids, cosines, n, band, sums);
+	return n ? cosines[0] : -1;
 }

@@ -36,6 +36,9 @@ typedef struct ruv_knn_sums {
 	float weight[RUV_ROUTE_MAX_TIERS], quality[RUV_ROUTE_MAX_TIERS], latency_s[RUV_ROUTE_MAX_TIERS], cost[RUV_ROUTE_MAX_TIERS];
 } ruv_knn_sums;
 float ruv_knn_ask(const ruv_knn *knn, const float *unit, float band, int skip, ruv_knn_sums *sums);
+/* The same for two kernels in one scan. */
+float ruv_knn_ask_two(const ruv_knn *knn, const float *unit, float narrow_band, ruv_knn_sums *narrow, float wide_band,
+                      ruv_knn_sums *wide, int skip);
 
 /* Makes row [dim] a unit vector; false when it is zero. */
 bool ruv_knn_unit(float *row, int dim);

@@ -76,15 +76,15 @@ static bool read_numbers(const json_t *array, float *out, int n)
 
 static bool read_result(ruv_route_result *result, json_t *row)
 {
-	double quality, temperature = 0, top_p = 1;
+	double quality, temperature = 0, top_p = 1, judged = -1;
 	int unknown = 0, grounded = 0, cut_off = 0;
 
 	if (!row)
 		return true;
-	if (json_unpack(row, "{s:F, s:F, s:i, s:i, s?b, s?b, s?b, s?F, s?F, s?F, s?F}", "quality", &quality, "latency_ms",
+	if (json_unpack(row, "{s:F, s:F, s:i, s:i, s?b, s?b, s?b, s?F, s?F, s?F, s?F, s?F}", "quality", &quality, "latency_ms",
 	                &result->latency_ms, "prompt", &result->n_prompt, "answer", &result->n_answer, "unknown", &unknown,
 	                "grounded", &grounded, "cut_off", &cut_off, "mean_logprob", &result->mean_logprob, "min_logprob",
-	                &result->min_logprob, "temperature", &temperature, "top_p", &top_p) ||
+	                &result->min_logprob, "temperature", &temperature, "top_p", &top_p, "judged", &judged) ||
 	    !(quality >= 0) || quality > 1 || result->n_prompt < 0 || result->n_answer < 0)
 		return false;
 	result->known = true;
@@ -94,6 +94,7 @@ static bool read_result(ruv_route_result *result, json_t *row)
 	result->cut_off = cut_off;
 	result->temperature = (float)temperature;
 	result->top_p = (float)top_p;
+	result->judged = (float)judged;
 	return true;
 }
 

@@ -321,7 +321,7 @@ int ruv_router_decide(ruv_router *router, ruv_route_state *state, const ruv_rout
 {
 	int64_t started = ruv_clock_now_ns();
 	float x[RUV_ROUTE_FEATURES], hidden[RUV_ROUTE_MAX_HIDDEN] = {0}, row[RUV_KNN_MAX_DIM], total = 0;
-	ruv_knn_sums sums = {0};
+	ruv_knn_sums sums = {0}, near = {0};
 	ruv_router_outputs out;
 	ruv_router_view view;
 	ruv_router_weights *w;
@@ -340,15 +340,15 @@ int ruv_router_decide(ruv_router *router, ruv_route_state *state, const ruv_rout
 		memcpy(hidden, state->hidden, sizeof hidden);
 	ruv_fastgrnn_cell_run(w->cell, x, hidden);
 	ruv_router_heads(&w->shape, w->params + ruv_fastgrnn_n_params(&w->shape.cell), hidden, &out);
-	if (w->head.method != RUV_ROUTE_FASTGRNN && input->embedding && w->basis.dim) {
+	if (input->embedding && w->basis.dim) {
 		ruv_basis_project(&w->basis, input->embedding, row);
 		has_row = ruv_knn_unit(row, w->basis.n_components);
 		if (has_row) {
-			ruv_knn_ask(&w->bank, row, w->head.band, -1, &sums);
-			ruv_knn_ask(&router->recent, row, w->head.band, -1, &sums);
+			ruv_knn_ask_two(&w->bank, row, w->head.band, &sums, w->head.near_band, &near, -1);
+			ruv_knn_ask_two(&router->recent, row, w->head.band, &sums, w->head.near_band, &near, -1);
 		}
 	}
-	ruv_router_judge(w, w->head.method, &out, &sums, &view);
+	ruv_router_judge(w, w->head.method, &out, &near, &sums, &view);
 	if (!allowed_tiers(router, w, input->system, allowed)) {
 		rc = ruv_fail(err, RUV_ENOTFOUND, "router", "no tier can be used: none is available or fits the memory");
 		goto done;
@@ -417,8 +417,14 @@ bool ruv_router_escalate(const ruv_router *router, const ruv_route_decision *dec
 {
 	const ruv_router_head *head = &router->fixed;
 	int tier = decision->tier;
+	float numbers[RUV_ROUTE_SIGNS], gain = 0;
 
-	if (!head->has_trust || tier >= head->n_tiers - 1 || ruv_router_trust(router, tier, signs) >= head->threshold[tier])
+	if (!head->has_trust || tier < 0 || tier >= head->n_tiers - 1 || decision->neighbours >= RUV_ROUTE_KNOWN)
+		return false;
+	ruv_route_signs_numbers(signs, numbers);
+	for (int i = 0; i < RUV_ROUTE_SIGNS; i++)
+		gain += head->gain[tier][i] * numbers[i];
+	if (gain <= head->threshold[tier])
 		return false;
 	for (int t = head->n_tiers - 1; t > tier; t--)
 		if (router->available[t]) {

@@ -210,8 +210,8 @@ static int check_numbers(const ruv_router_weights *w, ruv_error *err)
 	for (int i = 0; i < w->n_params; i++)
 		if (!isfinite(w->params[i]) || !isfinite(w->fisher[i]))
 			return ruv_fail(err, RUV_EFORMAT, "router", "parameter %d is not a number", i);
-	if (!(w->head.kappa > 0) || !(w->head.band > 0) || !(w->head.tau > 0) || !(w->head.cost_unit > 0) || w->head.method < 0 ||
-	    w->head.method > RUV_ROUTE_BLEND)
+	if (!(w->head.kappa > 0) || !(w->head.band > 0) || !(w->head.tau > 0) || !(w->head.near_kappa > 0) ||
+	    !(w->head.near_band > 0) || !(w->head.cost_unit > 0) || w->head.method < 0 || w->head.method > RUV_ROUTE_BLEND)
 		return ruv_fail(err, RUV_EFORMAT, "router", "kappa %g, band %g, tau %g, cost unit %g, method %d: out of range",
 		                (double)w->head.kappa, (double)w->head.band, (double)w->head.tau, w->head.cost_unit,
 		                w->head.method);
@@ -348,39 +348,50 @@ float ruv_router_utility(const ruv_router_head *head, float quality, float secon
 	return 1 + 4 * quality - head->lambda * seconds - head->mu * cost;
 }
 
-void ruv_router_judge(const ruv_router_weights *w, int method, const ruv_router_outputs *out, const ruv_knn_sums *sums,
-                      ruv_router_view *view)
+void ruv_router_judge(const ruv_router_weights *w, int method, const ruv_router_outputs *out, const ruv_knn_sums *near,
+                      const ruv_knn_sums *same, ruv_router_view *view)
 {
 	const ruv_router_head *head = &w->head;
-	float prior[RUV_ROUTE_MAX_TIERS], log_p[RUV_ROUTE_MAX_TIERS], mean = 0, mean_log = 0, top, sum = 0, heaviest = 0;
+	float prior[RUV_ROUTE_MAX_TIERS], net[RUV_ROUTE_MAX_TIERS], around[RUV_ROUTE_MAX_TIERS], log_p[RUV_ROUTE_MAX_TIERS];
+	float mean_log = 0, mean_net = 0, mean_prior = 0, top, sum = 0, heaviest = 0;
 	int n = head->n_tiers;
 
 	memset(view, 0, sizeof *view);
 	for (int t = 0; t < n; t++) {
 		const ruv_router_tier *tier = &w->tiers[t];
-		float quality = method == RUV_ROUTE_KNN ? (float)tier->quality : out->quality[t];
-		float cost = (float)(tier->tokens * (double)tier->n_params / head->cost_unit);
+		float seconds = (float)(tier->latency_ms / 1000),
+		      cost = (float)(tier->tokens * (double)tier->n_params / head->cost_unit);
 
-		prior[t] = ruv_router_utility(head, quality, (float)(tier->latency_ms / 1000), cost);
+		prior[t] = ruv_router_utility(head, (float)tier->quality, seconds, cost);
+		net[t] = ruv_router_utility(head, out->quality[t], seconds, cost);
+		around[t] = prior[t];
+		view->quality[t] = out->quality[t];
+		if (near && near->weight[t] > 0)
+			around[t] = (head->near_kappa * prior[t] + ruv_router_utility(head, 0, 0, 0) * near->weight[t] +
+			             4 * near->quality[t] - head->lambda * near->latency_s[t] - head->mu * near->cost[t]) /
+			            (head->near_kappa + near->weight[t]);
 		log_p[t] = logf(out->tiers[t] > 1e-6f ? out->tiers[t] : 1e-6f);
-		mean += prior[t] / (float)n;
 		mean_log += log_p[t] / (float)n;
-		view->quality[t] = quality;
+		mean_net += net[t] / (float)n;
+		mean_prior += prior[t] / (float)n;
 	}
-	for (int t = 0; t < n && method != RUV_ROUTE_KNN; t++) /* the tier head's opinion, in the same unit */
-		prior[t] = mean + head->share * head->tau * (log_p[t] - mean_log) + (1 - head->share) * (prior[t] - mean);
 	for (int t = 0; t < n; t++) {
-		float weight = method == RUV_ROUTE_FASTGRNN ? 0 : sums->weight[t], total = head->kappa + weight;
+		/* both heads in the same unit, moved towards the tiers' means */
+		float own = mean_net + head->share * head->tau * (log_p[t] - mean_log) + (1 - head->share) * (net[t] - mean_net);
 
-		view->utility[t] = prior[t];
-		if (weight > 0) {
-			float seen = ruv_router_utility(head, sums->quality[t] / weight, sums->latency_s[t] / weight,
-			                                sums->cost[t] / weight);
-			view->utility[t] = (head->kappa * prior[t] + weight * seen) / total;
-			view->quality[t] = (head->kappa * view->quality[t] + sums->quality[t]) / total;
-		}
-		heaviest = fmaxf(heaviest, weight / total);
+		own = prior[t] + head->shrink * (own - mean_net - (prior[t] - mean_prior));
+		view->utility[t] = method == RUV_ROUTE_KNN ? around[t] : method == RUV_ROUTE_FASTGRNN ? own : (own + around[t]) / 2;
 	}
+	for (int t = 0; t < n && same; t++)
+		if (same->weight[t] > 0) {
+			float weight = same->weight[t], total = head->kappa + weight;
+			float seen = ruv_router_utility(head, same->quality[t] / weight, same->latency_s[t] / weight,
+			                                same->cost[t] / weight);
+
+			view->utility[t] = (head->kappa * view->utility[t] + weight * seen) / total;
+			view->quality[t] = (head->kappa * view->quality[t] + same->quality[t]) / total;
+			heaviest = fmaxf(heaviest, weight / total);
+		}
 	top = view->utility[0];
 	for (int t = 1; t < n; t++)
 		if (view->utility[t] > top) {
@@ -392,8 +403,7 @@ void ruv_router_judge(const ruv_router_weights *w, int method, const ruv_router_
 	for (int t = 0; t < n; t++)
 		view->probability[t] /= sum;
 	view->neighbours = heaviest;
-	view->confidence = (1 - heaviest) * (method == RUV_ROUTE_KNN ? view->probability[view->best] : out->confidence) +
-	                   heaviest * view->probability[view->best];
+	view->confidence = (1 - heaviest) * out->confidence + heaviest * view->probability[view->best];
 }
 
 void ruv_route_signs_numbers(const ruv_route_signs *s, float numbers[RUV_ROUTE_SIGNS])
@@ -408,4 +418,6 @@ void ruv_route_signs_numbers(const ruv_route_signs *s, float numbers[RUV_ROUTE_S
 	numbers[5] = s->cut_off;
 	numbers[6] = s->judged >= 0 ? s->judged : 0.5f;
 	numbers[7] = (float)exp(mean);
+	numbers[8] = s->unknown ? numbers[1] : 0; /* how sure a refusal is */
+	numbers[9] = s->unknown ? 0 : numbers[6];
 }

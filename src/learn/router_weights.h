@@ -14,21 +14,25 @@
 typedef enum ruv_route_method { RUV_ROUTE_KNN, RUV_ROUTE_FASTGRNN, RUV_ROUTE_BLEND } ruv_route_method;
 const char *ruv_route_method_name(int method);
 
-enum { RUV_ROUTE_SIGNS = 8 }; /* numbers that trust looks at, the constant included */
+enum { RUV_ROUTE_SIGNS = 10 }; /* numbers that trust looks at, the constant included */
 
 /* Fixed-size numbers of a router. */
 typedef struct ruv_router_head {
 	int32_t n_tiers, hidden, rank, shared, method, version, n_outcomes, has_trust;
-	float mu, lambda; /* utility: quality (1..5) - lambda * seconds - mu * cost */
-	float kappa;      /* weight of the network against past outcomes */
-	float band;       /* of the neighbours' kernel */
-	float share;      /* of the tier head against expected utility in the network's own view */
-	float tau;        /* temperature of utilities when they become probabilities */
+	float mu, lambda;            /* utility: quality (1..5) - lambda * seconds - mu * cost */
+	float kappa;                 /* weight of the network against past outcomes */
+	float band;                  /* of the kernel by which questions that were asked before are known again */
+	float near_kappa, near_band; /* of the neighbours' estimate: how much the tiers' means weigh, and its wider kernel */
+	float shrink;                /* how far the network may move utilities away from the tiers' means, 0..1 */
+	float share;                 /* of the tier head against expected quality in the network's own view */
+	float tau;                   /* temperature of utilities when they become probabilities */
 	float min_confidence;
 	float density;
 	double cost_unit; /* parameters x tokens that cost 1: the mean answer of the largest tier */
 	int64_t trained_ms;
-	float trust[RUV_ROUTE_MAX_TIERS][RUV_ROUTE_SIGNS], threshold[RUV_ROUTE_MAX_TIERS];
+	float trust[RUV_ROUTE_MAX_TIERS][RUV_ROUTE_SIGNS]; /* logistic: the answer is as good as a larger tier's */
+	float gain[RUV_ROUTE_MAX_TIERS][RUV_ROUTE_SIGNS];  /* linear: points of quality that the largest tier would add */
+	float threshold[RUV_ROUTE_MAX_TIERS];              /* gain from which escalating pays; its cost is in it */
 	char encoder[64], encoder_version[24];
 } ruv_router_head;
 
@@ -72,15 +76,20 @@ int ruv_router_weights_read(ruv_router_weights **out, const char *path, bool int
 /* x = (features - mean) * inverse, cut to [-4, 4]. */
 void ruv_router_standardize(const ruv_router_weights *weights, const float *features, float *x);
 
-/* How each tier is seen: utility in points of quality, from the network's outputs and the neighbours' sums. */
+/* From this share of past outcomes on, a question counts as known: what came of it is trusted more than an answer's signs. */
+#define RUV_ROUTE_KNOWN 0.5f
+
+/* How each tier is seen: utility in points of quality, from the network's outputs and the neighbours' sums. The method gives an
+ * estimate: the tiers' means moved by the network (fastgrnn), by neighbours in the wide sense (knn), or half by each (blend). What
+ * came of (nearly) the same question before then outweighs it: `same`. A method on its own, for comparing, has no such memory. */
 typedef struct ruv_router_view {
 	float utility[RUV_ROUTE_MAX_TIERS], probability[RUV_ROUTE_MAX_TIERS], quality[RUV_ROUTE_MAX_TIERS];
 	float neighbours; /* 0..1 */
 	float confidence;
 	int best;
 } ruv_router_view;
-void ruv_router_judge(const ruv_router_weights *weights, int method, const ruv_router_outputs *out, const ruv_knn_sums *sums,
-                      ruv_router_view *view);
+void ruv_router_judge(const ruv_router_weights *weights, int method, const ruv_router_outputs *out, const ruv_knn_sums *near,
+                      const ruv_knn_sums *same, ruv_router_view *view);
 
 /* quality 0..1, seconds and cost to utility. */
 float ruv_router_utility(const ruv_router_head *head, float quality, float seconds, float cost);

@@ -78,7 +78,12 @@ static void target_of(const ruv_router_weights *w, const ruv_route_sample *s, ru
 	float utility[RUV_ROUTE_MAX_TIERS], sum = 0;
 	int best = oracle_of(w, s, utility);
 
-	*target = (ruv_router_target){.context = -1, .confidence = -1, .weight = 1};
+	float least = utility[best];
+
+	for (int t = 0; t < w->head.n_tiers; t++)
+		least = fminf(least, utility[t]);
+	/* A question on which all tiers do alike teaches little about which to take. */
+	*target = (ruv_router_target){.context = -1, .confidence = -1, .weight = fminf(1, 0.1f + (utility[best] - least) / 2)};
 	for (int t = 0; t < w->head.n_tiers; t++) {
 		sum += target->tiers[t] = expf((utility[t] - utility[best]) / w->head.tau);
 		target->quality[t] = s->results[t].quality;
@@ -449,30 +454,31 @@ static int fit_net(ruv_router_weights *w, struct work *k, const ruv_route_data *
 
 /* ---- policies ---------------------------------------------------------------------------------------------------------- */
 
-static void see(const ruv_router_weights *w, const ruv_route_sample *s, int method, ruv_router_view *view)
+/* As a method sees a sample; with `memory`, past outcomes of the same question outweigh it. */
+static void see(const ruv_router_weights *w, const ruv_route_sample *s, int method, bool memory, ruv_router_view *view)
 {
 	float x[RUV_ROUTE_FEATURES], row[RUV_KNN_MAX_DIM];
 	ruv_router_outputs out;
-	ruv_knn_sums sums = {0};
+	ruv_knn_sums same = {0}, near = {0};
 
 	ruv_router_standardize(w, s->features, x);
 	run_net(&w->shape, w->params, x, &out);
-	if (method != RUV_ROUTE_FASTGRNN && s->vector && w->basis.dim) {
+	if (s->vector && w->basis.dim) {
 		ruv_basis_project(&w->basis, s->vector, row);
 		if (ruv_knn_unit(row, w->basis.n_components))
-			ruv_knn_ask(&w->bank, row, w->head.band, -1, &sums);
+			ruv_knn_ask_two(&w->bank, row, w->head.band, &same, w->head.near_band, &near, -1);
 	}
-	ruv_router_judge(w, method, &out, &sums, view);
+	ruv_router_judge(w, method, &out, &near, memory ? &same : NULL, view);
 }
 
-static float trust_of(const ruv_router_head *head, const ruv_route_signs *signs, int tier)
+static float gain_of(const ruv_router_head *head, const ruv_route_signs *signs, int tier)
 {
 	float numbers[RUV_ROUTE_SIGNS], sum = 0;
 
 	ruv_route_signs_numbers(signs, numbers);
 	for (int i = 0; i < RUV_ROUTE_SIGNS; i++)
-		sum += head->trust[tier][i] * numbers[i];
-	return 1 / (1 + expf(-sum));
+		sum += head->gain[tier][i] * numbers[i];
+	return sum;
 }
 
 static ruv_route_signs signs_of(const ruv_route_result *r)
@@ -482,112 +488,151 @@ static ruv_route_signs signs_of(const ruv_route_result *r)
 	                         .unknown = r->unknown,
 	                         .grounded = r->grounded,
 	                         .cut_off = r->cut_off,
-	                         .judged = -1};
+	                         .judged = r->judged};
 }
 
 static bool escalates(const ruv_router_weights *w, const ruv_route_sample *s, int tier)
 {
 	ruv_route_signs signs = signs_of(&s->results[tier]);
 
-	return w->head.has_trust && tier < w->head.n_tiers - 1 && trust_of(&w->head, &signs, tier) < w->head.threshold[tier];
+	return w->head.has_trust && tier < w->head.n_tiers - 1 && gain_of(&w->head, &signs, tier) > w->head.threshold[tier];
 }
 
-static int routed_tier(const ruv_router_weights *w, const ruv_route_sample *s, int method, bool safe)
+static int routed_tier(const ruv_router_weights *w, const ruv_route_sample *s, int method, bool whole)
 {
 	ruv_router_view view;
 
-	see(w, s, method, &view);
-	return safe && view.confidence < w->head.min_confidence ? w->head.n_tiers - 1 : view.best;
+	see(w, s, method, whole, &view);
+	return whole && view.confidence < w->head.min_confidence ? w->head.n_tiers - 1 : view.best;
 }
 
-static double method_utility(const ruv_router_weights *w, const ruv_route_data *data, ruv_route_part part, int method, bool safe)
+static double method_utility(const ruv_router_weights *w, const ruv_route_data *data, ruv_route_part part, int method, bool whole)
 {
 	double sum = 0;
 	int n = 0;
 
 	for (int i = 0; i < data->n; i++)
 		if (data->samples[i].part == part) {
-			sum += utility_of(w, &data->samples[i], routed_tier(w, &data->samples[i], method, safe));
+			sum += utility_of(w, &data->samples[i], routed_tier(w, &data->samples[i], method, whole));
 			n++;
 		}
 	return n ? sum / n : 0;
 }
 
-/* Kernel, weights and method by the validation groups. */
+/* Settings by the validation groups. Each step has to gain MARGIN over the simpler one before it: with some hundred questions a
+ * smaller difference is chance. */
 static void choose_blend(ruv_router_weights *w, const ruv_route_data *data)
 {
-	static const float kappas[] = {0.01f, 0.03f, 0.1f, 0.3f}, bands[] = {0.02f, 0.05f, 0.1f, 0.2f}, shares[] = {0, 0.5f, 1};
-	ruv_router_head best = w->head;
-	double best_utility = -INFINITY;
+	static const float kappas[] = {0.3f, 1, 3, 10}, bands[] = {0.05f, 0.1f, 0.2f, 0.4f}, shares[] = {0, 0.5f, 1};
+	static const float shrinks[] = {0, 0.25f, 0.5f, 0.75f, 1};
+	const double margin = 0.01;
+	ruv_router_head best;
+	double utilities[3], now;
 
-	for (int method = RUV_ROUTE_KNN; method <= RUV_ROUTE_BLEND; method++)
-		for (size_t k = 0; k < sizeof kappas / sizeof *kappas; k++)
-			for (size_t b = 0; b < sizeof bands / sizeof *bands; b++)
-				for (size_t s = 0; s < sizeof shares / sizeof *shares; s++) {
-					double utility;
-
-					if ((method == RUV_ROUTE_KNN && s) || (method == RUV_ROUTE_FASTGRNN && (k || b)))
-						continue;
-					w->head.kappa = kappas[k];
-					w->head.band = bands[b];
-					w->head.share = shares[s];
-					w->head.method = method;
-					utility = method_utility(w, data, RUV_PART_VALIDATION, method, false);
-					if (utility > best_utility + 1e-6) {
-						best_utility = utility;
-						best = w->head;
-					}
-				}
-	/* The blend of the same kernel costs nothing where no past question is near and knows questions that were asked before:
-	 * it is taken unless the others are clearly better. */
-	if (best.method != RUV_ROUTE_BLEND) {
-		ruv_router_head other = best;
-		double utility = -INFINITY;
-
-		for (size_t k = 0; k < sizeof kappas / sizeof *kappas; k++)
-			for (size_t b = 0; b < sizeof bands / sizeof *bands; b++) {
-				double now;
-
-				w->head = best;
-				w->head.method = RUV_ROUTE_BLEND;
-				w->head.kappa = kappas[k];
-				w->head.band = bands[b];
-				now = method_utility(w, data, RUV_PART_VALIDATION, RUV_ROUTE_BLEND, false);
-				if (now > utility) {
-					utility = now;
-					other = w->head;
-				}
+	w->head.kappa = 0.05f; /* what the same question came to counts twenty times as much as an estimate */
+	w->head.band = 0.02f;
+	w->head.min_confidence = 0;
+	w->head.shrink = 0;
+	w->head.share = 0;
+	best = w->head;
+	utilities[RUV_ROUTE_FASTGRNN] = method_utility(w, data, RUV_PART_VALIDATION, RUV_ROUTE_FASTGRNN, false);
+	for (int i = 1; i < 5; i++)
+		for (int s = 0; s < 3; s++) {
+			w->head.shrink = shrinks[i];
+			w->head.share = shares[s];
+			now = method_utility(w, data, RUV_PART_VALIDATION, RUV_ROUTE_FASTGRNN, false);
+			if (now > utilities[RUV_ROUTE_FASTGRNN] + margin) {
+				utilities[RUV_ROUTE_FASTGRNN] = now;
+				best = w->head;
 			}
-		if (utility > best_utility - 0.005)
-			best = other;
-	}
+		}
 	w->head = best;
-	best_utility = method_utility(w, data, RUV_PART_VALIDATION, w->head.method, true);
+	w->head.near_kappa = 30; /* nearly the means */
+	w->head.near_band = 0.2f;
+	best = w->head;
+	utilities[RUV_ROUTE_KNN] = method_utility(w, data, RUV_PART_VALIDATION, RUV_ROUTE_KNN, false);
+	for (int k = 3; k >= 0; k--)
+		for (int b = 0; b < 4; b++) {
+			w->head.near_kappa = kappas[k];
+			w->head.near_band = bands[b];
+			now = method_utility(w, data, RUV_PART_VALIDATION, RUV_ROUTE_KNN, false);
+			if (now > utilities[RUV_ROUTE_KNN] + margin) {
+				utilities[RUV_ROUTE_KNN] = now;
+				best = w->head;
+			}
+		}
+	w->head = best;
+	utilities[RUV_ROUTE_BLEND] = method_utility(w, data, RUV_PART_VALIDATION, RUV_ROUTE_BLEND, false);
+	w->head.method = RUV_ROUTE_FASTGRNN;
+	if (utilities[RUV_ROUTE_KNN] > utilities[w->head.method])
+		w->head.method = RUV_ROUTE_KNN;
+	if (utilities[RUV_ROUTE_BLEND] >= utilities[w->head.method])
+		w->head.method = RUV_ROUTE_BLEND;
+	now = method_utility(w, data, RUV_PART_VALIDATION, w->head.method, true);
 	for (int i = 1; i <= 16; i++) {
 		float before = w->head.min_confidence;
 		double utility;
 
 		w->head.min_confidence = (float)i * 0.05f;
 		utility = method_utility(w, data, RUV_PART_VALIDATION, w->head.method, true);
-		if (utility > best_utility + 1e-6)
-			best_utility = utility;
+		if (utility > now + margin)
+			now = utility;
 		else
 			w->head.min_confidence = before;
 	}
 }
 
-/* Logistic regression: is this tier's answer as good as the best larger one's? Then the bound by validation utility. */
+/* Solves the ridge regression of `n_numbers` by Gauss-Jordan; matrix [n][n + 1], positive definite. */
+static void solve(double matrix[RUV_ROUTE_SIGNS][RUV_ROUTE_SIGNS + 1], float *out)
+{
+	for (int a = 0; a < RUV_ROUTE_SIGNS; a++)
+		for (int b = 0; b < RUV_ROUTE_SIGNS; b++) {
+			double factor = matrix[b][a] / matrix[a][a];
+
+			for (int c = a; c <= RUV_ROUTE_SIGNS && b != a; c++)
+				matrix[b][c] -= factor * matrix[a][c];
+		}
+	for (int a = 0; a < RUV_ROUTE_SIGNS; a++)
+		out[a] = (float)(matrix[a][RUV_ROUTE_SIGNS] / matrix[a][a]);
+}
+
+/* What the signs of an answer tell: how much the largest tier would add (linear), and whether the answer is as good as any larger
+ * one's (logistic). Escalating pays when the gain exceeds what the larger answer costs; the bound is then moved by the validation
+ * groups, if that helps clearly. */
 static void fit_trust(ruv_router_weights *w, const ruv_route_data *data)
 {
 	int last = w->head.n_tiers - 1;
 
+	w->head.has_trust = last > 0;
 	for (int tier = 0; tier < last; tier++) {
-		double weights[RUV_ROUTE_SIGNS] = {0}, best = -INFINITY;
+		double matrix[RUV_ROUTE_SIGNS][RUV_ROUTE_SIGNS + 1] = {{0}}, weights[RUV_ROUTE_SIGNS] = {0}, best = -INFINITY,
+								 price = 0;
 		float bound = 0;
+		int n = 0;
 
+		for (int i = 0; i < data->n; i++) {
+			const ruv_route_sample *s = &data->samples[i];
+			ruv_route_signs signs = signs_of(&s->results[tier]);
+			float x[RUV_ROUTE_SIGNS];
+
+			if (s->part != RUV_PART_TRAIN)
+				continue;
+			ruv_route_signs_numbers(&signs, x);
+			for (int a = 0; a < RUV_ROUTE_SIGNS; a++) {
+				for (int b = 0; b < RUV_ROUTE_SIGNS; b++)
+					matrix[a][b] += (double)x[a] * x[b];
+				matrix[a][RUV_ROUTE_SIGNS] += 4.0 * x[a] * (s->results[last].quality - s->results[tier].quality);
+			}
+			price += (double)w->head.mu * cost_of(w, &s->results[last], last) +
+			         w->head.lambda * s->results[last].latency_ms / 1000;
+			n++;
+		}
+		for (int a = 0; a < RUV_ROUTE_SIGNS; a++)
+			matrix[a][a] += 5;
+		solve(matrix, w->head.gain[tier]);
+		price /= n ? n : 1;
 		for (int step = 0; step < 600; step++) {
 			double gradient[RUV_ROUTE_SIGNS] = {0};
-			int n = 0;
 
 			for (int i = 0; i < data->n; i++) {
 				const ruv_route_sample *s = &data->samples[i];
@@ -605,30 +650,31 @@ static void fit_trust(ruv_router_weights *w, const ruv_route_data *data)
 				p = 1 / (1 + exp(-sum)) - (s->results[tier].quality >= larger - 0.05f);
 				for (int j = 0; j < RUV_ROUTE_SIGNS; j++)
 					gradient[j] += p * numbers[j];
-				n++;
 			}
 			for (int j = 0; j < RUV_ROUTE_SIGNS; j++)
-				weights[j] -= 0.5 * (gradient[j] / (n ? n : 1) + 1e-4 * weights[j]);
+				weights[j] -= 0.3 * (gradient[j] / (n ? n : 1) + 1e-4 * weights[j]);
 		}
 		for (int j = 0; j < RUV_ROUTE_SIGNS; j++)
 			w->head.trust[tier][j] = (float)weights[j];
-		w->head.has_trust = 1;
-		for (int b = 0; b <= 20; b++) {
+		for (int b = 0; b < 4; b++) { /* its price, a little or much more, or never */
+			static const double factors[] = {1, 1.5, 2.5, 1000};
 			double sum = 0;
+			int m = 0;
 
-			w->head.threshold[tier] = (float)b * 0.05f;
+			w->head.threshold[tier] = (float)(price * factors[b]);
 			for (int i = 0; i < data->n; i++) {
 				const ruv_route_sample *s = &data->samples[i];
 				bool goes_on = s->part == RUV_PART_VALIDATION && escalates(w, s, tier);
 
 				if (s->part != RUV_PART_VALIDATION)
 					continue;
+				m++;
 				sum += goes_on ? utility_of(w, s, last) - w->head.mu * cost_of(w, &s->results[tier], tier) -
 				                     w->head.lambda * s->results[tier].latency_ms / 1000
 				               : utility_of(w, s, tier);
 			}
-			if (sum > best + 1e-6) {
-				best = sum;
+			if (sum / (m ? m : 1) > best + 0.005) {
+				best = sum / (m ? m : 1);
 				bound = w->head.threshold[tier];
 			}
 		}
@@ -684,7 +730,9 @@ int ruv_router_train(ruv_router_weights **out, ruv_route_data *data, const ruv_r
 	w->head.lambda = (float)(t->lambda >= 0 ? t->lambda : 0.05);
 	w->head.tau = 0.25f;
 	w->head.kappa = 0.1f;
-	w->head.band = 0.05f;
+	w->head.band = 0.02f;
+	w->head.near_kappa = 3;
+	w->head.near_band = 0.1f;
 	w->head.version = 1;
 	w->head.trained_ms = ruv_clock_wall_ms();
 	memcpy(w->head.encoder, data->encoder, sizeof w->head.encoder);
@@ -805,6 +853,13 @@ static void apply_policy(const ruv_router_weights *w, const ruv_route_sample *s,
 		break;
 	}
 	*last = *first;
+	if (policy == RUV_POLICY_CASCADE) {
+		ruv_router_view view;
+
+		see(w, s, w->head.method, true, &view);
+		if (view.neighbours >= RUV_ROUTE_KNOWN)
+			return;
+	}
 	if ((policy == RUV_POLICY_CASCADE || policy == RUV_POLICY_LADDER) && escalates(w, s, *first))
 		*last = w->head.n_tiers - 1;
 }

@@ -17,6 +17,7 @@ typedef struct ruv_route_result {
 	double latency_ms, mean_logprob, min_logprob;
 	int n_prompt, n_answer;
 	float temperature, top_p;
+	float judged; /* 0..1 by the programmatic checks; negative: not judged */
 } ruv_route_result;
 
 typedef enum ruv_route_part {
