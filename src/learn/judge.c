@@ -4,8 +4,9 @@
  * Words are runs of letters, digits and bytes above ASCII, lower-cased, compared by their first eight bytes after a light stemming
  * (plural and -ed, -ing endings), so that "backups" stands in "the backup starts". Function words do not count.
  *
- * quality = sigmoid(bias + sum of weight x score). The built-in weights were fitted with ruv_judge_fit on right and wrong answers
- * of bench/data (docs/learning.md has the figures and the command); the model's score has its weight only when it was asked. */
+ * quality = sigmoid(bias + sum of weight x score). The built-in weights follow what ruv_judge_fit finds on right and wrong answers
+ * of bench/data (grounding tells most), with completeness and format kept as guards; `ruvllm learn judge-bench` prints how well
+ * both tell them apart. The model's score has a weight only when it was asked. */
 #include <ctype.h>
 #include <math.h>
 #include <stdlib.h>
@@ -247,7 +248,7 @@ static float format(const ruv_judged *what, const char **why)
 	return (float)score;
 }
 
-/* Fitted; see the opening comment. */
+/* See the opening comment. */
 static const ruv_judge_weights built_in = {.bias = -4.0f, .grounded = 3.2f, .complete = 1.6f, .format = 1.6f, .model = 0.4f};
 
 int ruv_judge_check(ruv_verdict *verdict, const ruv_judged *given, const ruv_judge_weights *weights, ruv_error *err)
