@@ -328,6 +328,41 @@ def make_json():
     put("json", "bad-arguments.json", json.dumps({"messages": [{"role": "assistant", "tool_calls": [{"id": "1", "function": {"name": "f", "arguments": "{\"q\": "}}]}]}))
 
 
+def make_grammars():
+    for name, text in {
+        "ok-choice": 'root ::= "yes" | "no" # comment\n',
+        "ok-json": 'root ::= object\nvalue ::= object | array | string | number | "true" | "false" | "null"\nobject ::= "{" ws (string ":" ws value ("," ws string ":" ws value)*)? "}"\n'
+                   'array ::= "[" ws (value ("," ws value)*)? "]"\nstring ::= "\\"" ([^"\\\\\\x00-\\x1F] | "\\\\" (["\\\\bfnrt] | "u" [0-9a-fA-F]{4}))* "\\""\n'
+                   'number ::= "-"? ([0-9] | [1-9] [0-9]{0,15}) ("." [0-9]+)?\nws ::= | " " | "\\n" [ \\t]{0,20}\n',
+        "ok-unicode": 'root ::= [\u00e4-\u00fc\U0001f600-\U0001f64f^-]{2,300} . "\\u00e9\\U0001F600"\n',
+        "ok-lines": 'root ::=\n  "a"\n  | (\n"b"\n|"c")+\n',
+        "bad-left": 'root ::= root "x" | "y"\n',
+        "bad-endless": 'root ::= "x" root\n',
+        "bad-undefined": "root ::= other\n",
+        "bad-class": "root ::= [z-a]\n",
+        "bad-open": 'root ::= ("a" | "b"\n',
+        "bad-token": "root ::= <|tool_call_start|>\n",
+    }.items():
+        put("gbnf", f"{name}.gbnf", text)
+    leaf = {"type": "object", "properties": {"v": {"type": "number", "minimum": -1.5, "exclusiveMaximum": 3.25}, "n": {"anyOf": [{"type": "null"}, {"$ref": "#/$defs/leaf"}]}}, "required": ["v"]}
+    for name, schema in {
+        "ok-object": {"type": "object", "properties": {"a": {"type": "string", "maxLength": 9}, "b": {"type": "integer", "minimum": -12, "maximum": 345}, "c": {"enum": ["x", 1, None]}}, "required": ["b"], "additionalProperties": {"type": "boolean"}},
+        "ok-recursive": {"$ref": "#/$defs/leaf", "$defs": {"leaf": leaf}},
+        "ok-pattern": {"type": "string", "pattern": "^(foo|b[a-z]r)\\d{2,4}\\W?$"},
+        "ok-formats": {"type": "array", "prefixItems": [{"type": "string", "format": f} for f in ("date", "date-time", "uuid", "email", "uri", "ipv4")], "items": False},
+        "ok-all": {"allOf": [{"properties": {"a": {"type": "integer"}}, "required": ["a"]}, {"properties": {"a": {"maximum": 3}}}], "type": "object"},
+        "ok-one": {"oneOf": [{"properties": {"k": {"const": "a"}}, "required": ["k"]}, {"properties": {"k": {"const": "b"}}, "required": ["k"]}]},
+        "ok-map": {"type": "object", "additionalProperties": {"type": "array", "items": {"type": "null"}, "minItems": 1, "maxItems": 300}, "propertyNames": {"pattern": "^[a-z]+$"}, "minProperties": 1},
+        "ok-any": True,
+        "bad-not": {"not": {}},
+        "bad-never": {"type": "integer", "minimum": 4, "maximum": 3},
+        "bad-ref": {"$ref": "#/nowhere"},
+        "bad-circle": {"$ref": "#"},
+        "bad-overlap": {"oneOf": [{"type": "integer"}, {"minimum": 3, "type": "number"}]},
+    }.items():
+        put("schema", f"{name}.json", json.dumps(schema))
+
+
 def make_tool_calls():
     put("tool_calls", "ok-none.txt", "Just text with [brackets] and <angle> signs.")
     put("tool_calls", "ok-lfm2.txt", 'Let me look. <|tool_call_start|>[get_weather(city="Paris", days=2, ok=True, none=None), files.read(path=\'a\\n\', l=[1, {"k": 2.5}])]<|tool_call_end|> Done.')
@@ -340,6 +375,11 @@ def make_tool_calls():
     put("tool_calls", "bad-qwen-json.txt", '<tool_call>\n{"name": "f", "arguments": \n</tool_call>')
     put("tool_calls", "bad-qwen-name.txt", '<tool_call>\n{"arguments": {}}\n</tool_call>')
     put("tool_calls", "bad-lfm2-deep.txt", '<|tool_call_start|>[f(a=' + "[" * 4000 + "]" * 4000 + ')]<|tool_call_end|>')
+    for name, text in {"ok-lfm2": '<|tool_call_start|>[write(path="a.c", text=\'it\\\'s\\n\\u00e9 \u00e4\', n=[1, {"k": (2,)}]), g()]<|tool_call_end|> Done.',
+                       "ok-qwen": 'Hm.<tool_call>\n{"name": "f", "arguments": {"a": "x \\"q\\" }", "b": [{}]}}\n</tool_call>',
+                       "ok-broken": 'a<|tool_call_start|>[f(x=1), g(y=<|tool_call_end|>b<tool_call>{"name": "g", "arguments": {]}</tool_call>',
+                       "ok-open": '<|tool_call_start|>[f(x="never closed', "ok-bare": "[f(x=1), g()]"}.items():
+        put("tool_stream", f"{name}.txt", text)
 
 
 def make_imatrix():
@@ -390,4 +430,4 @@ def make_document():
 
 
 if __name__ == "__main__":
-    make_gguf(); make_models(); make_safetensors(); make_config(); make_tokenizer(); make_template(); make_json(); make_tool_calls(); make_imatrix(); make_adapter(); make_document()
+    make_gguf(); make_models(); make_safetensors(); make_config(); make_tokenizer(); make_template(); make_json(); make_tool_calls(); make_grammars(); make_imatrix(); make_adapter(); make_document()

@@ -12,10 +12,12 @@
 #include "../format/tiny_hf.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "base/status.h"
 #include "format/gguf_write.h"
 #include "format/quantize.h"
 #include "format/safetensors.h"
 #include "format/source.h"
+#include "infer/grammar_automaton.h"
 #include "ruvllm/session.h"
 #include "text/chat_template.h"
 #include "text/document.h"
@@ -566,6 +568,139 @@ int fuzz_tool_calls(const uint8_t *data, size_t n, ruv_error *err)
 			*err = e;
 		}
 	}
+	return rc;
+}
+
+/* What a listener heard must be one thing after the other, and every byte of text must be heard. */
+typedef struct heard {
+	size_t n_text, n_ended, n_told, n_begun;
+	bool open;
+	ruv_buf arguments;
+} heard;
+
+static int on_tool_part(void *user, ruv_tool_part part, size_t call, const char *name, const char *text, size_t n)
+{
+	heard *h = user;
+	json_t *json;
+
+	touch(text, n);
+	switch (part) {
+	case RUV_PART_TEXT:
+		h->n_text += n;
+		if (h->open)
+			broken("tool_stream", "text inside an open call", "");
+		break;
+	case RUV_PART_BEGIN:
+		if (h->open || call != h->n_ended)
+			broken("tool_stream", "a call begins inside another, or out of order", name);
+		h->open = true;
+		h->n_begun++;
+		ruv_buf_clear(&h->arguments);
+		break;
+	case RUV_PART_ARGUMENTS:
+		if (!h->open)
+			broken("tool_stream", "arguments of no call", name);
+		ruv_buf_append(&h->arguments, text, n);
+		break;
+	case RUV_PART_END:
+		json = json_loadb(text, n, 0, NULL);
+		if (!h->open || !json_is_object(json) || h->arguments.len != n || (n && memcmp(h->arguments.data, text, n)))
+			broken("tool_stream", "the arguments are not what was told of them", text);
+		json_decref(json);
+		h->open = false;
+		h->n_ended++;
+		break;
+	case RUV_PART_BROKEN:
+		h->open = false;
+		h->n_ended = call;
+		break;
+	}
+	return RUV_OK;
+}
+
+int fuzz_tool_stream(const uint8_t *data, size_t n, ruv_error *err)
+{
+	for (int syntax = RUV_TOOL_SYNTAX_LFM2; syntax <= RUV_TOOL_SYNTAX_QWEN; syntax++) {
+		ruv_tool_parser *p = NULL;
+		heard h = {0};
+		int rc = ruv_tool_parser_create(&p, (ruv_tool_syntax)syntax, err);
+
+		ruv_buf_init(&h.arguments, 1 << 24);
+		if (!rc)
+			ruv_tool_parser_listen(p, on_tool_part, &h);
+		for (size_t at = 0, step = 1; at < n && !rc; at += step, step = step % 7 + 1) {
+			if (step > n - at)
+				step = n - at;
+			rc = ruv_tool_parser_push(p, (const char *)data + at, step, NULL, err);
+			if (at + step == n)
+				break;
+		}
+		if (!rc)
+			rc = ruv_tool_parser_finish(p, NULL, err);
+		if (!rc && (h.open || h.n_ended != ruv_tool_parser_n_calls(p)))
+			broken("tool_stream", "calls that were not told of", "");
+		if (!rc && !h.n_begun && h.n_text != n)
+			broken("tool_stream", "text was lost", "");
+		ruv_tool_parser_free(p);
+		ruv_buf_release(&h.arguments);
+		if (rc)
+			return rc;
+	}
+	return RUV_OK;
+}
+
+/* Follows the automaton along whatever it allows, for a while. */
+static int follow(const ruv_gast *ast, ruv_error *err)
+{
+	ruv_automaton *a = NULL;
+	int place = RUV_PLACE_BEGIN, rc = ruv_automaton_open(&a, ast, err);
+
+	for (unsigned i = 0; i < 200 && !rc; i++) {
+		int next = RUV_PLACE_DEAD;
+
+		for (unsigned k = 0; k < 256 && next == RUV_PLACE_DEAD; k++)
+			next = ruv_automaton_step(a, place, (unsigned char)(k * 89 + i * 31));
+		if (next < 0)
+			rc = ruv_automaton_fail(next, err);
+		else if (next == RUV_PLACE_DEAD)
+			break;
+		place = next;
+	}
+	ruv_automaton_free(a);
+	return rc;
+}
+
+int fuzz_gbnf(const uint8_t *data, size_t n, ruv_error *err)
+{
+	ruv_gast ast;
+	int rc;
+
+	ruv_gast_init(&ast);
+	rc = ruv_gbnf_parse(&ast, (const char *)data, n, NULL, err);
+	if (!rc)
+		rc = follow(&ast, err);
+	ruv_gast_release(&ast);
+	return rc;
+}
+
+int fuzz_schema(const uint8_t *data, size_t n, ruv_error *err)
+{
+	json_t *schema = json_loadb((const char *)data, n, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, NULL);
+	const ruv_gnode *node = NULL;
+	ruv_gast ast;
+	int rc;
+
+	if (!schema)
+		return ruv_fail(err, RUV_EFORMAT, "schema", "no JSON");
+	ruv_gast_init(&ast);
+	ast.root = ruv_gast_rule(&ast, "root");
+	rc = ruv_schema_compile(&ast, schema, &node, err);
+	if (!rc) {
+		ast.rules[ast.root].node = node;
+		rc = follow(&ast, err);
+	}
+	ruv_gast_release(&ast);
+	json_decref(schema);
 	return rc;
 }
 

@@ -22,6 +22,9 @@
 	X(template, "a chat template, rendered over a conversation with tools")                                                    \
 	X(json, "JSON from outside: messages, tools and variables given to a chat template")                                       \
 	X(tool_calls, "text of a model with tool calls in it")                                                                     \
+	X(tool_stream, "the same, told of while it is written")                                                                    \
+	X(gbnf, "a GBNF grammar, compiled and followed")                                                                           \
+	X(schema, "a JSON schema, compiled and followed")                                                                          \
 	X(imatrix, "an importance matrix file")                                                                                    \
 	X(adapter, "a LoRA adapter file, run on a model")                                                                          \
 	X(document, "a text, Markdown or HTML file to remember")
