@@ -685,13 +685,14 @@ int fuzz_gbnf(const uint8_t *data, size_t n, ruv_error *err)
 
 int fuzz_schema(const uint8_t *data, size_t n, ruv_error *err)
 {
-	json_t *schema = json_loadb((const char *)data, n, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, NULL);
+	json_error_t at;
+	json_t *schema = json_loadb((const char *)data, n, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &at);
 	const ruv_gnode *node = NULL;
 	ruv_gast ast;
 	int rc;
 
 	if (!schema)
-		return ruv_fail(err, RUV_EFORMAT, "schema", "no JSON");
+		return ruv_fail(err, RUV_EFORMAT, "schema", "byte %d: %s", at.position, at.text);
 	ruv_gast_init(&ast);
 	ast.root = ruv_gast_rule(&ast, "root");
 	rc = ruv_schema_compile(&ast, schema, &node, err);
