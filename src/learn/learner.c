@@ -187,7 +187,7 @@ static int instant_step(ruv_learner *l, const ruv_example *example, ruv_error *e
 			batch[n++] = old;
 	}
 	const int64_t started = ruv_clock_now_ns();
-	int rc = ruv_learner_step(l, l->candidate, batch, n, true, l->options.no_ewc ? NULL : l->ewc, &loss, err);
+	int rc = ruv_learner_step(l, l->candidate, batch, n, 1, l->options.no_ewc ? NULL : l->ewc, &loss, err);
 	if (rc)
 		return rc;
 	l->dirty = true;

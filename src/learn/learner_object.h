@@ -97,10 +97,11 @@ void ruv_lesson_release(ruv_lesson *lesson);
 /* A plain text's first max_tokens tokens, all of them targets. */
 int ruv_lesson_text(ruv_example *out, const ruv_model *model, const char *text, int max_tokens, ruv_error *err);
 
-/* One training step on examples [n] (and an anchor when `anchor`), on `lora`. */
-int ruv_learner_step(ruv_learner *learner, ruv_microlora *lora, const ruv_example *const *examples, int n, bool anchor,
+/* One training step on examples [n] (and n_anchors anchors), on `lora`. */
+int ruv_learner_step(ruv_learner *learner, ruv_microlora *lora, const ruv_example *const *examples, int n, int n_anchors,
                      ruv_ewc *ewc, double *loss, ruv_error *err);
-/* n_epochs passes over the lessons by the curriculum, with `answers_of` (NULL: their own) saying whose answer each question gets.
+/* n_epochs passes over the lessons by the curriculum, the rate falling to a twentieth, with `answers_of` (NULL: their own) saying
+ * whose answer each question gets.
  */
 int ruv_learner_epochs(ruv_learner *learner, ruv_microlora *lora, int n_epochs, const int *answers_of, ruv_ewc *ewc,
                        ruv_error *err);

@@ -141,13 +141,13 @@ int ruv_learner_task(ruv_learner *l, const char *name, ruv_error *err)
 
 /* ---- training ---- */
 
-int ruv_learner_step(ruv_learner *l, ruv_microlora *lora, const ruv_example *const *examples, int n, bool anchor, ruv_ewc *ewc,
+int ruv_learner_step(ruv_learner *l, ruv_microlora *lora, const ruv_example *const *examples, int n, int n_anchors, ruv_ewc *ewc,
                      double *loss, ruv_error *err)
 {
 	ruv_train_seq seqs[RUV_TRAIN_MAX_SEQS];
 	float *scaled[RUV_TRAIN_MAX_SEQS] = {NULL};
 	int n_seqs = 0, rc = RUV_OK;
-	for (int i = 0; i < n && n_seqs < RUV_TRAIN_MAX_SEQS - 1; i++, n_seqs++) {
+	for (int i = 0; i < n && n_seqs < RUV_TRAIN_MAX_SEQS - 2; i++, n_seqs++) {
 		const ruv_example *e = examples[i];
 		float *w = scaled[n_seqs] = malloc((size_t)e->n * sizeof *w);
 		if (!w) {
@@ -158,7 +158,7 @@ int ruv_learner_step(ruv_learner *l, ruv_microlora *lora, const ruv_example *con
 			w[k] = e->weight[k] / (float)n;
 		seqs[n_seqs] = (ruv_train_seq){.tokens = e->tokens, .n = e->n, .weight = w};
 	}
-	if (anchor && l->n_anchors) {
+	for (int i = 0; i < n_anchors && l->n_anchors && n_seqs < RUV_TRAIN_MAX_SEQS; i++) {
 		const ruv_example *e = &l->anchors[l->next_anchor++ % l->n_anchors];
 		float *w = scaled[n_seqs] = malloc((size_t)e->n * sizeof *w);
 		if (!w) {
@@ -166,7 +166,7 @@ int ruv_learner_step(ruv_learner *l, ruv_microlora *lora, const ruv_example *con
 			goto done;
 		}
 		for (int k = 0; k < e->n; k++)
-			w[k] = e->weight[k] * RUV_LEARN_ANCHOR_WEIGHT;
+			w[k] = e->weight[k] * RUV_LEARN_ANCHOR_WEIGHT / (float)n_anchors;
 		seqs[n_seqs++] = (ruv_train_seq){.tokens = e->tokens, .n = e->n, .weight = w, .distill = true};
 	}
 	rc = ruv_microlora_step(lora, l->backward, seqs, n_seqs, ewc, NULL, err);
@@ -190,6 +190,7 @@ int ruv_learner_epochs(ruv_learner *l, ruv_microlora *lora, int n_epochs, const 
 	const int n = l->n_lessons;
 	int *order = malloc((size_t)(n + 1) * sizeof *order), rc = RUV_OK, step = 0;
 	float *difficulty = malloc((size_t)(n + 1) * sizeof *difficulty);
+	const float rate = lora->rate; /* falls with what is done, so that the noise of single steps dies away */
 	ruv_rng rng;
 	if (!order || !difficulty) {
 		rc = ruv_fail_memory(err, where, (size_t)n * 8);
@@ -217,8 +218,10 @@ int ruv_learner_epochs(ruv_learner *l, ruv_microlora *lora, int n_epochs, const 
 					batch[k] = &mixed[k].example;
 				}
 			}
-			if (rc == RUV_OK)
-				rc = ruv_learner_step(l, lora, batch, m, true, ewc, NULL, err);
+			if (rc == RUV_OK) {
+				lora->rate = rate * (float)(1 - 0.95 * (epoch + (double)i / take) / n_epochs);
+				rc = ruv_learner_step(l, lora, batch, m, 2, ewc, NULL, err);
+			}
 			for (int k = 0; k < m; k++)
 				ruv_lesson_release(&mixed[k]);
 			pthread_mutex_lock(&l->lock);
@@ -230,6 +233,7 @@ int ruv_learner_epochs(ruv_learner *l, ruv_microlora *lora, int n_epochs, const 
 		}
 	}
 done:
+	lora->rate = rate;
 	free(order);
 	free(difficulty);
 	return rc;
