@@ -73,7 +73,7 @@ int ruv_memory_link(ruv_memory *m, ruv_memory_edge *edges, int n, ruv_error *err
 	if (rc)
 		m->store->ops->rollback(m->store);
 	else
-		rc = m->store->ops->commit(m->store, err);
+		rc = ruv_memory_commit(m, err);
 	for (int i = 0; !rc && i < n; i++) {
 		memcpy(edges[i].id, checked[i].id, sizeof edges[i].id);
 		edges[i].weight = checked[i].weight;
@@ -123,7 +123,7 @@ int ruv_memory_unlink_seen(ruv_memory *m, const char *edge_id, const ruv_memory_
 	if (rc)
 		m->store->ops->rollback(m->store);
 	else
-		rc = m->store->ops->commit(m->store, err);
+		rc = ruv_memory_commit(m, err);
 	return rc;
 }
 

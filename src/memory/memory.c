@@ -567,6 +567,9 @@ static int apply_row(void *user, const ruv_store_row *row, ruv_error *err)
 {
 	ruv_index *index = user;
 
+	/* An event of an edge, or of a place in a file, changes nothing here. */
+	if (!row->gone && row->vector && ruv_vectors_same(ruv_index_vectors(index), row))
+		return RUV_OK;
 	if (!row->gone && row->vector)
 		return ruv_index_put(index, row, err);
 	ruv_index_remove(index, row->key);
@@ -654,6 +657,9 @@ int ruv_memory_sync(ruv_memory *m, bool wait, ruv_error *err)
 {
 	int rc;
 
+	/* A writer of this process is just doing it; what it has not acknowledged yet, no search needs to see. */
+	if (!wait && atomic_load(&m->n_following) && atomic_load(&m->index))
+		return RUV_OK;
 	if (pthread_mutex_trylock(&m->index_lock)) {
 		if (!wait && atomic_load(&m->index))
 			return RUV_OK;
@@ -674,6 +680,18 @@ void ruv_memory_follow(ruv_memory *m)
 		ruv_log(RUV_LOG_WARN, "memory", "the word index will be brought up to date by the next search: %s", err.message);
 }
 
+int ruv_memory_commit(ruv_memory *m, ruv_error *err)
+{
+	int rc;
+
+	atomic_fetch_add(&m->n_following, 1);
+	rc = m->store->ops->commit(m->store, err);
+	if (!rc)
+		ruv_memory_follow(m);
+	atomic_fetch_sub(&m->n_following, 1);
+	return rc;
+}
+
 /* ---- nodes ---- */
 
 /* Ends a transaction by what happened in it. */
@@ -683,10 +701,7 @@ static int end(ruv_memory *m, int rc, ruv_error *err)
 		m->store->ops->rollback(m->store);
 		return rc;
 	}
-	rc = m->store->ops->commit(m->store, err);
-	if (!rc)
-		ruv_memory_follow(m);
-	return rc;
+	return ruv_memory_commit(m, err);
 }
 
 int ruv_memory_add(ruv_memory *m, ruv_memory_node *nodes, int n, ruv_error *err)

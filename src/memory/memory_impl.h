@@ -24,6 +24,7 @@ struct ruv_memory {
 	pthread_mutex_t index_lock;    /* of who brings it up to date */
 	_Atomic(ruv_index *) index;    /* NULL until the first search by vector */
 	atomic_int_fast64_t index_seq; /* the last event that it holds */
+	atomic_int n_following;        /* writers of this process between their commit and the end of following it */
 	/* The word index in memory, NULL until it pays: memory_words.c. */
 	pthread_mutex_t words_lock; /* of who brings it up to date */
 	_Atomic(ruv_words *) words;
@@ -52,7 +53,10 @@ void ruv_memory_words_free(ruv_memory *memory);
 /* The store's search by words or this one's, whichever is there: the same hits. Not inside a transaction. */
 int ruv_memory_lexical(ruv_memory *memory, ruv_store_match *out, int *n, const ruv_store_term *terms, int n_terms,
                        const ruv_memory_filter *filter, int limit, ruv_error *err);
-/* After a commit: the same, if vectors are loaded; a failure is logged, because the write has succeeded. */
+/* Commits, and brings what is loaded up to date before the write is acknowledged; a failure of that is logged, because the write
+ * has succeeded. Searches leave the work to the writer meanwhile. */
+int ruv_memory_commit(ruv_memory *memory, ruv_error *err);
+/* The second half alone. */
 void ruv_memory_follow(ruv_memory *memory);
 
 /* Checks a node that came from outside and fills in its defaults: sorted tags, compact meta, times. Strings go into the arena where

@@ -91,7 +91,7 @@ int ruv_memory_sync_words(ruv_memory *m, bool wait, ruv_error *err)
 	int64_t seq = 0, have;
 	int rc;
 
-	if (!words)
+	if (!words || (!wait && atomic_load(&m->n_following)))
 		return RUV_OK;
 	if (pthread_mutex_trylock(&m->words_lock)) {
 		if (!wait)

@@ -280,10 +280,9 @@ int ruv_memory_source_replace(ruv_memory *m, const ruv_memory_source *source, ru
 		m->store->ops->rollback(m->store);
 		goto done;
 	}
-	rc = m->store->ops->commit(m->store, err);
+	rc = ruv_memory_commit(m, err);
 	if (rc)
 		goto done;
-	ruv_memory_follow(m);
 	for (int i = 0; i < n; i++) {
 		memcpy(nodes[i].id, checked[i].id, sizeof nodes[i].id);
 		nodes[i].version = checked[i].version;
@@ -324,9 +323,7 @@ int ruv_memory_source_forget(ruv_memory *m, const ruv_memory_source *source, int
 	if (rc) {
 		m->store->ops->rollback(m->store);
 	} else {
-		rc = m->store->ops->commit(m->store, err);
-		if (!rc)
-			ruv_memory_follow(m);
+		rc = ruv_memory_commit(m, err);
 	}
 	if (!rc && n_removed)
 		*n_removed = n + n_damaged;

@@ -459,7 +459,7 @@ int ruv_memory_import(ruv_memory *m, FILE *file, const char *name, bool without_
 			rc = ruv_fail_errno(err, RUV_EIO, errno, "memory", "cannot read '%s'", name);
 		if (in_tx && !rc && (ended || number % LINES_OF_A_TRANSACTION == 0)) {
 			in_tx = false;
-			rc = m->store->ops->commit(m->store, err);
+			rc = ruv_memory_commit(m, err);
 			if (!rc)
 				in.committed = in.done;
 		}
@@ -481,7 +481,6 @@ int ruv_memory_import(ruv_memory *m, FILE *file, const char *name, bool without_
 		m->store->ops->rollback(m->store);
 	if (!rc && !in.seen_header)
 		rc = ruv_fail(err, RUV_EFORMAT, "memory", "'%s' is empty: no export", name);
-	ruv_memory_follow(m);
 	if (done)
 		*done = in.committed;
 	free(line);

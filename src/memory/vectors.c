@@ -314,10 +314,13 @@ bool ruv_vectors_same(ruv_vectors *v, const ruv_store_row *row)
 {
 	float unit[RUV_MEMORY_MAX_DIMENSION + 16];
 	ruv_labels labels = {0};
-	bool same = false;
+	bool same;
 	size_t at;
 
-	if (ruv_labels_of_row(&labels, &v->texts, row, NULL))
+	pthread_mutex_lock(&v->lock);
+	same = ruv_key_map_find(&v->keys, row->key) != SIZE_MAX;
+	pthread_mutex_unlock(&v->lock);
+	if (!same || ruv_labels_of_row(&labels, &v->texts, row, NULL))
 		return false;
 	normalise(v, unit, row->vector);
 	pthread_mutex_lock(&v->lock);
@@ -329,7 +332,7 @@ bool ruv_vectors_same(ruv_vectors *v, const ruv_store_row *row)
 		       !memcmp(&chunk->labels[slot % RUV_VECTORS_CHUNK], &labels, sizeof labels);
 	}
 	pthread_mutex_unlock(&v->lock);
-	return same;
+	return same && at != SIZE_MAX;
 }
 
 /* ---- taking over a segment ---- */

@@ -712,9 +712,7 @@ int ruv_memory_write_back(ruv_memory *m, ruv_memory_written *written, const ruv_
 		m->store->ops->rollback(m->store);
 		goto done;
 	}
-	rc = m->store->ops->commit(m->store, err);
-	if (!rc)
-		ruv_memory_follow(m);
+	rc = ruv_memory_commit(m, err);
 done:
 	ruv_arena_release(&w->arena);
 	free(w);
