@@ -176,12 +176,13 @@ static int part_history(int argc, char **argv)
 		cli_table_cell(table, "%s", e->what);
 		cli_table_cell(table, "%d", e->version);
 		cli_table_cell(table, "%lld", (long long)e->n_steps);
-		cli_table_cell(table, gate ? "%+.3f" : "", e->gate.gain);
-		if (gate)
+		if (gate) {
+			cli_table_cell(table, "%+.3f", e->gate.gain);
 			cli_table_cell(table, "[%+.3f, %+.3f]", e->gate.gain_low, e->gate.gain_high);
-		else
+			cli_table_cell(table, "x %.4f", e->gate.perplexity_ratio);
+		}
+		for (int k = 0; !gate && k < 3; k++)
 			cli_table_cell(table, "%s", "");
-		cli_table_cell(table, gate ? "x %.4f" : "", e->gate.perplexity_ratio);
 		cli_table_cell(table, "%s", e->gate.why);
 	}
 	code = CLI_EXIT_OK;

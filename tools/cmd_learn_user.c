@@ -389,10 +389,13 @@ static void report(const struct run *r)
 		cli_table_cell(table, "%s", r->ways[w].name);
 		cli_table_cell(table, "%.1f", 100 * r->ways[w].mean_f1);
 		cli_table_cell(table, "%.1f", 100 * r->ways[w].mean_exact);
-		interval(&r->ways[w], &r->ways[BARE], r->set.n_test, false, &low, &high);
-		cli_table_cell(table, w == BARE ? "" : "[%+.1f, %+.1f]", 100 * low, 100 * high);
-		interval(&r->ways[w], &r->ways[BARE], r->set.n_test, true, &low, &high);
-		cli_table_cell(table, w == BARE ? "" : "[%+.1f, %+.1f]", 100 * low, 100 * high);
+		for (int exact = 0; exact < 2; exact++) {
+			interval(&r->ways[w], &r->ways[BARE], r->set.n_test, exact, &low, &high);
+			if (w == BARE)
+				cli_table_cell(table, "%s", "");
+			else
+				cli_table_cell(table, "[%+.1f, %+.1f]", 100 * low, 100 * high);
+		}
 	}
 	cli_table_print(table, stdout);
 	printf("\nThe learner's gate: ");

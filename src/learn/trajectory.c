@@ -127,12 +127,12 @@ float ruv_trajectory_quality(const ruv_trajectory *t)
 /* ---- the bank ---- */
 
 static const char schema[] = "CREATE TABLE trajectory(id INTEGER PRIMARY KEY AUTOINCREMENT, task TEXT NOT NULL, quality REAL NOT "
-                             "NULL, created_ms INTEGER NOT NULL,"
+			     "NULL, created_ms INTEGER NOT NULL,"
 			     " credit REAL NOT NULL DEFAULT 0, embedding BLOB NOT NULL, steps TEXT NOT NULL);"
 			     "CREATE TABLE strategy(id INTEGER PRIMARY KEY AUTOINCREMENT, text TEXT NOT NULL UNIQUE, task TEXT NOT "
-                             "NULL, from_failures INTEGER"
+			     "NULL, from_failures INTEGER"
 			     " NOT NULL, n INTEGER NOT NULL, quality REAL NOT NULL, centroid BLOB NOT NULL, n_used INTEGER NOT "
-                             "NULL DEFAULT 0, n_helped INTEGER"
+			     "NULL DEFAULT 0, n_helped INTEGER"
 			     " NOT NULL DEFAULT 0, updated_ms INTEGER NOT NULL, node TEXT NOT NULL DEFAULT '');"
 			     "CREATE TABLE setting(key TEXT PRIMARY KEY, value INTEGER NOT NULL);";
 
@@ -199,7 +199,7 @@ static int check_dim(ruv_bank *b, int dim, ruv_error *err)
 /* Quality halved every 30 days, and what retrieval has earned on top. SQLite 3.40 here has no pow: 2^-x by the shift of an integer
  * would be coarse, so the age goes in as 1 / (1 + age / 30 days), which halves at the same age. */
 static const char evict[] = "DELETE FROM trajectory WHERE id IN (SELECT id FROM trajectory ORDER BY quality / (1 + (?1 - "
-                            "created_ms) / 2592000000.0) + credit,"
+			    "created_ms) / 2592000000.0) + credit,"
 			    " id LIMIT max(0, (SELECT count(*) FROM trajectory) - ?2))";
 
 int ruv_bank_record(ruv_bank *b, const ruv_trajectory *t, int64_t *id, ruv_error *err)

@@ -762,11 +762,12 @@ static void layer_back(struct call *c, int layer)
 	if (!op || c->rc)
 		return;
 	/* h = x + what the operator added */
-	float *h = malloc((size_t)(2 * n * d) * sizeof *h), *dt = h + n * d;
+	float *h = malloc((size_t)(2 * n * d) * sizeof *h);
 	if (!h) {
 		c->rc = ruv_fail_memory(c->err, where, (size_t)(2 * n * d) * sizeof *h);
 		return;
 	}
+	float *dt = h + n * d;
 	const bool attention = hp->kind[layer] == RUV_LAYER_ATTENTION;
 	product(c, h, layer, attention ? RUV_SLOT_ATTN_OUTPUT : RUV_SLOT_CONV_OUT,
 	        attention ? &b->model->weights.layers[layer].attn_output_bias : NULL, r->y, c->n);
@@ -927,7 +928,7 @@ static double softmax(float *x, int n)
 	const float inverse = (float)(1 / sum);
 	for (int i = 0; i < n; i++)
 		x[i] *= inverse;
-	return log(sum) + (double)max;
+	return log(sum > 0 ? sum : 1) + (double)max;
 }
 
 /* Loss of every target; logits become their gradient. */
