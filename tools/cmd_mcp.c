@@ -2,7 +2,7 @@
  *
  * The main thread reads; every request that calls a tool runs on a thread of its own, at most MAX_RUNNING at a time (reading waits
  * then), so that a cancellation or a ping is heard while a question is answered. Nothing but messages goes to standard output. At
- * the end of the input what runs is cancelled and the program ends. */
+ * the end of the input what runs is still answered, and the program ends. */
 #include <errno.h>
 #include <pthread.h>
 #include <stdlib.h>
@@ -191,9 +191,6 @@ static int serve(mcp *m)
 	}
 	free(line);
 	pthread_mutex_lock(&m->lock);
-	for (int i = 0; i < MAX_RUNNING; i++)
-		if (m->jobs[i].id)
-			ruv_cancel_set(&m->jobs[i].cancel);
 	while (m->n_running)
 		pthread_cond_wait(&m->ended, &m->lock);
 	pthread_mutex_unlock(&m->lock);
