@@ -208,7 +208,7 @@ int cmd_mcp(int argc, char **argv)
 	    .name = "mcp",
 	    .usage = "[OPTIONS]",
 	    .summary = "Serve the Model Context Protocol on standard input and output: tools to search memory, add to it, forget, "
-	               "and ask, "
+		       "and ask, "
 		       "for coding agents and desktop assistants, which start this command themselves. `ruvllm serve` has the same "
 		       "at /mcp over HTTP. docs/server-protocols.md shows how to set clients up.",
 	    .options = options,

@@ -364,7 +364,12 @@ static void store_keep(store *s, int kind, uint64_t hash, const char *text, size
 	}
 	if (n)
 		memcpy(copy, text, n);
-	*c = (cached){kind, copy, n, hash, ++s->clock, hold(grammar)};
+	c->kind = kind;
+	c->text = copy;
+	c->n = n;
+	c->hash = hash;
+	c->used = ++s->clock;
+	c->grammar = hold(grammar);
 }
 
 int ruv_grammar_build(ruv_grammar **out, ruv_model *model, int kind, const char *text, size_t n, ruv_grammar_builder *build,

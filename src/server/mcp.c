@@ -181,7 +181,7 @@ ruv_mcp_kind ruv_mcp_handle(const ruv_mcp_caller *caller, const json_t *message,
 	const char *method = json_string_value(json_object_get(message, "method"));
 	const char *rpc = json_string_value(json_object_get(message, "jsonrpc"));
 	const bool modern = ruv_mcp_version_of(message) != NULL;
-	int ignored, *status = http_status ? http_status : &ignored;
+	int ignored = 0, *status = http_status ? http_status : &ignored;
 	char text[200];
 
 	*answer = NULL;
