@@ -166,7 +166,7 @@ typedef struct ruv_gate_result {
 
 enum { RUV_GATE_MIN_ITEMS = 8 /* held-out items below which nothing passes */ };
 
-/* Passes when gain_low > 0, |perplexity_ratio| <= 1.01, old_drop <= 0.5, and the shuffled control shows no gain (shuffled_low <=
+/* Passes when gain_low > 0, perplexity_ratio <= 1.01, old_drop <= 0.5, and the shuffled control shows no gain (shuffled_low <=
  * 0). Deterministic for a seed. */
 RUV_API int ruv_gate_decide(ruv_gate_result *result, const ruv_gate_input *input, ruv_error *err);
 

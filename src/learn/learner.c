@@ -10,6 +10,7 @@
  * Nothing here is on the serving path but observe, feedback and ruv_learner_adapter. */
 #include <errno.h>
 #include <fcntl.h>
+#include <math.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -32,6 +33,7 @@
 static const char where[] = "learn";
 
 enum { DEFAULT_EPOCHS = 4 };
+#define BASE_BUDGET 1.009 /* of perplexity; the gate's limit is 1.01 */
 
 /* ---- interactions ---- */
 
@@ -400,6 +402,39 @@ static int measure_shuffled(ruv_learner *l, double *score, ruv_error *err)
 	return rc;
 }
 
+/* Mean loss per token of the base suite; `lora` NULL: of the bare model. */
+static int suite_nll(ruv_learner *l, const ruv_microlora *lora, double *nll, ruv_error *err)
+{
+	double sum = 0, n = 0;
+	int rc = RUV_OK;
+	for (int i = 0; i < l->n_suite && rc == RUV_OK; i++) {
+		ruv_train_seq seq = ruv_example_seq(&l->suite[i]);
+		rc = ruv_microlora_measure(lora, l->backward, &seq, 1, err);
+		sum += seq.nll;
+		n += seq.n_targets;
+	}
+	*nll = n > 0 ? sum / n : 0;
+	return rc;
+}
+
+/* An adapter that costs the base more than the gate allows would be refused however much it has learned: its change is scaled down
+ * a tenth at a time until base perplexity is within BASE_BUDGET. What it costs falls with the square of the scale, what it knows
+ * falls more slowly. */
+static int fit_budget(ruv_learner *l, ruv_error *err)
+{
+	double bare = 0, nll = 0;
+	int rc = suite_nll(l, NULL, &bare, err);
+	for (int tries = 0; tries < 8 && rc == RUV_OK; tries++) {
+		rc = suite_nll(l, l->candidate, &nll, err);
+		if (rc || nll - bare <= log(BASE_BUDGET))
+			break;
+		for (int i = 0; i < l->candidate->n_params; i++)
+			for (int64_t k = 0; k < l->candidate->params[i].rank * l->candidate->params[i].n_out; k++)
+				l->candidate->params[i].b[k] *= 0.9f;
+	}
+	return rc;
+}
+
 static int run_gate(ruv_learner *l, bool control, bool go_live, ruv_gate_result *result, ruv_error *err)
 {
 	const size_t n = (size_t)l->n_held + 1;
@@ -413,17 +448,8 @@ static int run_gate(ruv_learner *l, bool control, bool go_live, ruv_gate_result 
 	int rc = ruv_learner_measure(l, l->live, before, old_before, &n_old, &ignored, err);
 	if (rc == RUV_OK)
 		rc = ruv_learner_measure(l, l->candidate, after, old_after, &n_old, &nll, err);
-	if (rc == RUV_OK) {
-		bare_nll = 0;
-		double targets = 0;
-		for (int i = 0; i < l->n_suite && rc == RUV_OK; i++) {
-			ruv_train_seq seq = ruv_example_seq(&l->suite[i]);
-			rc = ruv_microlora_measure(NULL, l->backward, &seq, 1, err);
-			bare_nll += seq.nll;
-			targets += seq.n_targets;
-		}
-		bare_nll /= targets > 0 ? targets : 1;
-	}
+	if (rc == RUV_OK)
+		rc = suite_nll(l, NULL, &bare_nll, err);
 	if (rc == RUV_OK && control && l->n_lessons > 1)
 		rc = measure_shuffled(l, shuffled, err);
 	if (rc == RUV_OK) {
@@ -452,6 +478,8 @@ static int background(ruv_learner *l, int n_epochs, ruv_error *err)
 	int rc = ruv_learner_epochs(l, l->candidate, n_epochs > 0 ? n_epochs : DEFAULT_EPOCHS, NULL,
 	                            l->options.no_ewc ? NULL : l->ewc, err);
 	l->since_background = 0;
+	if (rc == RUV_OK)
+		rc = fit_budget(l, err);
 	return rc ? rc : save_state(l, err);
 }
 
