@@ -318,8 +318,8 @@ static bool parse_hooks(const char *text, struct setting *s)
 
 int cmd_learn_forget(int argc, char **argv)
 {
-	static int updates = 10000, rank = 4, replayed = 1, windows = 16, seed = 1;
-	static double rate = 3e-3, lambda = 1;
+	static int updates = 10000, rank = 4, replayed = 2, windows = 16, seed = 1;
+	static double rate = 1e-3, lambda = 1;
 	static const char *arm_name = "all", *hooks, *text = "bench/data/heldout_wiki.txt.zst";
 	static const cli_option options[] = {
 	    {"updates", 'n', CLI_INT, &updates, "N", "online updates, divided evenly among the tasks (default 10000)"},
@@ -327,9 +327,9 @@ int cmd_learn_forget(int argc, char **argv)
 	     "kind of protection (default all); default is both and anchors"},
 	    {"rank", 'r', CLI_INT, &rank, "N", "of the adapter, 1 to 4 (default 4)"},
 	    {"hooks", 0, CLI_STRING, &hooks, "LIST", "layers that are adapted, \"3,5\" (default: the base variant's)"},
-	    {"rate", 0, CLI_DOUBLE, &rate, "X", "of Adam (default 0.003)"},
+	    {"rate", 0, CLI_DOUBLE, &rate, "X", "of Adam (default 0.001)"},
 	    {"lambda", 0, CLI_DOUBLE, &lambda, "X", "of EWC (default 1)"},
-	    {"replayed", 0, CLI_INT, &replayed, "N", "examples replayed beside each new one (default 1)"},
+	    {"replayed", 0, CLI_INT, &replayed, "N", "examples replayed beside each new one (default 2)"},
 	    {"text", 0, CLI_STRING, &text, "FILE", "plain text for base perplexity (default bench/data/heldout_wiki.txt.zst)"},
 	    {"windows", 0, CLI_INT, &windows, "N", "of 256 tokens of it (default 16)"},
 	    {"draw", 0, CLI_INT, &seed, "N", "seed of the stream (default 1)"},
