@@ -11,6 +11,7 @@
 
 enum {
 	DEFAULT_EF = 64,
+	FILTERED_EF = 192, /* what passes is thinner around the question: the walk has to see farther */
 	HUGE_PAGE = 2 << 20,
 	GROW = 16 << 20,
 	SCAN_BLOCK = 256,
@@ -622,6 +623,8 @@ int ruv_hnsw_search(ruv_hnsw *x, const float *vector, const ruv_hnsw_query *quer
 		return 0;
 	if (!ef) {
 		ef = x->params.ef_search > DEFAULT_EF ? x->params.ef_search : DEFAULT_EF;
+		if (query->filter && ef < FILTERED_EF)
+			ef = FILTERED_EF;
 		ef = 2 * r.k > ef ? 2 * r.k : ef;
 	}
 	ef = r.k > ef ? r.k : ef;

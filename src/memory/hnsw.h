@@ -81,8 +81,9 @@ typedef enum ruv_hnsw_how {
 } ruv_hnsw_how;
 
 typedef struct ruv_hnsw_query {
-	int k;        /* 1..RUV_HNSW_MAX_EF */
-	int ef;       /* candidates kept; recall grows with it. 0: max(ef_search, 64, 2k). Less than k counts as k */
+	int k;  /* 1..RUV_HNSW_MAX_EF */
+	int ef; /* candidates kept; recall grows with it. 0: max(ef_search, 64, 2k), with a filter 192 for 64. Less than k counts as
+	           k */
 	int n_rerank; /* candidates ranked again by F32. 0: 2k + 16 with 8 bits, 4k + 32 with 4; 8k + 64 when scanning. Never more
 	                 than there are */
 	ruv_hnsw_how how;
