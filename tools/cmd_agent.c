@@ -169,7 +169,7 @@ static int agent_route(int argc, char **argv)
 	    .name = "agent route",
 	    .usage = "[OPTIONS] TASK...",
 	    .summary = "Which agent should do a task, how sure that is, who else might, and why; a task that is nobody's is said "
-	               "to be so.",
+		       "to be so.",
 	    .options = options,
 	    .examples = "ruvllm agent route 'the login page crashes on Safari'",
 	    .min_args = 1,
@@ -508,8 +508,7 @@ static int set_embed(struct set *set, struct eyes *eyes, ruv_error *err)
 }
 
 /* Trains a file on the training and validation parts; tasks of the style `without` are left out (NULL: none). */
-static int train_on(const struct set *set, const struct eyes *eyes, const char *without, const char *path, int64_t seed,
-                    ruv_error *err)
+static int train_on(const struct set *set, const struct eyes *eyes, const char *without, const char *path, ruv_error *err)
 {
 	ruv_agent_example *examples = malloc(sizeof *examples * (size_t)(set->n + 1));
 	int n = 0, n_train = 0, rc;
@@ -530,7 +529,7 @@ static int train_on(const struct set *set, const struct eyes *eyes, const char *
 		if (pass == PART_TRAIN)
 			n_train = n;
 	}
-	rc = ruv_agent_train(path, examples, n_train, n, &eyes->options, (uint64_t)seed, err);
+	rc = ruv_agent_train(path, examples, n_train, n, &eyes->options, err);
 	free(examples);
 	return rc;
 }
@@ -540,10 +539,7 @@ static int train_on(const struct set *set, const struct eyes *eyes, const char *
 static int agent_train(int argc, char **argv)
 {
 	static const char *out;
-	static int64_t seed = 1;
-	static const cli_option options[] = {{"out", 'o', CLI_STRING, &out, "FILE", "the trained file (required)"},
-	                                     {"seed", 0, CLI_INT64, &seed, "N", "seed of training (default 1)"},
-	                                     {0}};
+	static const cli_option options[] = {{"out", 'o', CLI_STRING, &out, "FILE", "the trained file (required)"}, {0}};
 	static const cli_spec spec = {
 	    .name = "agent train",
 	    .usage = "[OPTIONS] -o FILE DIR",
@@ -573,7 +569,7 @@ static int agent_train(int argc, char **argv)
 	if (!rc)
 		rc = set_embed(&set, &eyes, &err);
 	if (!rc)
-		rc = train_on(&set, &eyes, NULL, out, seed, &err);
+		rc = train_on(&set, &eyes, NULL, out, &err);
 	code = rc         ? cli_fail(&err, NULL)
 	       : cli.json ? cli_json_print(json_pack("{s:s, s:i}", "file", out, "examples", set.n))
 	                  : (printf("%s: trained\n", out), 0);
@@ -614,8 +610,8 @@ static int route_part(ruv_agent_router *router, const struct set *set, int part,
 		score->in_three += in_three;
 		score->abstained += r.abstains;
 		if (item->complexity >= 0) {
-			score->complexity_error += fabs((double)(r.complexity - item->complexity));
-			score->complexity_base += fabs((double)(0.5f - item->complexity));
+			score->complexity_error += pow((double)(r.complexity - item->complexity), 2);
+			score->complexity_base += pow((double)(0.5f - item->complexity), 2);
 			score->n_complexity++;
 		}
 		if (scopes)
@@ -789,7 +785,7 @@ static int agent_eval(int argc, char **argv)
 			memcpy(all.items, set.items, sizeof *all.items * (size_t)set.n);
 			memcpy(all.items + set.n, none.items, sizeof *all.items * (size_t)none.n);
 			all.n = set.n + none.n;
-			rc = train_on(&all, &eyes, styles[s], path, 1, &err);
+			rc = train_on(&all, &eyes, styles[s], path, &err);
 		}
 		free(all.items);
 		if (!rc)
@@ -827,9 +823,9 @@ static int agent_eval(int argc, char **argv)
 		    "accuracy", (double)score.right / score.n, "top3", (double)score.in_three / score.n, "in_scope_refused",
 		    (double)score.abstained / score.n, "out_of_scope_auc", auc, "out_of_scope_n", n_out, "out_of_scope_refused",
 		    refused / (n_out ? n_out : 1), "complexity_error",
-		    score.complexity_error / (score.n_complexity ? score.n_complexity : 1), "by_style", per, "without_style", left,
-		    "new_agent", "test", n_new, "before", accuracy[0], "after_5_examples", accuracy[1], "after_10_corrections",
-		    accuracy[2], "after_50_corrections", accuracy[3], "others_after", old_after));
+		    sqrt(score.complexity_error / (score.n_complexity ? score.n_complexity : 1)), "by_style", per, "without_style",
+		    left, "new_agent", "test", n_new, "before", accuracy[0], "after_5_examples", accuracy[1],
+		    "after_10_corrections", accuracy[2], "after_50_corrections", accuracy[3], "others_after", old_after));
 		goto done;
 	}
 	printf("untouched test part: %d tasks\naccuracy     %.1f %% (+- %.1f)\namong three  %.1f %%\n", score.n,
@@ -840,9 +836,9 @@ static int agent_eval(int argc, char **argv)
 		       by_style[s].n);
 	printf("out of scope: AUC %.3f over %d foreign texts; refused %.1f %% of them and %.1f %% of the agents' own tasks\n", auc,
 	       n_out, 100 * refused / (n_out ? n_out : 1), 100.0 * score.abstained / score.n);
-	printf("complexity: mean error %.3f (always 0.5: %.3f)\n",
-	       score.complexity_error / (score.n_complexity ? score.n_complexity : 1),
-	       score.complexity_base / (score.n_complexity ? score.n_complexity : 1));
+	printf("complexity: root mean square error %.3f (always 0.5: %.3f)\n",
+	       sqrt(score.complexity_error / (score.n_complexity ? score.n_complexity : 1)),
+	       sqrt(score.complexity_base / (score.n_complexity ? score.n_complexity : 1)));
 	if (new_set.n)
 		printf("new agent '%s', %d test tasks: %.1f %% before, %.1f %% after 5 examples, %.1f %% after 10 and %.1f %% "
 		       "after 50 corrections; "

@@ -131,7 +131,7 @@ RUV_API const ruv_agent_spec *ruv_agent_spec_at(int i);
 /* Trains head, blend and threshold on examples[0..n_train) with examples[n_train..n) for choosing the blend and threshold, and
  * writes the file whole or not at all. */
 RUV_API int ruv_agent_train(const char *path, const ruv_agent_example *examples, int n_train, int n,
-                            const ruv_agent_options *options, uint64_t seed, ruv_error *err);
+                            const ruv_agent_options *options, ruv_error *err);
 
 #ifdef __cplusplus
 }

@@ -88,8 +88,8 @@ typedef struct ruv_route_system {
 	double latency_budget_ms; /* 0: none */
 	ruv_device_class device;
 	ruv_privacy privacy;
-	int64_t memory_available; /* bytes; 0: not known */
-	double battery;           /* (0, 1]; 0: runs on mains, or not known */
+	int64_t memory_available;   /* bytes; 0: not known */
+	double battery;             /* (0, 1]; 0: runs on mains, or not known */
 	int n_concurrent, n_queued; /* requests running and waiting */
 	double pages_used;          /* share of the KV pages in use, 0..1 */
 	double prefix_hits;         /* share of prompt tokens that the prefix cache had lately, 0..1 */

@@ -62,8 +62,7 @@ typedef struct ruv_agent_model {
 	int n_postings, postings_cap, *heads; /* [RUV_AGENT_BUCKETS], -1: none */
 	int *frequency;                       /* [RUV_AGENT_BUCKETS] tasks with the word */
 	double total_words;
-	ruv_hnsw *index;  /* NULL without vectors */
-	uint64_t n_steps; /* of the head: seeds its replay */
+	ruv_hnsw *index; /* NULL without vectors */
 } ruv_agent_model;
 
 int ruv_agent_model_init(ruv_agent_model *model, int dim, ruv_error *err);
@@ -76,10 +75,8 @@ int ruv_agent_model_agent(ruv_agent_model *model, const char *name, const char *
 /* A copy of the task joins every view but the head. Returns its index or a negative status. */
 int ruv_agent_model_add(ruv_agent_model *model, int agent, const char *text, const float *vector, float weight, bool is_outcome,
                         bool taught, float complexity, ruv_error *err);
-/* Trains the head from nothing on all tasks. */
-int ruv_agent_model_fit(ruv_agent_model *model, int n_epochs, uint64_t seed, ruv_error *err);
-/* Some steps on the task and on tasks drawn from all. */
-void ruv_agent_model_learn(ruv_agent_model *model, int task);
+/* Trains the head from nothing on all tasks; exact, so the order in which they came does not matter. Some tenths of a second. */
+int ruv_agent_model_fit(ruv_agent_model *model, ruv_error *err);
 
 /* One task as every view sees it. `skip`: a task to leave out (-1: none). */
 typedef struct ruv_agent_view {

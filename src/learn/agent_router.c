@@ -37,6 +37,7 @@ struct ruv_agent_router {
 	ruv_agent_options options;
 	char *log_path;
 	int log_fd;
+	bool stale; /* tasks came or went since the head was trained: the next task to route trains it again */
 };
 
 static const ruv_agent_spec specs[] = {
@@ -53,6 +54,90 @@ static const ruv_agent_spec specs[] = {
     {"devops", "pipelines, deployments, infrastructure, monitoring", RUV_TASK_OPERATE},
     {"api-docs", "describes interfaces for those who call them", RUV_TASK_EXPLAIN},
     {"planner", "breaks work down, orders and schedules it", RUV_TASK_PLAN},
+};
+
+/* Words and phrases that mark each agent's tasks, separated by '|': short examples that take part in training. In the order of
+ * specs.
+ */
+static const char *const marks[] = {
+    /* coder */
+    "implement|write a function|add a feature|build|create a script|code it|new endpoint|"
+    "program a tool|component|develop|integrate|make a page|add a button|support for|class|handler|"
+    "parser for|generate|import from csv|export|snippet|form|screen|widget|bot|game|app feature|"
+    "hook up|wire up|query to select|method that returns|algorithm for|convert|upload|download|"
+    "notification|login form|endpoint|module that",
+    /* researcher */
+    "research|compare|find out|look up|investigate options|survey|literature|sources|what is known|"
+    "alternatives|market|competitors|studies|papers|evidence|overview of|state of the art|"
+    "which vendors|who uses|collect links|read up on|licence of|published|statistics about|"
+    "background|feasibility|case studies|gather information|trends|analysts|what do others do|"
+    "history of|benchmarks published|explain the difference with references",
+    /* reviewer */
+    "review|pull request|merge request|diff|look over my code|code review|approve|"
+    "feedback on my code|comments on the patch|PR|MR|LGTM|before merging|second pair of eyes|"
+    "nitpicks|critique|style guide|is this commit ok|code quality verdict|request changes|"
+    "sanity check|ready to be merged|inspect the changes|my branch|contribution|remarks|"
+    "give your opinion on this code",
+    /* tester */
+    "test|unit tests|test cases|coverage|e2e|integration test|regression test|load test|stress test|"
+    "mock|fixture|assert|pytest|jest|junit|cypress|selenium|playwright|fuzz|property based|test plan|"
+    "QA|given when then|snapshot test|edge cases|test data|harness|smoke test|"
+    "acceptance criteria test|simulate users|mutation testing",
+    /* architect */
+    "architecture|design the system|components|service boundaries|microservices or monolith|"
+    "data model|high level design|adr|decision record|module structure|layers|event driven|"
+    "scalable design|bounded contexts|domain model|which database|diagram|separation of concerns|"
+    "patterns|cqrs|target architecture|how should it be structured|interfaces between|system design|"
+    "topology|multi tenant|entities and relations|synchronous or asynchronous|split the monolith|"
+    "concept of the platform|trade-offs",
+    /* security-architect */
+    "security|vulnerability|threat model|encryption|authentication|authorization|permissions|xss|"
+    "csrf|sql injection|attack|attacker|secrets|keys|tokens safe|hardening|cve|owasp|"
+    "penetration test|password hashing|least privilege|roles and rights|zero trust|audit of access|"
+    "gdpr|personal data|certificates rotation|oauth scopes|jwt|exploit|leak|hacked|mitigation|secure|"
+    "compliance|risk assessment|sandbox|malicious",
+    /* debugger */
+    "bug|crash|error|exception|stack trace|fix|why does it fail|broken|not working|wrong result|"
+    "root cause|null pointer|segfault|hangs|freezes|deadlock|race condition|memory leak|"
+    "infinite loop|reproduce|timeout|undefined|goes wrong|since the update|stopped working|404|500|"
+    "data is lost|duplicate|off by one|find the cause|repair|what is wrong|happens sometimes|fails|"
+    "incorrect|missing after|does nothing",
+    /* documenter */
+    "documentation|readme|docs|manual|guide|tutorial|docstring|comments in the code|wiki|changelog|"
+    "release notes|how-to|handbook|explain in writing|user manual|onboarding page|faq|glossary|"
+    "runbook text|getting started|typos|document the options|write down|help page|"
+    "instructions for users|troubleshooting page|cheat sheet|describe how it works|knowledge base|"
+    "contributing guide",
+    /* refactorer */
+    "refactor|clean up|rename|extract|simplify|split the class|remove duplication|duplicate code|"
+    "restructure|dead code|untangle|decouple|same behaviour|without changing behaviour|readable|"
+    "move into module|modernize|legacy code style|consolidate|circular imports|god class|long method|"
+    "inline|convert to async await|tidy|copy-paste|reorganise|unify|nested ifs|replace inheritance|"
+    "break up|magic numbers|smaller functions|cleaner",
+    /* optimizer */
+    "optimize|slow|faster|speed up|performance|latency|throughput|memory usage|reduce|bottleneck|"
+    "profile|cache it|index for query|bundle size|load time|n+1|cpu usage|fps|lag|takes too long|"
+    "vectorize|parallelize|p99|shrink|startup time|battery|efficient|quicker|cut time|tune|footprint|"
+    "heavy page|flamegraph|quadratic|seconds to load|scale on same hardware",
+    /* devops */
+    "deploy|pipeline|ci|cd|docker|kubernetes|helm|terraform|ansible|server|cluster|"
+    "release to production|rollback|monitoring|alerts|backup|staging|environment|infrastructure|"
+    "nginx|container image|github actions|gitlab runner|certificate renew|provision|logs central|"
+    "autoscaling|cloud|dns|firewall|cron|systemd|grafana|prometheus|registry|build server|"
+    "zero downtime|environment variable|restart|migrate servers",
+    /* api-docs */
+    "openapi|swagger|api reference|document the endpoint|endpoint docs|request and response examples|"
+    "postman collection|asyncapi|graphql schema descriptions|webhook payload docs|"
+    "error codes of the api|curl examples|api documentation|parameters of endpoint|status codes|"
+    "authentication section of api docs|developer portal|sdk reference|rate limit headers docs|"
+    "pagination docs|specification yaml|schema of request|interface description|integrators|"
+    "grpc reference|example request",
+    /* planner */
+    "plan|roadmap|sprint|milestones|timeline|schedule|prioritise|backlog|estimate|effort|"
+    "break down into tasks|stories|epic|next steps|phases|work breakdown|dependencies between tasks|"
+    "gantt|rollout plan|project plan|who does what|mvp scope|what first|capacity|deadline|"
+    "tickets in order|distribute work|release schedule|okr|critical path|in which order|"
+    "risks of project|week by week|split work|launch date",
 };
 
 const ruv_agent_spec *ruv_agent_spec_at(int i)
@@ -356,7 +441,7 @@ static int read_file(ruv_agent_router *router, const char *path, ruv_error *err)
 	if (!rc && same)
 		rc = read_weights(m, &file, err);
 	else if (!rc) /* the head read another encoder's vectors */
-		rc = ruv_agent_model_fit(m, 20, 1, err);
+		rc = ruv_agent_model_fit(m, err);
 done:
 	free(encoder);
 	free(version);
@@ -390,7 +475,7 @@ static int apply_example(ruv_agent_router *router, int agent, const struct event
 
 	if (at < 0)
 		return at;
-	ruv_agent_model_learn(&router->model, at);
+	router->stale = true;
 	return RUV_OK;
 }
 
@@ -429,6 +514,7 @@ static int apply(ruv_agent_router *router, const struct event *e, ruv_error *err
 			if (m->tasks[i].agent == agent)
 				m->tasks[i].weight = 0;
 		m->agents[agent].used = false;
+		router->stale = true;
 		free(m->agents[agent].purpose);
 		m->agents[agent].purpose = NULL;
 		return RUV_OK;
@@ -663,6 +749,14 @@ int ruv_agent_route(ruv_agent_router *router, const char *task, const float *vec
 	memset(routed, 0, sizeof *routed);
 	if (rc)
 		return rc;
+	pthread_rwlock_wrlock(&router->lock);
+	if (router->stale) {
+		rc = ruv_agent_model_fit(m, err);
+		router->stale = rc != RUV_OK;
+	}
+	pthread_rwlock_unlock(&router->lock);
+	if (rc)
+		return rc;
 	pthread_rwlock_rdlock(&router->lock);
 	rc = ruv_agent_model_view(m, task, vector, -1, &view, err);
 	if (!rc && view.best < 0)
@@ -822,6 +916,26 @@ static int add_examples(ruv_agent_model *m, const ruv_agent_example *examples, i
 	return RUV_OK;
 }
 
+static int add_marks(ruv_agent_model *m, ruv_error *err)
+{
+	for (size_t i = 0; i < sizeof marks / sizeof *marks; i++) {
+		int agent = ruv_agent_model_find(m, specs[i].name);
+
+		for (const char *at = marks[i], *end; *at; at = end + (*end == '|')) {
+			char text[64];
+			int rc;
+
+			end = strchr(at, '|');
+			end = end ? end : at + strlen(at);
+			snprintf(text, sizeof text, "%.*s", (int)(end - at), at);
+			rc = ruv_agent_model_add(m, agent, text, NULL, 1, false, false, -1, err);
+			if (rc < 0)
+				return rc;
+		}
+	}
+	return RUV_OK;
+}
+
 /* Mean log-loss of the in-scope validation tasks with the present settings. */
 static double blend_loss(const ruv_agent_model *m, const ruv_agent_example *examples, ruv_agent_view *views, const int *classes,
                          int n)
@@ -840,7 +954,7 @@ static double blend_loss(const ruv_agent_model *m, const ruv_agent_example *exam
 
 static void choose_blend(ruv_agent_model *m, const ruv_agent_example *examples, ruv_agent_view *views, const int *classes, int n)
 {
-	static const float weights[] = {0, 0.15f, 0.3f, 0.6f, 1}, temperatures[] = {0.3f, 0.45f, 0.6f, 0.8f, 1, 1.3f};
+	static const float weights[] = {0, 0.15f, 0.3f, 0.6f, 1}, temperatures[] = {0.2f, 0.35f, 0.5f, 0.7f, 1, 1.4f};
 	ruv_agent_settings best = m->settings;
 	double least = INFINITY;
 
@@ -947,9 +1061,9 @@ static void fit_complexity(ruv_agent_model *m, const ruv_agent_example *examples
 }
 
 int ruv_agent_train(const char *path, const ruv_agent_example *examples, int n_train, int n, const ruv_agent_options *options,
-                    uint64_t seed, ruv_error *err)
+                    ruv_error *err)
 {
-	static const float scales[] = {0, 1, 2, 4}, bands[] = {0.04f, 0.08f, 0.15f};
+	static const float scales[] = {0, 0.3f, 0.6f, 1}, bands[] = {0.04f, 0.08f, 0.15f};
 	ruv_agent_model m;
 	ruv_agent_settings best = {0};
 	ruv_agent_view *views = NULL;
@@ -976,13 +1090,15 @@ int ruv_agent_train(const char *path, const ruv_agent_example *examples, int n_t
 		rc = classes[i] < 0 ? classes[i] : RUV_OK;
 	}
 	if (!rc)
+		rc = add_marks(&m, err);
+	if (!rc)
 		rc = add_examples(&m, examples, 0, n_train, err);
 	fit_complexity(&m, examples, n);
 	for (size_t s = 0; !rc && s < sizeof scales / sizeof *scales; s++) {
 		if (s && !dim)
 			break;
 		m.settings.vector_scale = scales[s];
-		rc = ruv_agent_model_fit(&m, 20, seed, err);
+		rc = ruv_agent_model_fit(&m, err);
 		for (size_t b = 0; !rc && b < sizeof bands / sizeof *bands; b++) {
 			double loss;
 
@@ -1002,16 +1118,29 @@ int ruv_agent_train(const char *path, const ruv_agent_example *examples, int n_t
 	}
 	if (!rc) {
 		m.settings = best;
-		rc = ruv_agent_model_fit(&m, 20, seed, err);
+		rc = ruv_agent_model_fit(&m, err);
 	}
 	for (int i = 0; !rc && i < n_held; i++)
 		rc = ruv_agent_model_view(&m, examples[n_train + i].text, examples[n_train + i].vector, -1, &views[i], err);
+	for (int i = 0, right = 0, seen = 0; !rc && i < n_held; i++) {
+		if (classes[i] != RUV_AGENT_NONE) {
+			ruv_agent_model_blend(&m, examples[n_train + i].text, &views[i]);
+			right += views[i].best == classes[i];
+			seen++;
+		}
+		if (i == n_held - 1)
+			ruv_log(RUV_LOG_INFO, "agent",
+			        "validation: %d of %d right; embedding x %.0f, views %.2f %.2f %.2f, kernel %.2f, temperature %.2f",
+			        right, seen, (double)m.settings.vector_scale, (double)m.settings.view[0],
+			        (double)m.settings.view[1], (double)m.settings.view[2], (double)m.settings.band,
+			        (double)m.settings.temperature);
+	}
 	if (!rc)
 		rc = fit_scope(&m, examples + n_train, views, classes, n_held, err);
 	if (!rc) /* settings are chosen: the validation part may be learned from as well */
 		rc = add_examples(&m, examples, n_train, n, err);
 	if (!rc)
-		rc = ruv_agent_model_fit(&m, 20, seed, err);
+		rc = ruv_agent_model_fit(&m, err);
 	if (!rc)
 		rc = write_file(&m, options, path, err);
 	free(views);
