@@ -85,6 +85,10 @@ static int read_string(reader *r, json_t **out)
 		uint32_t cp;
 		size_t width;
 
+		if (c == '\0') {
+			rc = bad(r, "a NUL in a string");
+			goto done;
+		}
 		if (c != '\\') {
 			ruv_buf_putc(&text, c);
 			continue;
@@ -149,6 +153,10 @@ static int read_string(reader *r, json_t **out)
 			ruv_buf_append(&text, bytes, (size_t)ruv_utf8_encode(cp, bytes));
 			break;
 		default: /* Python keeps unknown escapes */
+			if (c == '\0') {
+				rc = bad(r, "a NUL in a string");
+				goto done;
+			}
 			ruv_buf_putc(&text, '\\');
 			ruv_buf_putc(&text, c);
 		}
@@ -456,6 +464,8 @@ static int read_json(ruv_tool_parser *p, reader *r)
 	}
 	r->at = 0;
 	if (json_is_array(json)) {
+		if (json_array_size(json) == 0)
+			rc = bad(r, "a list of no calls");
 		for (i = 0; rc == RUV_OK && i < json_array_size(json); i++)
 			rc = take_json_call(p, r, json_array_get(json, i));
 	} else {
@@ -573,6 +583,8 @@ void ruv_tool_parser_free(ruv_tool_parser *p)
 
 static void drop_front(ruv_buf *buf, size_t n)
 {
+	if (n == 0)
+		return;
 	memmove(buf->data, buf->data + n, buf->len - n);
 	ruv_buf_truncate(buf, buf->len - n);
 }
@@ -639,7 +651,7 @@ static int close_block(ruv_tool_parser *p, size_t n, size_t n_all, ruv_error *er
 
 	p->in_call = false;
 	if (rc == RUV_OK)
-		rc = ruv_tool_scan_end(&p->scan, p->calls + before, p->n_calls - before);
+		rc = ruv_tool_scan_end(&p->scan, p->calls ? p->calls + before : NULL, p->n_calls - before);
 	else if (rc != RUV_EFORMAT)
 		ruv_fail(err, rc, "tool calls", "%s", local.message);
 	if (rc != RUV_EFORMAT) {
@@ -649,7 +661,7 @@ static int close_block(ruv_tool_parser *p, size_t n, size_t n_all, ruv_error *er
 	drop_calls(p, before);
 	ruv_buf_init(&text, SIZE_MAX / 2);
 	ruv_buf_puts(&text, start);
-	ruv_buf_append(&text, p->pending.data, n_all);
+	ruv_buf_append(&text, ruv_buf_cstr(&p->pending), n_all);
 	drop_front(&p->pending, n_all);
 	rc = text.failed;
 	if (!rc && ruv_tool_scan_begun(&p->scan))

@@ -41,6 +41,7 @@ void ruv_tool_scan_begin(ruv_tool_scan *s, ruv_tool_syntax syntax, size_t first,
 	s->depth = 0;
 	ruv_buf_clear(&s->name);
 	ruv_buf_clear(&s->told);
+	ruv_buf_clear(&s->piece);
 }
 
 bool ruv_tool_scan_begun(const ruv_tool_scan *s)
@@ -176,6 +177,11 @@ static bool is_name(char c)
 	       (unsigned char)c >= 0x80;
 }
 
+static bool is_text(const char *bytes, size_t n)
+{
+	return ruv_utf8_valid_prefix(bytes, n) == n;
+}
+
 static size_t name_end(const char *block, size_t n, size_t at)
 {
 	while (at < n && is_name(block[at]))
@@ -213,6 +219,7 @@ static size_t value_end(const char *block, size_t n, size_t at)
 /* Stops telling; the whole block's reader decides. */
 static int leave(ruv_tool_scan *s)
 {
+	ruv_buf_clear(&s->piece); /* what was not told yet comes at the end */
 	s->state = RUV_SCAN_DONE;
 	return RUV_OK;
 }
@@ -234,7 +241,7 @@ static int step_call(ruv_tool_scan *s, const char *block, size_t n)
 		return leave(s);
 	if (open == n)
 		return WAIT;
-	if (block[open] != '(' || end - at > 256)
+	if (block[open] != '(' || end - at > 256 || !is_text(block + at, end - at))
 		return leave(s);
 	rc = begin_call(s, block + at, end - at);
 	s->at = open + 1;
@@ -266,7 +273,7 @@ static int step_argument(ruv_tool_scan *s, const char *block, size_t n)
 		return leave(s);
 	if (equals == n || value >= n)
 		return WAIT;
-	if (block[equals] != '=')
+	if (block[equals] != '=' || !is_text(block + at, end - at))
 		return leave(s);
 	if (block[value] == '"' || block[value] == '\'') {
 		put_key(s, block + at, end - at);
@@ -324,7 +331,7 @@ static int step_string(ruv_tool_scan *s, const char *block, size_t n)
 		if (end == n) /* what is whole of it */
 			end = s->at + ruv_utf8_valid_prefix(block + s->at, n - s->at);
 		if (end > s->at) {
-			if (ruv_utf8_valid_prefix(block + s->at, end - s->at) != end - s->at)
+			if (!is_text(block + s->at, end - s->at) || memchr(block + s->at, 0, end - s->at))
 				return leave(s);
 			put_string_part(s, block + s->at, end - s->at);
 			s->at = end;
@@ -405,7 +412,7 @@ static int step_key(ruv_tool_scan *s, const char *block, size_t n)
 				return leave(s);
 		if (stop == n)
 			return WAIT;
-		if (ruv_buf_append(&s->name, block + value + 1, stop - value - 1))
+		if (!is_text(block + value + 1, stop - value - 1) || ruv_buf_append(&s->name, block + value + 1, stop - value - 1))
 			return leave(s);
 		s->at = stop + 1;
 		return RUV_OK;
