@@ -26,7 +26,7 @@
 #include "memory/memory_impl.h"
 #include "ruvllm/memory.h"
 
-enum { N_WORDS = 20000, TEXT_WORDS = 40, N_QUESTIONS = 500, MAX_LINE = 4096, LIMIT = 50 };
+enum { N_WORDS = 20000, TEXT_WORDS = 40, N_QUESTIONS = 500, MAX_LINE = 4096, LIMIT = 50, ROUNDS = 10 };
 
 typedef struct bench {
 	const char *dir, *lines, *vectors, *questions;
@@ -282,16 +282,19 @@ static void *write_on(void *user)
 /* Wall times of searches by vector, alone and beside a writer at full speed. */
 static void beside_writer(bench *b)
 {
+	static double ms[ROUNDS * N_QUESTIONS];
+
 	for (int busy = 0; busy < 2; busy++) {
-		double ms[N_QUESTIONS];
 		writer w = {.b = b};
 		pthread_t thread;
 		ruv_error err = {0};
 		if (busy && pthread_create(&thread, NULL, write_on, &w))
 			die("no thread", NULL);
-		for (int i = 0; i < N_QUESTIONS; i++) {
-			ruv_memory_query q = {
-			    .vector = b->asked + (size_t)i * (size_t)b->dim, .k = 10, .mode = RUV_SEARCH_VECTOR, .ef = 255};
+		for (int i = 0; i < ROUNDS * N_QUESTIONS; i++) { /* another ef each round: no result is kept from before */
+			ruv_memory_query q = {.vector = b->asked + (size_t)(i % N_QUESTIONS) * (size_t)b->dim,
+			                      .k = 10,
+			                      .mode = RUV_SEARCH_VECTOR,
+			                      .ef = 255 - busy * ROUNDS - i / N_QUESTIONS};
 			ruv_memory_hits hits;
 			int64_t start = ruv_clock_now_ns();
 			if (ruv_memory_search(b->memory, &hits, &q, &err))
@@ -299,7 +302,7 @@ static void beside_writer(bench *b)
 			ms[i] = 1e-6 * (double)(ruv_clock_now_ns() - start);
 			ruv_memory_hits_release(&hits);
 		}
-		print_times(busy ? "by vector, beside a writer" : "by vector, alone", ms, N_QUESTIONS);
+		print_times(busy ? "by vector, beside a writer" : "by vector, alone", ms, ROUNDS * N_QUESTIONS);
 		printf(" by the clock");
 		if (busy) {
 			atomic_store(&w.stop, true);
