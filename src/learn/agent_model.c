@@ -342,6 +342,12 @@ static int rows_make(const ruv_agent_model *m, struct rows *r, ruv_error *err)
 	return RUV_OK;
 }
 
+/* What a user teaches is meant for this place and counts more than a bundled example. */
+static float importance(const ruv_agent_task *task)
+{
+	return task->taught ? 12 : 1;
+}
+
 /* out = (X'X + ridge) v over the tasks with weight > 0; all of them [RUV_AGENT_BUCKETS + dim]. */
 static void times_normal(const ruv_agent_model *m, const struct rows *r, float ridge, const float *v, float *out)
 {
@@ -360,6 +366,7 @@ static void times_normal(const ruv_agent_model *m, const struct rows *r, float r
 			dot += r->values[j] * v[r->grams[j]];
 		if (task->vector && scale > 0)
 			dot += scale * ruv_vec_dot(task->vector, v + RUV_AGENT_BUCKETS, m->dim);
+		dot *= importance(task);
 		for (int j = r->begin[i]; j < r->begin[i + 1]; j++)
 			out[r->grams[j]] += dot * r->values[j];
 		if (task->vector && scale > 0)
@@ -379,7 +386,7 @@ static void fit_class(ruv_agent_model *m, const struct rows *r, int c, float *wo
 	memset(work, 0, sizeof *work * 4 * (size_t)n);
 	for (int i = 0; i < m->n_tasks; i++) {
 		const ruv_agent_task *task = &m->tasks[i];
-		float target = task->agent == c ? 3 : -1;
+		float target = (task->agent == c ? 3 : -1) * importance(task);
 
 		if (task->weight <= 0)
 			continue;
@@ -538,7 +545,7 @@ static int view_words(ruv_agent_model *m, const char *text, int skip, ruv_agent_
 		float share = own > 0 ? best[i] / own : 0;
 
 		view->words = fmaxf(view->words, share);
-		score[task->agent] += task->weight * share * share;
+		score[task->agent] += task->weight * share * share * (task->taught ? 3 : 1);
 		if (task->weight > 0 && view->nearest[task->agent] < 0)
 			note_near(view, task->agent, ids[i], share);
 	}
