@@ -2,8 +2,12 @@
  * schema. */
 #include "test.h"
 
+#include <unistd.h>
+
+#include "base/file.h"
 #include "base/rng.h"
 #include "check.h"
+#include "format/gguf_write.h"
 #include "ruvllm/tools.h"
 
 static const char tools[] =
@@ -117,6 +121,41 @@ static void forced_calls_are_read_back(void **state)
 	force(model, odd_tools, NULL, false, 20);
 }
 
+/* The same in Qwen's notation: a tiny vocabulary under Qwen2.5's own template. */
+static void forced_calls_of_qwen(void **state)
+{
+	char path[] = "/tmp/ruvllm-qwen-XXXXXX";
+	const int fd = mkstemp(path);
+	ruv_gguf_writer *writer = NULL;
+	ruv_gguf *tiny = NULL;
+	ruv_model *model = NULL;
+	ruv_error err = {0};
+	char *source;
+	size_t n;
+
+	(void)state;
+	assert_true(fd >= 0);
+	close(fd);
+	assert_ok(ruv_gguf_open(&tiny, RUV_TEST_DATA "/model/qwen2.gguf", 0, &err), err);
+	assert_ok(ruv_file_read(&source, &n, RUV_TEST_DATA "/templates/Qwen-Qwen2.5-7B-Instruct.jinja", 1 << 20, &err), err);
+	assert_ok(ruv_gguf_writer_create(&writer, &err), err);
+	for (size_t i = 0; ruv_gguf_key_at(tiny, i); i++)
+		ruv_gguf_set_copy(writer, ruv_gguf_key_at(tiny, i));
+	ruv_gguf_set_strn(writer, "tokenizer.chat_template", source, n);
+	assert_ok(ruv_gguf_writer_begin(writer, path, &err), err);
+	assert_ok(ruv_gguf_writer_finish(writer, &err), err);
+	ruv_gguf_writer_free(writer);
+	ruv_gguf_free(tiny);
+	free(source);
+	assert_ok(ruv_model_open(&model, path, &(ruv_model_options){.vocab_only = true}, &err), err);
+	assert_true(ruv_model_has_tools(model));
+	force(model, tools, NULL, false, 40);
+	force(model, tools, NULL, true, 5);
+	force(model, odd_tools, NULL, false, 10);
+	ruv_model_free(model);
+	unlink(path);
+}
+
 static void refusals(void **state)
 {
 	static const struct {
@@ -165,6 +204,7 @@ int main(void)
 {
 	const struct CMUnitTest tests_[] = {
 	    cmocka_unit_test(forced_calls_are_read_back),
+	    cmocka_unit_test(forced_calls_of_qwen),
 	    cmocka_unit_test(refusals),
 	};
 	return cmocka_run_group_tests_name("forced tool calls", tests_, setup, teardown);
