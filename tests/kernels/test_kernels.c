@@ -140,6 +140,27 @@ static void test_products(const ruv_kernels *table, const ruv_kernels *ref, ruv_
 			for (int nr = 1; nr <= table->panel_rows && table->pack[dtype]; nr += nr < table->panel_rows - 3 ? 11 : 1) {
 				uint8_t *packed = check_alloc((size_t)table->panel_rows * row_bytes + 4096);
 				table->pack[dtype](packed, w, row_bytes, nr, k);
+				/* A row's result does not depend on how many rows it is computed with (of Q6_K, whose groups are
+				 * two sums, the compiler rounds one or the other first). */
+				float alone[MAX_TOKENS * MAX_ROWS];
+				ruv_panel panel;
+				memset(got, 0, sizeof got);
+				memset(alone, 0, sizeof alone);
+				for (int i = 0; i < MAX_TOKENS; i++) {
+					ruv_act one = x;
+					ruv_act_row at = ruv_act_get_row(&x, i);
+					one.f = (float *)at.f, one.q = (int8_t *)at.q, one.d = (float *)at.d;
+					one.s = (float *)at.s, one.sum = (int32_t *)at.sum;
+					table->mul_packed[dtype](alone + i * MAX_ROWS, MAX_ROWS, packed, nr, &one, 1, NULL, false);
+				}
+				table->mul_packed[dtype](got, MAX_ROWS, packed, nr, &x, MAX_TOKENS, NULL, false);
+				CHECK(dtype == RUV_Q6_K || !memcmp(alone, got, sizeof got),
+				      "%s packed %s k %d: rows at once differ", table->name, ruv_dtype_name((int)dtype), (int)k);
+				ruv_panel_place(&panel, panel_memory, table->panel_rows, k);
+				table->expand[dtype](&panel, packed, nr, k);
+				table->gemm_q8(got, MAX_ROWS, &panel, &x, 0, MAX_TOKENS, NULL, false);
+				CHECK(dtype == RUV_Q6_K || !memcmp(alone, got, sizeof got), "%s packed %s k %d: many rows differ",
+				      table->name, ruv_dtype_name((int)dtype), (int)k);
 				for (int nt = 1; nt <= MAX_TOKENS; nt++) {
 					bool accumulate = nt & 1, biased = nt & 2;
 					for (int i = 0; i < MAX_TOKENS * MAX_ROWS; i++)

@@ -1023,14 +1023,15 @@ static uint64_t read_memory(const void *memory, size_t n_bytes)
 #define PACK_ROW(id) [id] = pack_##id,
 #define MUL_ROWS_ROW(id) [id] = mul_rows_##id,
 #define MUL_ROW(id) [id] = mul_##id,
+#define EXPAND_ROW(id) [id] = expand_##id,
 #define GENERIC_KERNELS                                                                                                            \
 	.panel_rows = PANEL_ROWS, .gemv = {FLOAT_TYPES(GEMV_ROW) QUANT_TYPES(GEMV_ROW)},                                           \
 	.unpack = {FLOAT_TYPES(UNPACK_ROW) QUANT_TYPES(UNPACK_ROW)},                                                               \
 	.dequantize = {FLOAT_TYPES(DEQUANTIZE_ROW) QUANT_TYPES(DEQUANTIZE_ROW)}, .pack = {QUANT_TYPES(PACK_ROW)},                  \
-	.mul_rows = {FLOAT_TYPES(MUL_ROWS_ROW)}, .mul_packed = {QUANT_TYPES(MUL_ROW)}, .gemm_f32 = gemm_f32, .gemm_q8 = gemm_q8,   \
-	.quantize_act = quantize_act, .rms_norm = rms_norm, .layer_norm = layer_norm, .swiglu = swiglu, .add = add,                \
-	.conv3 = conv3, .mul = mul, .f32_to_f16 = f32_to_f16, .f16_to_f32 = f16_to_f32, .tile_mul = tile_mul,                      \
-	.load_keys = load_keys, .load_values = load_values, .keys_dot = keys_dot, .values_add = values_add,                        \
+	.mul_rows = {FLOAT_TYPES(MUL_ROWS_ROW)}, .mul_packed = {QUANT_TYPES(MUL_ROW)}, .expand = {QUANT_TYPES(EXPAND_ROW)},        \
+	.gemm_f32 = gemm_f32, .gemm_q8 = gemm_q8, .quantize_act = quantize_act, .rms_norm = rms_norm, .layer_norm = layer_norm,    \
+	.swiglu = swiglu, .add = add, .conv3 = conv3, .mul = mul, .f32_to_f16 = f32_to_f16, .f16_to_f32 = f16_to_f32,              \
+	.tile_mul = tile_mul, .load_keys = load_keys, .load_values = load_values, .keys_dot = keys_dot, .values_add = values_add,  \
 	.softmax_row = softmax_row, .spin_fma = spin_fma, .spin_dot = spin_dot, .read_memory = read_memory
 
 #endif

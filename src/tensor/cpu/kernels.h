@@ -62,6 +62,8 @@ typedef void ruv_gemv_fn(float *y, const void *w, size_t row_bytes, int n_rows, 
 typedef void ruv_unpack_fn(ruv_panel *panel, const void *w, size_t row_bytes, int n_rows, int64_t k);
 /* One packed panel (packed.h) of panel_rows * row_bytes bytes from n_rows <= panel_rows rows; `to` is 64-byte aligned. */
 typedef void ruv_pack_fn(uint8_t *to, const void *w, size_t row_bytes, int n_rows, int64_t k);
+/* The panel for gemm out of a packed one. */
+typedef void ruv_expand_fn(ruv_panel *panel, const uint8_t *packed, int n_rows, int64_t k);
 /* c[t, r] (+)= packed row r * activation row t (+ bias[r]) for t in [0, n), r in [0, n_rows). */
 typedef void ruv_mul_packed_fn(float *c, int64_t ld_c, const uint8_t *packed, int n_rows, const ruv_act *x, int n,
                                const float *bias, bool accumulate);
@@ -84,6 +86,7 @@ typedef struct ruv_kernels {
 	ruv_mul_rows_fn *mul_rows[RUV_DTYPE_END]; /* NULL where there is none */
 	/* NULL where a type (or this table) has no packed form. */
 	ruv_pack_fn *pack[RUV_DTYPE_END];
+	ruv_expand_fn *expand[RUV_DTYPE_END];
 	ruv_mul_packed_fn *mul_packed[RUV_DTYPE_END];
 
 	/* Quantizes row i of x->f into the other arrays. */

@@ -1,15 +1,24 @@
 /* linear.c - matrix products: every weight of a group multiplied with the same rows of activations, and table look-ups.
  *
  * A quantized matrix is packed by its first product (pack.c), and a task is a run of its panels, each read once for all rows of
- * activations. Matrices without a packed form are read where they lie: for one or two rows of activations by runs of weight rows
- * (gemv; mul_rows of float types up to MUL_ROWS_MAX rows), for more a task unpacks one panel and multiplies it with all rows of
- * activations (gemm), so that the cost of unpacking is shared by all of them. */
+ * activations (decoded again for every few of them up to PACKED_ROWS_MAX, once for all beyond). Matrices without a packed form are
+ * read where they lie: for one or two rows of activations by runs of weight rows (gemv; mul_rows of float types up to MUL_ROWS_MAX
+ * rows), for more a task unpacks one panel and multiplies it with all rows of activations (gemm), so that the cost of unpacking is
+ * shared by all of them. */
 #include <string.h>
 
 #include "tensor/cpu/backend.h"
 #include "tensor/quant.h"
 
-enum { MAX_GROUP = 16, GEMV_ROWS_MAX = 2, GEMV_CHUNK = 64, MUL_ROWS_MAX = 16, SMALL_TASK = 16384, LARGE_TASK = 262144 };
+enum {
+	MAX_GROUP = 16,
+	GEMV_ROWS_MAX = 2,
+	GEMV_CHUNK = 64,
+	MUL_ROWS_MAX = 16,
+	PACKED_ROWS_MAX = 24,
+	SMALL_TASK = 16384,
+	LARGE_TASK = 262144
+};
 
 struct job {
 	ruv_backend *backend;
@@ -83,13 +92,16 @@ static void linear_task(void *arg, int task, int thread)
 		const int n_rows = (int)(to - r < k->panel_rows ? to - r : k->panel_rows);
 		const float *bias = l->bias ? (const float *)l->bias->data + r : NULL;
 		ruv_panel panel;
-		if (job->packed[g]) {
-			k->mul_packed[w->dtype](l->y + r, l->ld_y, job->packed[g] + (size_t)(r / k->panel_rows) * panel_bytes,
-			                        n_rows, &job->x, job->n, bias, l->accumulate);
+		const uint8_t *packed = job->packed[g] ? job->packed[g] + (size_t)(r / k->panel_rows) * panel_bytes : NULL;
+		if (packed && job->n <= PACKED_ROWS_MAX) {
+			k->mul_packed[w->dtype](l->y + r, l->ld_y, packed, n_rows, &job->x, job->n, bias, l->accumulate);
 			continue;
 		}
 		ruv_panel_place(&panel, ruv_backend_scratch(job->backend, thread), k->panel_rows, w->n_in);
-		k->unpack[w->dtype](&panel, (const uint8_t *)w->data + (size_t)r * row_bytes, row_bytes, n_rows, w->n_in);
+		if (packed)
+			k->expand[w->dtype](&panel, packed, n_rows, w->n_in);
+		else
+			k->unpack[w->dtype](&panel, (const uint8_t *)w->data + (size_t)r * row_bytes, row_bytes, n_rows, w->n_in);
 		(ruv_dtype_wants_q8(w->dtype) ? k->gemm_q8 : k->gemm_f32)(l->y + r, l->ld_y, &panel, &job->x, 0, job->n, bias,
 		                                                          l->accumulate);
 	}

@@ -219,6 +219,15 @@ INLINE vi packed_code(ruv_dtype dtype, const uint8_t *group, int half, int j, in
 
 /* ---- products ---- */
 
+/* How far before its use a panel is fetched: the processor's own prefetchers do not keep up with a core that decodes. */
+enum { PACKED_AHEAD = 12288 };
+
+INLINE void fetch_ahead(const uint8_t *p, size_t n_bytes)
+{
+	for (size_t line = 0; line < n_bytes; line += 64)
+		__builtin_prefetch(p + line, 0, 3);
+}
+
 /* nt rows of activations times one packed panel; dtype and nt are constants where this is inlined. */
 INLINE void packed_block(ruv_dtype dtype, float *c, int64_t ld_c, const uint8_t *at, int n_rows, const ruv_act_row *x, int64_t k,
                          const float *bias, bool accumulate, int nt)
@@ -228,6 +237,9 @@ INLINE void packed_block(ruv_dtype dtype, float *c, int64_t ld_c, const uint8_t 
 	const int groups = block_elements(dtype) / 32;
 	const int64_t n_groups = k / 32;
 	const size_t header = header_bytes(dtype), bytes = group_bytes(dtype);
+	/* A group's share of its block, header included, so that every line is fetched once. */
+	const size_t share = block_bytes(dtype) * PANEL_ROWS / (size_t)groups;
+	const uint8_t *ahead = at + PACKED_AHEAD;
 	vf lo[NT], hi[NT];
 
 	for (int t = 0; t < nt; t++)
@@ -240,7 +252,8 @@ INLINE void packed_block(ruv_dtype dtype, float *c, int64_t ld_c, const uint8_t 
 				const int8_t *q = x->q + 32 * (b + g);
 				vi acc_lo[NT], acc_hi[NT];
 				vf part_lo[NT], part_hi[NT];
-				prefetch(at + 8 * bytes, bytes);
+				fetch_ahead(ahead, share);
+				ahead += share;
 				for (int half = 0; half < 2; half++) {
 #pragma GCC unroll 8
 					for (int t = 0; t < nt && (half == 0 || form.group == 16); t++) {
@@ -328,7 +341,47 @@ INLINE void packed_mul(ruv_dtype dtype, float *c, int64_t ld_c, const uint8_t *p
 	}
 }
 
+/* A packed panel as gemm wants it: decoded once for many rows of activations. The sums are the same, bit for bit but for Q6_K. */
+INLINE void packed_expand(ruv_dtype dtype, ruv_panel *panel, const uint8_t *at, int n_rows, int64_t k)
+{
+	const struct form form = form_of(dtype);
+	const int groups = block_elements(dtype) / 32;
+	const size_t header = header_bytes(dtype), bytes = group_bytes(dtype);
+	uint8_t *q = panel->q;
+	float *scale = panel->scale, *min = panel->min;
+
+	panel->k = k;
+	panel->n_rows = n_rows;
+	panel->group = form.group;
+	panel->offset = form.offset;
+	panel->has_min = form.has_min;
+	for (int64_t b = 0; b < k / 32; b += groups) {
+		const uint8_t *head = at;
+		at += header;
+		for (int g = 0; g < groups; g++, at += bytes, q += 32 * PANEL_ROWS) {
+#pragma GCC unroll 2
+			for (int v = 0; v < 2; v++) {
+#pragma GCC unroll 8
+				for (int w = 0; w < 8; w++) {
+					vi code = packed_code(dtype, at, w / 4, w % 4, v);
+					memcpy(q + (size_t)(2 * w + v) * WORDS, &code, sizeof code);
+				}
+				for (int h = 0; h < 32 / form.group; h++)
+					store(scale + h * PANEL_ROWS + v * VW, packed_scale(dtype, head, g, h, v));
+				if (form.has_min)
+					store(min + v * VW, packed_min(dtype, head, g, v));
+			}
+			scale += 32 / form.group * PANEL_ROWS;
+			min += PANEL_ROWS;
+		}
+	}
+}
+
 #define X(id)                                                                                                                      \
+	static void expand_##id(ruv_panel *panel, const uint8_t *packed, int n_rows, int64_t k)                                    \
+	{                                                                                                                          \
+		packed_expand(id, panel, packed, n_rows, k);                                                                       \
+	}                                                                                                                          \
 	static void pack_##id(uint8_t *to, const void *w, size_t row_bytes, int n_rows, int64_t k)                                 \
 	{                                                                                                                          \
 		pack_any(id, to, w, row_bytes, n_rows, k);                                                                         \
