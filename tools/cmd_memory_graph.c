@@ -237,9 +237,9 @@ static int write_svg(ruv_buf *out, const ruv_memory_graph *g, ruv_error *err)
 		    "<text class=\"n\" x=\"%.1f\" y=\"%.1f\" text-anchor=\"%s\">",
 		    p[i].x, p[i].y, i ? 7 : 11, node_colours[node->type], 0.4 + 0.6 * (double)node->confidence,
 		    i ? p[i].x + (to_left ? -11 : 11) : 0, i ? p[i].y + 4 : 26,
-		    !i     ? "middle"
+		    !i        ? "middle"
 		    : to_left ? "end"
-			   : "start");
+			      : "start");
 		put_xml(out, ruv_buf_cstr(&label));
 		ruv_buf_puts(out, "</text></g>\n");
 	}
