@@ -184,11 +184,13 @@ int cmd_router_refine(int argc, char **argv)
 	ruv_router *router = NULL;
 	ruv_error err = {0};
 	cli_args args;
+	struct stat there;
 	int code, rc;
 
 	if (!cli_parse(&spec, argc, argv, &args, &code) || !own_router(use, own, log, sizeof use, &code))
 		return code;
-	router_options.log_path = log;
+	router_options.log_path =
+	    stat(log, &there) ? NULL : log; /* without one there is nothing to learn from, and refine says so */
 	rc = ruv_router_open(&router, use, &router_options, &err);
 	if (!rc)
 		rc = ruv_router_refine(router, own, &r, &err);

@@ -9,6 +9,7 @@
 #include "ruvllm/memory.h"
 #include "ruvllm/router.h"
 
+enum { RUV_ROUTE_SEARCH_K = 10 }; /* hits that a decision looks at, in training and in use */
 enum { RUV_BASIS_MAX_COMPONENTS = 64, RUV_BASIS_CLUSTERS = 4 };
 
 /* Where embeddings lie: their mean, the directions in which they vary most, and four cluster centres; fitted to the vectors of a

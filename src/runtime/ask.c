@@ -619,7 +619,8 @@ static int route(asking *a, ruv_error *err)
 	a->decision = ruv_arena_calloc(a->strings, 1, sizeof *a->decision);
 	if (!a->decision)
 		return ruv_fail_memory(err, "ask", sizeof *a->decision);
-	rc = ruv_route_question(a->runtime, a->params->question, a->vector, a->answer, a->params->route_state, a->decision, err);
+	rc = ruv_route_question(a->runtime, a->params->question, a->vector, a->params->scope, a->answer, a->params->route_state,
+	                        a->decision, err);
 	if (rc)
 		return rc;
 	take_tier(a, a->decision->tier);

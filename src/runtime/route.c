@@ -4,20 +4,32 @@
  * Layer: runtime. */
 #include "runtime/route.h"
 
+#include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/clock.h"
 #include "base/status.h"
+#include "learn/features.h"
 #include "runtime/models.h"
 
 static const int64_t second_ns = 1000000000;
 
+/* The configured router, else the one that refinement made in the data directory, else the bundled one. Outcomes are kept beside
+ * the memory, when there is one. */
 static int open_router(ruv_runtime *runtime, ruv_error *err)
 {
-	const ruv_router_options options = {0};
-	char path[4096], tier_path[4096];
+	const char *dir = runtime->settings.data_dir;
+	ruv_router_options options = {0};
+	char path[4096], tier_path[4096], log[4096];
 	ruv_router *router;
-	int rc = ruv_models_find(&runtime->settings, "router", path, sizeof path, err);
+	int rc = RUV_OK;
+
+	if (*runtime->settings.router || snprintf(path, sizeof path, "%s/router.bin", dir) >= (int)sizeof path ||
+	    access(path, R_OK))
+		rc = ruv_models_find(&runtime->settings, "router", path, sizeof path, err);
+	if (snprintf(log, sizeof log, "%s/router.log", dir) < (int)sizeof log && !access(dir, W_OK))
+		options.log_path = log;
 
 	if (!rc)
 		rc = ruv_router_open(&router, path, &options, err);
@@ -81,10 +93,25 @@ static ruv_route_system look_at_system(ruv_runtime *runtime)
 	return system;
 }
 
-int ruv_route_question(ruv_runtime *runtime, const char *question, const float *vector, const ruv_answer *found,
-                       ruv_route_state *state, ruv_route_decision *decision, ruv_error *err)
+/* The search as the router saw it when its outcomes were collected: ten hits with their vectors, whatever the prompt gets. */
+static int look_around(ruv_runtime *runtime, const char *question, const float *vector, const ruv_memory_scope *scope,
+                       ruv_memory_hits *hits, ruv_error *err)
+{
+	ruv_memory_query query = {.text = question, .vector = vector, .k = RUV_ROUTE_SEARCH_K, .with_vectors = true};
+	ruv_memory *memory;
+	int rc = ruv_runtime_bound_memory(runtime, false, &memory, err);
+
+	if (rc)
+		return rc == RUV_ENOTFOUND ? RUV_OK : rc; /* nothing was ever remembered */
+	query.filter.scope = scope ? *scope : ruv_runtime_scope(runtime);
+	return ruv_memory_search(memory, hits, &query, err);
+}
+
+int ruv_route_question(ruv_runtime *runtime, const char *question, const float *vector, const ruv_memory_scope *scope,
+                       const ruv_answer *found, ruv_route_state *state, ruv_route_decision *decision, ruv_error *err)
 {
 	ruv_route_hit hits[RUV_ROUTE_MAX_HITS];
+	ruv_memory_hits around = {0};
 	ruv_route_system system;
 	ruv_route_input input = {.text = question, .hits = hits, .k = (int)runtime->settings.sources, .system = &system};
 	ruv_router *router;
@@ -96,8 +123,13 @@ int ruv_route_question(ruv_runtime *runtime, const char *question, const float *
 	if (vector) {
 		input.embedding = vector;
 		input.dim = ruv_runtime_embed_dim(runtime, err);
+		input.ann_recall = 1;
+		rc = look_around(runtime, question, vector, scope, &around, err);
+		if (rc)
+			return rc;
+		ruv_route_input_hits(&input, hits, &around, RUV_ROUTE_SEARCH_K);
 	}
-	for (int i = 0; i < found->n_sources && i < RUV_ROUTE_MAX_HITS; i++) {
+	for (int i = 0; !vector && i < found->n_sources && i < RUV_ROUTE_MAX_HITS; i++) {
 		const ruv_source *source = &found->sources[i];
 
 		hits[input.n_hits++] = (ruv_route_hit){.text = source->text,
@@ -107,7 +139,9 @@ int ruv_route_question(ruv_runtime *runtime, const char *question, const float *
 		                                       .vector_rank = source->vector_rank,
 		                                       .lexical_rank = source->lexical_rank};
 	}
-	return ruv_router_decide(router, state, &input, decision, err);
+	rc = ruv_router_decide(router, state, &input, decision, err);
+	ruv_memory_hits_release(&around);
+	return rc;
 }
 
 const char *ruv_route_tier_name(ruv_runtime *runtime, int tier)
