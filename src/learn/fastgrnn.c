@@ -99,7 +99,7 @@ void ruv_fastgrnn_step(const ruv_fastgrnn_shape *s, const float *params, const f
                        ruv_fastgrnn_cache *cache)
 {
 	struct parts p = parts_of(s);
-	ruv_fastgrnn_cache own;
+	ruv_fastgrnn_cache own = {0};
 	float uz[MAX_HIDDEN], uh[MAX_HIDDEN], zeta = sigmoid(params[p.zeta]), nu = sigmoid(params[p.nu]);
 
 	cache = cache ? cache : &own;

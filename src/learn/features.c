@@ -479,7 +479,7 @@ static void coverage(float *best, float *any, const ruv_route_input *in, int n_h
 
 static void coherence_features(float *c, const ruv_route_input *in, int n_hits)
 {
-	float norms[N_COHERENT], sum = 0, squares = 0, least = 1, greatest = -1;
+	float norms[N_COHERENT] = {0}, sum = 0, squares = 0, least = 1, greatest = -1;
 	int n_both = 0, n_same = 0, n_pairs = 0, pair = 0, n = n_hits < N_COHERENT ? n_hits : N_COHERENT;
 
 	for (int i = 0; i < n; i++)

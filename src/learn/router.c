@@ -556,7 +556,7 @@ static void compare(const ruv_router_weights *old, const float *params, const ob
 	ruv_rng rng;
 
 	for (int i = 0; i < n && gains; i++) {
-		float x[RUV_ROUTE_FEATURES], utility[RUV_ROUTE_MAX_TIERS];
+		float x[RUV_ROUTE_FEATURES], utility[RUV_ROUTE_MAX_TIERS] = {0};
 		ruv_router_outputs before, after;
 
 		if (!is_held_out(&all[i]))
@@ -614,7 +614,7 @@ static int fit_observations(ruv_router_weights *w, const ruv_router_weights *old
 				const observation *o = &all[order[j]];
 				ruv_router_target target = {
 				    .context = -1, .temperature = -1, .top_p = -1, .confidence = -1, .weight = 1};
-				float x[RUV_ROUTE_FEATURES], utility[RUV_ROUTE_MAX_TIERS], sum = 0;
+				float x[RUV_ROUTE_FEATURES], utility[RUV_ROUTE_MAX_TIERS] = {0}, sum = 0;
 				ruv_router_outputs out;
 				int best;
 
@@ -633,7 +633,7 @@ static int fit_observations(ruv_router_weights *w, const ruv_router_weights *old
 			}
 			for (int d = 0; d < w->n_params; d++) {
 				gradient[d] = gradient[d] / (float)length + ewc * old->fisher[d] * (w->params[d] - old->params[d]);
-				if (old->params[d] == 0 && d < ruv_fastgrnn_n_input_weights(&w->shape.cell))
+				if (d < ruv_fastgrnn_n_input_weights(&w->shape.cell) && old->params[d] == 0)
 					gradient[d] = 0; /* pruned stays pruned */
 			}
 			ruv_adam_step(&adam, w->params, gradient);
