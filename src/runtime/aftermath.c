@@ -194,6 +194,7 @@ static int observe(ruv_runtime *runtime, ruv_answer *answer, const ruv_aftermath
 {
 	ruv_interaction interaction = {.user = scope_of(runtime, what->params).user,
 	                               .question = what->params->question,
+	                               .prompt = what->prompt,
 	                               .answer = answer->text,
 	                               .short_answer = answer->answer,
 	                               .quality = answer->verdict.quality > 0 ? answer->verdict.quality : 0,

@@ -7,6 +7,7 @@
 /* What the loop knows about an answer beyond the answer itself. */
 typedef struct ruv_aftermath {
 	const ruv_ask_params *params;
+	const char *prompt;                 /* the last user message as the model got it, with its sources */
 	const float *vector;                /* [dim] of the question; NULL */
 	const ruv_route_decision *decision; /* NULL without the router */
 	bool cites;                         /* the model was trained to quote */

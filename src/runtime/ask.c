@@ -660,7 +660,8 @@ static void begin_again(asking *a)
 
 static ruv_aftermath aftermath_of(const asking *a)
 {
-	return (ruv_aftermath){a->params, a->vector, a->decision, ruv_model_cites(a->model), -1};
+	return (ruv_aftermath){
+	    .params = a->params, .vector = a->vector, .decision = a->decision, .cites = ruv_model_cites(a->model), .support = -1};
 }
 
 static int judge(asking *a, ruv_error *err)
@@ -684,14 +685,25 @@ static int judge(asking *a, ruv_error *err)
 static int write_back(asking *a, ruv_error *err)
 {
 	ruv_aftermath what = aftermath_of(a);
+	ruv_buf prompt;
 	int rc;
 
 	begin_stage(a);
+	ruv_buf_init(&prompt, (size_t)16 << 20);
+	if (a->runtime->settings.learn) {
+		rc = ruv_context_user_text(&prompt, a->prompt_sources, a->answer->n_in_prompt, a->params->question);
+		if (rc) {
+			ruv_buf_release(&prompt);
+			return ruv_fail_memory(err, "ask", prompt.len);
+		}
+		what.prompt = ruv_buf_cstr(&prompt);
+	}
 	rc = ruv_aftermath_write(a->runtime, a->answer, &what, err);
 	if (!rc)
 		rc = ruv_aftermath_note(a->runtime, a->answer, &what, err);
 	if (!rc && (a->answer->wrote || a->answer->observed))
 		end_stage(a, "write");
+	ruv_buf_release(&prompt);
 	return rc;
 }
 
