@@ -56,20 +56,41 @@ static json_t *citations_json(const ruv_answer *answer)
 	return list;
 }
 
+static json_t *route_json(const ruv_answer_route *route)
+{
+	return route->used ? json_pack("{s:s, s:s, s:s, s:f, s:i}", "tier", route->tier, "first", route->first, "why", route->why,
+	                               "confidence", (double)route->confidence, "escalations", route->n_escalations)
+	                   : json_null();
+}
+
+static json_t *verdict_json(const ruv_verdict *verdict)
+{
+	return verdict->quality >= 0 ? json_pack("{s:f, s:f, s:f, s:f, s:s}", "quality", (double)verdict->quality, "grounded",
+	                                         (double)verdict->grounded, "complete", (double)verdict->complete, "format",
+	                                         (double)verdict->format, "why", verdict->why ? verdict->why : "")
+	                             : json_null();
+}
+
 json_t *ruv_answer_json(const ruv_answer *answer, const char *question, const char *model)
 {
-	json_t *stages = json_object();
+	json_t *stages = json_object(), *object;
 
 	for (int i = 0; i < answer->n_stages; i++)
 		json_object_set_new(stages, answer->stages[i].name, json_real(answer->stages[i].ms));
-	return json_pack("{s:s, s:o, s:o, s:o, s:b, s:o, s:o, s:b, s:s, s:s, s:{s:i, s:i, s:i, s:i}, s:{s:f, s:f}, s:f, s:o, s:I}",
-	                 "object", "ruvllm.answer", "question", text_of(question), "answer", text_of(answer->answer), "text",
-	                 text_of(answer->text), "unknown", answer->unknown, "citations", citations_json(answer), "sources",
-	                 ruv_sources_json(answer, true), "focused", answer->focused, "finish",
-	                 answer->text ? ruv_finish_name(answer->finish) : "retrieved", "model", model, "usage", "prompt_tokens",
-	                 answer->n_prompt, "cached_tokens", answer->n_kept, "completion_tokens", answer->n_tokens, "total_tokens",
-	                 answer->n_prompt + answer->n_tokens, "confidence", "mean_logprob", answer->mean_logprob, "min_logprob",
-	                 answer->min_logprob, "total_ms", answer->total_ms, "stages_ms", stages, "seed", (json_int_t)answer->seed);
+	object =
+	    json_pack("{s:s, s:s, s:o, s:o, s:o, s:b, s:o, s:o, s:b, s:s, s:s}", "object", "ruvllm.answer", "id", answer->id,
+	              "question", text_of(question), "answer", text_of(answer->answer), "text", text_of(answer->text), "unknown",
+	              answer->unknown, "citations", citations_json(answer), "sources", ruv_sources_json(answer, true), "focused",
+	              answer->focused, "finish", answer->text ? ruv_finish_name(answer->finish) : "retrieved", "model", model);
+	json_object_update_new(object,
+	                       json_pack("{s:{s:i, s:i, s:i, s:i}, s:{s:f, s:f}, s:o, s:o, s:o, s:f, s:o, s:I}", "usage",
+	                                 "prompt_tokens", answer->n_prompt, "cached_tokens", answer->n_kept, "completion_tokens",
+	                                 answer->n_tokens, "total_tokens", answer->n_prompt + answer->n_tokens, "confidence",
+	                                 "mean_logprob", answer->mean_logprob, "min_logprob", answer->min_logprob, "route",
+	                                 route_json(&answer->route), "quality", verdict_json(&answer->verdict), "written",
+	                                 answer->wrote && *answer->written.id ? json_string(answer->written.id) : json_null(),
+	                                 "total_ms", answer->total_ms, "stages_ms", stages, "seed", (json_int_t)answer->seed));
+	return object;
 }
 
 void ruv_ask_count(ruv_server *server, const ruv_answer *answer)
@@ -246,7 +267,7 @@ static int read_ask(asked *a, ruv_exchange *exchange, const json_t *body, const 
 	a->params.question = a->question;
 	a->params.history = a->history;
 	a->params.n_history = a->n_history;
-	a->params.model = a->model && strcmp(a->model, "auto") && strcmp(a->model, "default") ? (*served)->name : NULL;
+	a->params.model = ruv_server_ask_model(ruv_exchange_server(exchange), a->model, *served);
 	a->params.scope = &a->scope;
 	a->params.max_tokens = (int)max_tokens;
 	a->params.n_sources = (int)n_sources;
@@ -282,7 +303,11 @@ static void ask(ruv_exchange *exchange)
 	if (rc) {
 		ruv_exchange_fail(exchange, &err, param);
 	} else {
-		json_t *result = ruv_answer_json(&answer, a.question, served->id);
+		json_t *result;
+
+		if (answer.route.used) /* another tier than the one that was named */
+			ruv_server_model_find(ruv_exchange_server(exchange), answer.route.tier, &served, NULL);
+		result = ruv_answer_json(&answer, a.question, served->id);
 
 		if (!a.only_sources) {
 			ruv_ask_count(ruv_exchange_server(exchange), &answer);

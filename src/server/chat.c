@@ -922,7 +922,7 @@ static void ask(ruv_chat_run *run, const ruv_chat_request *request, const char *
 		                              .total_ms = answer.total_ms};
 		ruv_ask_count(ruv_exchange_server(run->exchange), &answer);
 		json_decref(run->memory);
-		run->memory = json_pack("{s:o}", "sources", ruv_sources_json(&answer, true));
+		run->memory = json_pack("{s:s, s:o}", "answer_id", answer.id, "sources", ruv_sources_json(&answer, true));
 		if (answer.finish == RUV_FINISH_CANCELLED)
 			run->rc = ruv_fail(&run->err, RUV_ECANCELLED, where, "the generation was cancelled");
 	}
@@ -1017,7 +1017,7 @@ int ruv_chat_start(ruv_exchange *exchange, const ruv_chat_request *request, cons
 			rc = ruv_fail(err, RUV_EINVAL, where, "there is no message of a user to answer");
 		if (rc)
 			goto done;
-		ask(run, request, served->name, &scope, messages);
+		ask(run, request, ruv_server_ask_model(server, request->model, served), &scope, messages);
 		run = NULL; /* the events have it */
 		goto done;
 	}

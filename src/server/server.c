@@ -28,8 +28,9 @@
 static const char where[] = "server";
 
 /* Every table of routes. */
-static const ruv_route *const tables[] = {ruv_routes_ops,       ruv_routes_openai, ruv_routes_native,    ruv_routes_memory,
-                                          ruv_routes_anthropic, ruv_routes_ollama, ruv_routes_responses, ruv_routes_mcp};
+static const ruv_route *const tables[] = {ruv_routes_ops,    ruv_routes_openai,    ruv_routes_native,
+                                          ruv_routes_memory, ruv_routes_learn,     ruv_routes_anthropic,
+                                          ruv_routes_ollama, ruv_routes_responses, ruv_routes_mcp};
 enum { N_TABLES = sizeof tables / sizeof *tables };
 
 /* ---- the way back to the loop ------------------------------------------------------------------------------------------ */
@@ -324,6 +325,17 @@ int ruv_server_model_acquire(ruv_server *server, const ruv_served_model *served,
 ruv_scheduler *ruv_server_scheduler(const ruv_server *server)
 {
 	return server->scheduler;
+}
+
+const char *ruv_server_ask_model(ruv_server *server, const char *name, const ruv_served_model *served)
+{
+	ruv_router *router;
+
+	if (!name || !*name || !strcmp(name, "default"))
+		return NULL;
+	if (!strcmp(name, "auto"))
+		return ruv_runtime_router(server->runtime, &router, NULL) ? NULL : "auto";
+	return served->name;
 }
 
 /* On a worker at the start: what the first request would wait for. */

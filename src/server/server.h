@@ -69,11 +69,14 @@ int ruv_server_model_find(const ruv_server *server, const char *name, const ruv_
 /* Loads it if need be; the caller gives it up with ruv_model_free. Workers only: reading a file may take a while. */
 int ruv_server_model_acquire(ruv_server *server, const ruv_served_model *served, ruv_model **out, ruv_error *err);
 ruv_scheduler *ruv_server_scheduler(const ruv_server *server);
+/* What the loop is to be asked with for a model that a client names: "auto" when there is a router, else the configured generator
+ * (NULL); the served model's name otherwise. */
+const char *ruv_server_ask_model(ruv_server *server, const char *name, const ruv_served_model *served);
 
 /* ---- tables of routes: each protocol has one, ending with {0} ---- */
 
-extern const ruv_route ruv_routes_ops[], ruv_routes_openai[], ruv_routes_native[], ruv_routes_memory[], ruv_routes_anthropic[],
-    ruv_routes_ollama[], ruv_routes_responses[], ruv_routes_mcp[];
+extern const ruv_route ruv_routes_ops[], ruv_routes_openai[], ruv_routes_native[], ruv_routes_memory[], ruv_routes_learn[],
+    ruv_routes_anthropic[], ruv_routes_ollama[], ruv_routes_responses[], ruv_routes_mcp[];
 /* anthropic.c, ollama.c, responses.c, mcp.c: declare theirs here and add them to the list in server.c. */
 
 #endif
