@@ -4,6 +4,7 @@
  *     load [--host 127.0.0.1] [--port 7885] [--path /v1/chat/completions] [--model NAME] --streams N --requests M [--tokens N]
  *          [--words N] [--shared N] [--seed N] [--question FILE] [--label TEXT]
  *
+ * --path /v1/completions asks without a chat template, for files that have none.
  * Every request is a chat of about `words` words of its own after `shared` words that all requests begin with, streamed, greedy,
  * with `tokens` tokens wanted whatever the model says (ignore_eos). Clients are closed loops: each sends its next request when the
  * last one has ended. Counted are the tokens that the server's own usage reports, so it serves any OpenAI-compatible server alike.
@@ -97,11 +98,11 @@ static void send_request(client *c)
 		n = (size_t)sprintf(
 		    body,
 		    "{\"model\":\"%s\",\"stream\":true,\"stream_options\":{\"include_usage\":true},\"temperature\":0,"
-		    "\"ignore_eos\":true,\"max_tokens\":%d,\"messages\":[{\"role\":\"user\",\"content\":\"",
-		    model, n_tokens);
+		    "\"ignore_eos\":true,\"max_tokens\":%d,%s",
+		    model, n_tokens, strstr(path, "/chat/") ? "\"messages\":[{\"role\":\"user\",\"content\":\"" : "\"prompt\":\"");
 		n += words(body + n, n_shared, 12345);
 		n += words(body + n, n_words, seed * 7919u + (unsigned)n_sent);
-		n += (size_t)sprintf(body + n, "\"}]}");
+		n += (size_t)sprintf(body + n, "%s", strstr(path, "/chat/") ? "\"}]}" : "\"}");
 	}
 	h = sprintf(head, "POST %s HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %zu\r\n\r\n",
 	            path, n);
@@ -128,11 +129,12 @@ static int take_line(client *c, char *line)
 
 	if (!strncmp(line, "HTTP/1.1 ", 9))
 		c->status = atoi(line + 9);
+	if (!strcmp(line, "0\r")) /* the chunk that ends the body */
+		return 1;
 	if (strncmp(line, "data: ", 6))
 		return 0;
-	if (!strncmp(line + 6, "[DONE]", 6))
-		return 1;
-	if (strstr(line, "\"content\":\"") && !strstr(line, "\"content\":\"\"")) {
+	if ((strstr(line, "\"content\":\"") && !strstr(line, "\"content\":\"\"")) ||
+	    (strstr(line, "\"text\":\"") && !strstr(line, "\"text\":\"\""))) {
 		t = now();
 		if (!c->n_events++)
 			first[n_first < MAX_SAMPLES ? n_first++ : 0] = (float)(t - c->sent);
@@ -179,16 +181,6 @@ static int take(client *c)
 	memmove(c->in, line, c->n_in + 1);
 	if (c->status && c->status != 200)
 		return -1;
-	/* The chunked body ends with an empty chunk, which may come with the last line or after it. */
-	if (done && !strstr(c->in, "0\r"))
-		while (c->n_in < 3 || !memmem(c->in, c->n_in, "\r\n\r\n", 4)) {
-			n = read(c->fd, c->in + c->n_in, BUF - 1 - c->n_in);
-			if (n <= 0)
-				return -1;
-			c->n_in += (size_t)n;
-			if (memmem(c->in, c->n_in, "0\r\n\r\n", 5))
-				break;
-		}
 	return done;
 }
 
