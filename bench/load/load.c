@@ -324,6 +324,10 @@ int main(int argc, char **argv)
 				whole[n_whole < MAX_SAMPLES ? n_whole++ : 0] = (float)(now() - c->sent);
 			}
 			if (n_sent < n_requests) {
+				if (done > 0) { /* some servers close after a stream: each request has its own connection */
+					close(c->fd);
+					c->fd = dial();
+				}
 				send_request(c);
 			} else {
 				if (c->fd >= 0)
