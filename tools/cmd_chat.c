@@ -530,7 +530,10 @@ static void chat_on_pipe(chat *c)
 
 static int open_chat(chat *c, ruv_error *err)
 {
-	int rc = ruv_runtime_session(c->runtime, NULL, &c->session, err);
+	int rc;
+
+	ruv_runtime_stays(c->runtime);
+	rc = ruv_runtime_session(c->runtime, NULL, &c->session, err);
 
 	if (!rc)
 		c->model = ruv_session_model(c->session);

@@ -83,6 +83,10 @@ typedef struct ruv_runtime ruv_runtime;
 RUV_API int ruv_runtime_open(ruv_runtime **out, const ruv_config *config, ruv_error *err);
 RUV_API void ruv_runtime_free(ruv_runtime *runtime); /* NULL is fine */
 
+/* Says that many questions will come: models are then packed for speed at their first use, which one question would not earn back.
+ * ruv_runtime_scheduler says it by itself. */
+RUV_API void ruv_runtime_stays(ruv_runtime *runtime);
+
 /* The following open at the first call and stay the runtime's. */
 RUV_API int ruv_runtime_engine(ruv_runtime *runtime, ruv_engine **out, ruv_error *err);
 /* The generator: `which` is a tier ("s", "m", "l"), a file, or NULL for the configured one. */

@@ -82,6 +82,15 @@ void ruv_runtime_free(ruv_runtime *runtime)
 	free(runtime);
 }
 
+void ruv_runtime_stays(ruv_runtime *runtime)
+{
+	ruv_runtime_lock(runtime);
+	runtime->packs = true;
+	if (runtime->engine)
+		ruv_engine_set_packing(runtime->engine, true);
+	ruv_runtime_unlock(runtime, RUV_OK);
+}
+
 const char *ruv_runtime_data_dir(const ruv_runtime *runtime)
 {
 	return runtime->settings.data_dir;
@@ -103,8 +112,12 @@ int ruv_runtime_engine(ruv_runtime *runtime, ruv_engine **out, ruv_error *err)
 	int rc = RUV_OK;
 
 	ruv_runtime_lock(runtime);
-	if (!runtime->engine)
+	if (!runtime->engine) {
 		rc = ruv_engine_open(&runtime->engine, (int)runtime->settings.threads, err);
+		/* Packing pays after some hundred tokens: for who serves or chats, not for one question. */
+		if (!rc)
+			ruv_engine_set_packing(runtime->engine, runtime->packs);
+	}
 	*out = runtime->engine;
 	return ruv_runtime_unlock(runtime, rc);
 }
@@ -406,7 +419,10 @@ static int open_scheduler(ruv_runtime *runtime, ruv_error *err)
 	                                 .max_queue = (int)settings->max_queue,
 	                                 .max_running = (int)settings->max_running};
 	ruv_scheduler *scheduler;
-	int rc = ruv_runtime_engine(runtime, &options.engine, err);
+	int rc;
+
+	ruv_runtime_stays(runtime);
+	rc = ruv_runtime_engine(runtime, &options.engine, err);
 
 	if (!rc)
 		rc = ruv_scheduler_open(&scheduler, &options, err);

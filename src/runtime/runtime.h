@@ -17,6 +17,7 @@ struct ruv_runtime {
 	pthread_mutex_t opening; /* recursive: what opens may need what else opens */
 	pthread_mutex_t embedding;
 	ruv_engine *engine;
+	bool packs; /* ruv_runtime_stays was called */
 	struct {
 		char *path;
 		ruv_model *model;
