@@ -21,9 +21,11 @@ enum {
 	MAX_LANES = 32,
 	MAX_VOCAB_DIFFERENCE = 128,
 	FIRST_COMPARED = 5, /* special tokens before it may be named differently */
-	PLAIN_FIRST = 2,    /* rounds without drafts, to know what they cost */
-	PLAIN_EVERY = 64,   /* rounds between plain ones while drafting, */
-	TRY_EVERY = 96,     /* and between drafts while it is off */
+	FIRST_TIMES = 4,
+	PLAIN_FIRST = 4,  /* rounds without drafts, to know what they cost */
+	DRAFT_FIRST = 4,  /* and with them */
+	PLAIN_EVERY = 64, /* rounds between plain ones while drafting, */
+	TRY_EVERY = 48,   /* and between drafts while it is off */
 	NGRAM_MAX = 4,
 	NGRAM_MIN = 2
 };
@@ -180,12 +182,21 @@ void ruv_lane_release(ruv_lane *lane)
 
 /* ---- how far ---- */
 
-static void mean(double *value, double x, double weight, int n_before)
+static void mean(double *value, double x, double weight)
+{
+	*value += (x - *value) * weight;
+}
+
+/* The same of times. The first few count as their least, and a pass that was held up (another process had the core) counts at most
+ * half as much again as is usual. */
+static void mean_time(double *value, double x, int n_before)
 {
 	if (n_before == 0)
 		*value = x;
+	else if (n_before < FIRST_TIMES)
+		*value = x < *value ? x : *value;
 	else
-		*value += (x - *value) * fmax(weight, 1.0 / (n_before + 1));
+		mean(value, x < 1.5 * *value ? x : 1.5 * *value, TIME_WEIGHT);
 }
 
 /* Expected tokens of a round over its time; k 0: plain. */
@@ -205,7 +216,7 @@ static int lookahead(ruv_speculator *sp, int n_lanes, ruv_draft_source source)
 	const int round = c->rounds;
 	if (c->n_plain < PLAIN_FIRST || round % PLAIN_EVERY == PLAIN_EVERY - 1)
 		return 0;
-	if (!c->n_verify || (source == RUV_DRAFT_MODEL && !c->n_draft))
+	if (c->n_verify < DRAFT_FIRST || (source == RUV_DRAFT_MODEL && c->n_draft < DRAFT_FIRST))
 		return sp->max_lookahead < 4 ? sp->max_lookahead : 4; /* nothing is known yet */
 	const double draft_ms = source == RUV_DRAFT_MODEL ? c->draft_ms : 0, accept = sp->accept[source];
 	int best = 0;
@@ -244,13 +255,13 @@ void ruv_speculator_measured(ruv_speculator *sp, ruv_lane *const *lanes, int n_l
 	struct cost *c = &sp->cost[n_lanes];
 	c->rounds++;
 	if (n_drafts == 0) {
-		mean(&c->plain_ms, ms, TIME_WEIGHT, c->n_plain++);
+		mean_time(&c->plain_ms, ms, c->n_plain++);
 	} else if (c->n_plain) {
 		const double rows = (double)n_drafts / n_lanes;
-		mean(&c->row_ms, fmax(0, ms - c->plain_ms) / rows, TIME_WEIGHT, c->n_verify++);
+		mean_time(&c->row_ms, fmax(0.02 * c->plain_ms, ms - c->plain_ms) / rows, c->n_verify++);
 	}
 	if (n_model && sp->round_passes)
-		mean(&c->draft_ms, sp->round_draft_ms / sp->round_passes, TIME_WEIGHT, c->n_draft++);
+		mean_time(&c->draft_ms, sp->round_draft_ms / sp->round_passes, c->n_draft++);
 }
 
 /* ---- drafting ---- */
@@ -634,7 +645,7 @@ int ruv_speculator_accept(ruv_speculator *sp, ruv_lane *lane, const float *logit
 			const float p = probability(list, n, x), q = lane->n_q[i] ? probability(lane->q[i], lane->n_q[i], x) : 1;
 			accepted = p >= q || (p > 0 && ruv_rng_double(rng) * (double)q < (double)p);
 			token = accepted ? x : n == 1 ? list[0].token : draw_rest(sp, lane, i, list, n, rng);
-			mean(&sp->accept[lane->source], accepted, TOKEN_WEIGHT, INT32_MAX - 1);
+			mean(&sp->accept[lane->source], accepted, TOKEN_WEIGHT);
 			sp->stats.drafted_at[i]++;
 			sp->stats.accepted_at[i] += accepted;
 		} else {

@@ -227,8 +227,8 @@ static void test_distribution(void **state)
 		tree.n_prompt = 2 * K * K;
 		ruv_logit_bias bias[K];
 		for (int a = 0; a < K;
-		     a++) { /* every pair of six tokens, which the bias prefers: lookup always has something to say */
-			bias[a] = (ruv_logit_bias){V_FIRST + 5 * a, cases[i].lookup ? 40 : 0};
+		     a++) { /* every pair of six tokens, the only ones that come out: draft and lookup are often right */
+			bias[a] = (ruv_logit_bias){V_FIRST + 5 * a, 40};
 			for (int b = 0; b < K; b++) {
 				tree.tokens[2 * (a * K + b)] = V_FIRST + 5 * a;
 				tree.tokens[2 * (a * K + b) + 1] = V_FIRST + 5 * b;
@@ -247,7 +247,7 @@ static void test_distribution(void **state)
 		const double z = chi_square(&tree, ahead, 6000);
 		ruv_speculation_stats stats;
 		ruv_session_speculation_stats(ahead, &stats);
-		assert_true(stats.n_drafted > 3000 && stats.n_accepted > 50);
+		assert_true(stats.n_drafted > 1000 && stats.n_accepted > 20); /* both ways were taken often */
 		if (getenv("RUV_TEST_VERBOSE"))
 			print_message("case %zu: z %.2f, %lld of %lld drafts taken\n", i, z, (long long)stats.n_accepted,
 			              (long long)stats.n_drafted);
