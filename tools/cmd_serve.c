@@ -57,7 +57,7 @@ int cmd_serve(int argc, char **argv)
 	    .usage = "[OPTIONS]",
 	    .summary =
 		"Serve OpenAI's API (chat, completions, embeddings, models), questions answered from memory, the memory itself, "
-	        "and "
+		"and "
 		"metrics. Only this machine can connect unless --host says otherwise; give --api-keys then. SIGTERM and Ctrl-C let "
 		"running requests end, SIGHUP reads keys and certificate again. docs/server.md describes every endpoint.",
 	    .options = options,

@@ -19,7 +19,7 @@
 	X(serve, GROUP_USE, "Answer over HTTP: OpenAI's API, memory, metrics")                                                     \
 	X(mcp, GROUP_USE, "Be an MCP server: memory and answers as tools for agents")                                              \
 	X(remember, GROUP_USE, "Read files, directories or standard input into memory")                                            \
-	X(agent, GROUP_USE, "Which agent a task belongs to: route, teach, outcome, list, eval")                                \
+	X(agent, GROUP_USE, "Which agent a task belongs to: route, teach, outcome, list, eval")                                    \
 	X(memory, GROUP_USE, "Look into memory and change it: search, list, edit, forget, export, ...")                            \
 	X(learn, GROUP_USE, "Learning from use: status, history, gate, rollback, export, pause, ...")                              \
 	X(convert, GROUP_MODELS, "Turn a Hugging Face model into a GGUF file")                                                     \
