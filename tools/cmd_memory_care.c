@@ -495,7 +495,7 @@ int memory_stats(int argc, char **argv)
 	    .max_args = 0,
 	    CLI_CONFIG_OPTIONS,
 	};
-	ruv_memory_stats s;
+	ruv_memory_stats s = {0};
 	memory_action a;
 	cli_args args;
 	ruv_error err = {0};

@@ -678,7 +678,7 @@ static int make_prompt(ruv_chat_run *run, const ruv_model *model, const ruv_chat
 		*param = "tools";
 		rc = ruv_fail(err, RUV_EUNSUPPORTED, where, "the chat template of this model knows no tools");
 	}
-	if (!rc && memory_scope)
+	if (!rc && run && memory_scope)
 		rc = add_sources(run, request, memory_scope, *messages, err);
 	if (!rc)
 		rc = merge_system(*messages, err);
