@@ -135,7 +135,7 @@ static void random_numbers_repeat_with_the_seed(void **state)
 
 struct tally {
 	atomic_int hits[1000];
-	atomic_int inside[16];
+	atomic_int inside[64];
 };
 
 static void count_task(void *arg, int task, int thread)
