@@ -27,6 +27,7 @@ export const weather = {
   type: "object",
   properties: { city: { type: "string", maxLength: 20 }, days: { type: "integer", minimum: 1, maximum: 9 } },
   required: ["city", "days"],
+  additionalProperties: false,
 };
 
 export function checkWeather(input) {
