@@ -21,7 +21,7 @@
 #include "server/metrics.h"
 #include "server/server.h"
 
-enum { SERVER_MAX_LISTENERS = 8, SERVER_MAX_MODELS = 8, SERVER_MAX_TABLES = 16, EXCHANGE_MAX_HEADERS = 8 };
+enum { SERVER_MAX_LISTENERS = 8, SERVER_MAX_MODELS = 8, SERVER_MAX_TABLES = 16, EXCHANGE_MAX_HEADERS = 24 };
 
 typedef struct server_conn {
 	ruv_server *server;

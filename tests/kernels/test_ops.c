@@ -82,7 +82,7 @@ static void test_linear(int n_threads, ruv_rng *rng)
 					}
 				}
 			for (int g = 0; g < GROUP; g++)
-				free(bytes[g]), free(y[g]);
+				ruv_backend_unbind(b, &w[g]), free(bytes[g]), free(y[g]);
 			free(x), free(bias_values);
 		}
 	ruv_backend_free(b);
@@ -125,6 +125,7 @@ static void test_transposed(int n_threads, ruv_rng *rng)
 				      ruv_dtype_name((int)cases[i].dtype), (int)n_out, (int)n_in, n, (int)j, (double)dx[j], want);
 			}
 		}
+		ruv_backend_unbind(b, &w);
 		free(values), free(dy), free(bytes), free(dx);
 	}
 	ruv_backend_free(b);
@@ -367,6 +368,7 @@ static void test_rest(int n_threads, ruv_rng *rng)
 		CHECK(fabs((double)x[i] / (1 + exp(-(double)x[i])) * (double)x[i] - (double)y[i]) < 1e-5, "swiglu [%d]", i);
 	ruv_op_add(b, y, x, N * DIM);
 	check_sync(b);
+	ruv_backend_unbind(b, &table);
 	free(x), free(w), free(bias), free(y), free(bytes);
 	ruv_backend_free(b);
 }
