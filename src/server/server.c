@@ -30,7 +30,8 @@ static const char where[] = "server";
 /* Every table of routes. */
 static const ruv_route *const tables[] = {ruv_routes_ops,    ruv_routes_openai,    ruv_routes_native,
                                           ruv_routes_memory, ruv_routes_learn,     ruv_routes_anthropic,
-                                          ruv_routes_ollama, ruv_routes_responses, ruv_routes_mcp};
+                                          ruv_routes_ollama, ruv_routes_responses, ruv_routes_mcp,
+                                          ruv_routes_assets};
 enum { N_TABLES = sizeof tables / sizeof *tables };
 
 /* ---- the way back to the loop ------------------------------------------------------------------------------------------ */
