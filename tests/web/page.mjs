@@ -4,7 +4,8 @@ import { chromium } from 'playwright-core';
 
 const url = process.env.RUVLLM_URL, images = process.env.RUVLLM_IMAGES;
 const browser = await chromium.launch({ executablePath: process.env.CHROMIUM, args: ['--no-sandbox'] });
-const context = await browser.newContext({ viewport: { width: 1000, height: 720 } });
+// Waiting for a condition evaluates its text, which the page's policy forbids the page itself.
+const context = await browser.newContext({ bypassCSP: true, viewport: { width: 1000, height: 720 } });
 const page = await context.newPage();
 const wrong = [];
 page.on('pageerror', (error) => wrong.push(`page: ${error.message}`));
