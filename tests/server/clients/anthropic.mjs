@@ -69,7 +69,7 @@ check("a stop sequence", async () => {
 check("a forced tool call, streamed and answered", async () => {
   const messages = [{ role: "user", content: "What is the weather in Paris for two days?" }];
   let json = "";
-  const stream = client.messages.stream({ model, max_tokens: 200, temperature: 1, messages, tools, tool_choice: { type: "tool", name: "get_weather" } });
+  const stream = client.messages.stream({ model, max_tokens: 200, temperature: 1, messages, tools, tool_choice: { type: "tool", name: "get_weather", disable_parallel_tool_use: true } });
   stream.on("inputJson", (delta) => (json += delta));
   const message = await stream.finalMessage();
   assert.equal(message.stop_reason, "tool_use");
