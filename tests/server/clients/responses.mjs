@@ -39,7 +39,7 @@ check("the stream helper", async () => {
 
 check("a forced function, streamed", async () => {
   let json = "", done;
-  const stream = await client.responses.create({ model, input: "Weather in Rome?", tools, tool_choice: { type: "function", name: "get_weather" }, temperature: 1, max_output_tokens: 200, stream: true });
+  const stream = await client.responses.create({ model, input: "Weather in Rome?", tools, tool_choice: { type: "function", name: "get_weather" }, parallel_tool_calls: false, temperature: 1, max_output_tokens: 200, stream: true });
   for await (const event of stream) {
     if (event.type === "response.function_call_arguments.delta") json += event.delta;
     if (event.type === "response.output_item.done") done = event.item;
