@@ -94,7 +94,7 @@ async function ask(question) {
 
 export async function models() {
   const list = await api('GET', '/v1/models');
-  byId('model').replaceChildren(el('option', { value: 'auto' }, 'auto'), ...list.data.filter((m) => !/encoder|embed/.test(m.id)).map((m) => el('option', { value: m.id }, m.id)));
+  byId('model').replaceChildren(el('option', { value: 'auto' }, 'auto'), ...list.data.filter((m) => m.id !== 'auto' && !/encoder|embed/.test(m.id)).map((m) => el('option', { value: m.id }, m.id)));
 }
 
 export function start() {
