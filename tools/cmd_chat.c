@@ -468,6 +468,7 @@ static void chat_on_terminal(chat *c)
 
 		cli_interrupt_clear();
 		errno = 0;
+		el_set(el, EL_PREP_TERM, 1); /* before the prompt shows, or a Ctrl-D typed right at it is the old mode's and is lost */
 		typed = el_gets(el, &n);
 		if (!typed || n <= 0) {
 			if (cli_interrupted != SIGTERM &&
