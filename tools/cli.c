@@ -5,6 +5,7 @@
  * are moved to the front of argv, in order. A config key's option (spec->knows) comes after the command's own. */
 #include "cli.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <limits.h>
 #include <math.h>
@@ -76,6 +77,51 @@ const char *cli_nearest(const char *word, const char *const *words, int n)
 		if (strlen(word) >= 3 && !strncmp(word, words[i], strlen(word)))
 			return words[i];
 	return NULL;
+}
+
+static void show_parts(const cli_parts *command, FILE *out)
+{
+	char kind[16]; /* "ACTION": what stands for a name is in capitals */
+	int width = 0;
+
+	snprintf(kind, sizeof kind, "%s", command->kind);
+	for (char *c = kind; *c; c++)
+		*c = (char)toupper((unsigned char)*c);
+	for (const cli_part *part = command->parts; part->name; part++)
+		if ((int)strlen(part->name) > width)
+			width = (int)strlen(part->name);
+	fprintf(out, "Usage: ruvllm %s %s [OPTIONS] ...\n\n%s\n\n", command->name, kind, command->summary);
+	for (const cli_part *part = command->parts; part->name; part++)
+		fprintf(out, "  %-*s  %s\n", width, part->name, part->help);
+	fprintf(out, "\n`ruvllm %s %s --help` explains one.\n", command->name, kind);
+}
+
+int cli_run_part(const cli_parts *command, int argc, char **argv)
+{
+	const char *names[64], *nearest;
+	int n = 0;
+
+	cli.command = command->name;
+	if (argc < 2) {
+		show_parts(command, stderr);
+		return CLI_EXIT_USAGE;
+	}
+	if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h") || !strcmp(argv[1], "help")) {
+		show_parts(command, stdout);
+		return CLI_EXIT_OK;
+	}
+	for (const cli_part *part = command->parts; part->name && n < 64; part++) {
+		if (!strcmp(argv[1], part->name))
+			return part->run(argc - 1, argv + 1);
+		names[n++] = part->name;
+	}
+	if (argv[1][0] == '-')
+		return cli_usage("the %s is missing before %s; `ruvllm %s --help` lists them", command->kind, argv[1],
+		                 command->name);
+	nearest = cli_nearest(argv[1], names, n);
+	if (nearest)
+		return cli_usage("there is no %s '%s'; did you mean '%s'?", command->kind, argv[1], nearest);
+	return cli_usage("there is no %s '%s'; `ruvllm %s --help` lists them", command->kind, argv[1], command->name);
 }
 
 /* ---- values ------------------------------------------------------------------------------------------------------------ */

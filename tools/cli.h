@@ -77,6 +77,20 @@ typedef struct cli_args {
 	int n;
 } cli_args;
 
+/* A command made of parts: `ruvllm memory search ...`. A row with a NULL name ends the table. */
+typedef struct cli_part {
+	const char *name;
+	int (*run)(int argc, char **argv); /* argv[0] is the part's name */
+	const char *help;                  /* one line */
+} cli_part;
+
+typedef struct cli_parts {
+	const char *name;    /* the command: "memory" */
+	const char *kind;    /* what its parts are called: "action" */
+	const char *summary; /* one sentence */
+	const cli_part *parts;
+} cli_parts;
+
 /* What the shared options said. */
 typedef struct cli_state {
 	const char *command; /* the running subcommand's name */
@@ -91,6 +105,8 @@ void cli_output_detect(void);
 
 /* Reads argv[1..) by the table. False: end with *exit_code (help was shown, or the usage was wrong and said so). */
 bool cli_parse(const cli_spec *spec, int argc, char **argv, cli_args *args, int *exit_code);
+/* Runs the part that argv[1] names; shows the table for --help; an unknown name is wrong usage and names the nearest one. */
+int cli_run_part(const cli_parts *command, int argc, char **argv);
 /* Prints the help of one subcommand. */
 void cli_help(const cli_spec *spec, FILE *out);
 /* The nearest of n words to `word` when it is near enough to be a slip, else NULL. */

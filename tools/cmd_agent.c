@@ -868,11 +868,7 @@ done:
 
 /* ---- the table --------------------------------------------------------------------------------------------------------- */
 
-static const struct part_row {
-	const char *name;
-	int (*run)(int argc, char **argv);
-	const char *help;
-} parts[] = {
+static const cli_part parts[] = {
     {"route", agent_route, "which agent a task belongs to, and why"},
     {"teach", agent_teach, "give an agent examples; makes new agents"},
     {"outcome", agent_outcome, "say how a task went with an agent"},
@@ -880,29 +876,13 @@ static const struct part_row {
     {"forget", agent_forget, "forget an agent that was taught here"},
     {"eval", agent_eval, "measure on labelled tasks"},
     {"train", agent_train, "train the bundled file"},
+    {0},
 };
 
 int cmd_agent(int argc, char **argv)
 {
-	const int n = (int)(sizeof parts / sizeof *parts);
-	const char *names[sizeof parts / sizeof *parts], *nearest;
-
-	if (argc < 2 || !strcmp(argv[1], "--help") || !strcmp(argv[1], "-h") || !strcmp(argv[1], "help")) {
-		FILE *out = argc < 2 ? stderr : stdout;
-
-		fprintf(out, "Usage: ruvllm agent PART [OPTIONS] ...\n\nWhich agent a task belongs to: docs/router.md.\n\n");
-		for (int i = 0; i < n; i++)
-			fprintf(out, "  %-8s %s\n", parts[i].name, parts[i].help);
-		fprintf(out, "\n`ruvllm agent PART --help` explains a part.\n");
-		return argc < 2 ? CLI_EXIT_USAGE : CLI_EXIT_OK;
-	}
-	for (int i = 0; i < n; i++) {
-		names[i] = parts[i].name;
-		if (!strcmp(argv[1], parts[i].name))
-			return parts[i].run(argc - 1, argv + 1);
-	}
-	nearest = cli_nearest(argv[1], names, n);
-	if (nearest)
-		return cli_usage("there is no part '%s'; did you mean '%s'?", argv[1], nearest);
-	return cli_usage("there is no part '%s'; `ruvllm agent --help` lists them", argv[1]);
+	return cli_run_part(
+	    &(cli_parts){
+		.name = "agent", .kind = "part", .summary = "Which agent a task belongs to: docs/router.md.", .parts = parts},
+	    argc, argv);
 }

@@ -349,11 +349,7 @@ static int part_consolidate(int argc, char **argv)
 	return close_learner(l, runtime, rc, &err);
 }
 
-static const struct part {
-	const char *name;
-	int (*run)(int argc, char **argv); /* argv[0] is the part's name */
-	const char *help;
-} parts[] = {
+static const cli_part parts[] = {
     {"status", part_status, "what was learned and what is live"},
     {"history", part_history, "versions, refusals, rollbacks"},
     {"teach", part_teach, "teach one answer"},
@@ -368,29 +364,14 @@ static const struct part {
      "10,000 updates on a stream whose tasks change: what is forgotten, with and without protection"},
     {"user-bench", cmd_learn_user, "a user teaches 200 facts: answers from memory, from the adapter, from both"},
     {"judge-bench", cmd_learn_judge, "how well the checks tell right answers from wrong ones"},
+    {0},
 };
 
 int cmd_learn(int argc, char **argv)
 {
-	const size_t n = sizeof parts / sizeof *parts;
-	const bool asks = argc >= 2 && (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h") || !strcmp(argv[1], "help"));
-	if (argc >= 2 && !asks) {
-		const char *names[sizeof parts / sizeof *parts];
-		for (size_t i = 0; i < n; i++) {
-			names[i] = parts[i].name;
-			if (!strcmp(argv[1], parts[i].name))
-				return parts[i].run(argc - 1, argv + 1);
-		}
-		const char *nearest = cli_nearest(argv[1], names, (int)n);
-		if (nearest)
-			return cli_usage("there is no part '%s'; did you mean '%s'?", argv[1], nearest);
-		return cli_usage("there is no part '%s'; `ruvllm learn --help` lists them", argv[1]);
-	}
-	FILE *out = asks ? stdout : stderr;
-	fprintf(out,
-	        "Usage: ruvllm learn PART [OPTIONS] ...\n\nLearning from use: adapters, their gate, the reasoning bank. Parts:\n");
-	for (size_t i = 0; i < n; i++)
-		fprintf(out, "  %-13s %s\n", parts[i].name, parts[i].help);
-	fprintf(out, "\n`ruvllm learn PART --help` explains one.\n");
-	return asks ? CLI_EXIT_OK : CLI_EXIT_USAGE;
+	return cli_run_part(&(cli_parts){.name = "learn",
+	                                 .kind = "part",
+	                                 .summary = "Learning from use: adapters, their gate, the reasoning bank.",
+	                                 .parts = parts},
+	                    argc, argv);
 }

@@ -837,11 +837,7 @@ static int action_link(int argc, char **argv)
 
 /* ---- the actions ------------------------------------------------------------------------------------------------------- */
 
-static const struct action {
-	const char *name;
-	int (*run)(int argc, char **argv);
-	const char *help;
-} actions[] = {
+static const cli_part actions[] = {
     {"add", action_add, "store a text"},
     {"search", action_search, "find by meaning and words"},
     {"list", action_list, "list entries, newest first"},
@@ -860,37 +856,12 @@ static const struct action {
     {"index", memory_index, "bring the vector index up to date"},
     {"reembed", memory_reembed, "compute missing vectors, or all anew for another encoder"},
     {"stats", memory_stats, "count and measure"},
+    {0},
 };
-
-static int cmd_help(FILE *out)
-{
-	fprintf(out, "Usage: ruvllm memory ACTION [OPTIONS] ...\n\nLooks into memory and changes it.\n\nActions:\n");
-	for (size_t i = 0; i < sizeof actions / sizeof *actions; i++)
-		fprintf(out, "  %-9s %s\n", actions[i].name, actions[i].help);
-	fprintf(out, "\nruvllm memory ACTION --help says more.\n");
-	return out == stdout ? CLI_EXIT_OK : CLI_EXIT_USAGE;
-}
 
 int cmd_memory(int argc, char **argv)
 {
-	const char *names[sizeof actions / sizeof *actions], *near;
-	int n = (int)(sizeof actions / sizeof *actions);
-
-	if (argc < 2 || argv[1][0] == '-')
-		cli.command = "memory";
-	if (argc < 2)
-		return cmd_help(stderr);
-	if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h") || !strcmp(argv[1], "help"))
-		return cmd_help(stdout);
-	for (int i = 0; i < n; i++) {
-		if (!strcmp(argv[1], actions[i].name))
-			return actions[i].run(argc - 1, argv + 1);
-		names[i] = actions[i].name;
-	}
-	near = cli_nearest(argv[1], names, n);
-	cli.command = "memory";
-	if (argv[1][0] == '-')
-		return cli_usage("an action is missing before %s; ruvllm memory --help lists them", argv[1]);
-	return near ? cli_usage("no action '%s'; did you mean '%s'?", argv[1], near)
-	            : cli_usage("no action '%s'; ruvllm memory --help lists them", argv[1]);
+	return cli_run_part(
+	    &(cli_parts){.name = "memory", .kind = "action", .summary = "Looks into memory and changes it.", .parts = actions},
+	    argc, argv);
 }

@@ -296,11 +296,7 @@ static int cmd_router_status(int argc, char **argv)
 	return code;
 }
 
-static const struct part {
-	const char *name;
-	int (*run)(int argc, char **argv);
-	const char *help;
-} parts[] = {
+static const cli_part parts[] = {
     {"ask", cmd_router_ask, "which tier a question would get, and why"},
     {"status", cmd_router_status, "which router is in use, and what it has seen"},
     {"collect", cmd_router_collect, "run every tier on a question set and record what comes of it"},
@@ -310,29 +306,13 @@ static const struct part {
     {"classify", cmd_router_classify, "language, domain and kind of texts; trains those classifiers"},
     {"refine", cmd_router_refine, "learn from the outcomes seen since, if that helps"},
     {"rollback", cmd_router_rollback, "put the router before the last refinement back"},
+    {0},
 };
 
 int cmd_router(int argc, char **argv)
 {
-	const int n = (int)(sizeof parts / sizeof *parts);
-	const char *names[sizeof parts / sizeof *parts], *nearest;
-
-	if (argc < 2 || !strcmp(argv[1], "--help") || !strcmp(argv[1], "-h") || !strcmp(argv[1], "help")) {
-		FILE *out = argc < 2 ? stderr : stdout;
-
-		fprintf(out, "Usage: ruvllm router PART [OPTIONS] ...\n\nWhich model a question gets: docs/router.md.\n\n");
-		for (int i = 0; i < n; i++)
-			fprintf(out, "  %-10s %s\n", parts[i].name, parts[i].help);
-		fprintf(out, "\n`ruvllm router PART --help` explains a part.\n");
-		return argc < 2 ? CLI_EXIT_USAGE : CLI_EXIT_OK;
-	}
-	for (int i = 0; i < n; i++) {
-		names[i] = parts[i].name;
-		if (!strcmp(argv[1], parts[i].name))
-			return parts[i].run(argc - 1, argv + 1);
-	}
-	nearest = cli_nearest(argv[1], names, n);
-	if (nearest)
-		return cli_usage("there is no part '%s'; did you mean '%s'?", argv[1], nearest);
-	return cli_usage("there is no part '%s'; `ruvllm router --help` lists them", argv[1]);
+	return cli_run_part(
+	    &(cli_parts){
+		.name = "router", .kind = "part", .summary = "Which model a question gets: docs/router.md.", .parts = parts},
+	    argc, argv);
 }
