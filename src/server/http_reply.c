@@ -80,6 +80,7 @@ static void free_text(const void *data, size_t n, void *text)
 
 void ruv_exchange_reply_json(ruv_exchange *exchange, int status, json_t *value)
 {
+	static const char no_memory[] = "{\"error\":{\"message\":\"memory is out\"}}";
 	char *text = value ? json_dumps(value, JSON_COMPACT | JSON_ENCODE_ANY) : NULL;
 
 	json_decref(value);
@@ -90,7 +91,7 @@ void ruv_exchange_reply_json(ruv_exchange *exchange, int status, json_t *value)
 		return;
 	}
 	free(text);
-	ruv_exchange_reply(exchange, 503, "application/json", "{\"error\":{\"message\":\"memory is out\"}}", 38);
+	ruv_exchange_reply(exchange, 503, "application/json", no_memory, sizeof no_memory - 1);
 }
 
 /* ---- failing ----------------------------------------------------------------------------------------------------------- */

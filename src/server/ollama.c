@@ -486,6 +486,9 @@ static void embed_with(ruv_exchange *exchange, const char *input_key, bool old)
 		} else if (json_number_value(json_object_get(body, "dimensions")) > 0) {
 			param = "dimensions";
 			rc = ruv_fail(&err, RUV_EUNSUPPORTED, where, "'dimensions' is not supported: vectors cannot be shortened");
+		} else if (old && !json_is_string(input)) {
+			param = "prompt";
+			rc = ruv_fail(&err, RUV_EINVAL, where, "'prompt' must be a text");
 		} else if (json_is_array(input) && !json_array_size(input)) {
 			vectors = json_array();
 		} else {

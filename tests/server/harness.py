@@ -25,7 +25,8 @@ class Server:
             path.write_text(text)
             path.chmod(0o600)
         flags = [f.replace("@", self.dir.name) for f in flags]
-        environment = {**os.environ, "RUVLLM_DATA_DIR": str(self.data), "XDG_CONFIG_HOME": self.dir.name, **(env or {})}
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith("RUVLLM_FUZZ")}  # the tests' own
+        environment = {**inherited, "RUVLLM_DATA_DIR": str(self.data), "XDG_CONFIG_HOME": self.dir.name, **(env or {})}
         self.log = open(pathlib.Path(self.dir.name) / "log", "w+")
         self.process = subprocess.Popen([ruvllm, "serve", "--json", "--port", "0", *flags], stdout=subprocess.PIPE, stderr=self.log,
                                         text=True, env=environment, preexec_fn=before)
