@@ -1,4 +1,8 @@
-/* pool.c - fork-join over an atomic task counter, with as many threads as help.
+/* pool.c - fork-join over runs of tasks, with as many threads as help.
+ *
+ * The tasks of a job are cut into runs, one for every thread (or a few threads); a thread takes those of its own run one by one,
+ * then those of the others'. So a thread goes through neighbouring tasks, which read memory that follows on, and what a task
+ * fetched ahead is its own thread's; and the same thread has the same tasks when the same job comes again.
  *
  * A job is published by storing its fields and then incrementing `epoch` (release); a worker that sees a new epoch (acquire) joins
  * it. `n_inside` counts workers that may still touch the job's fields: the caller waits for it to reach zero before it returns, so
@@ -19,7 +23,7 @@
 #include "base/cpu.h"
 #include "base/status.h"
 
-enum { MAX_THREADS = 256, SPINS = 4000, AWAITED_SPINS = 200, KEPT_WINDOWS = 8 };
+enum { MAX_THREADS = 256, MAX_RUNS = 8, SPINS = 4000, AWAITED_SPINS = 200, KEPT_WINDOWS = 8 };
 static const int64_t WINDOW_NS = 4000000, PARK_MIN_NS = 30000000, PARK_MAX_NS = 2000000000;
 
 struct worker {
@@ -35,21 +39,26 @@ struct worker {
 	bool awaited;
 };
 
+struct run {
+	_Alignas(64) atomic_int next;
+	int end;
+};
+
 struct ruv_pool {
 	int n_threads, n_started;
 	struct worker *workers; /* [n_threads]; 0 is the caller */
 	pthread_mutex_t run_lock, sleep_lock;
 	pthread_cond_t wake, unpark, all_out;
-	int n_asleep; /* at `wake`, under sleep_lock */
+	atomic_int n_asleep; /* at `wake`, changed under sleep_lock */
 	/* The caller's account of this window; under run_lock. */
 	int64_t window_ns, busy_ns, next_return;
 	int n_own_tasks;
 	atomic_int n_active; /* threads that are not parked, the caller included */
 	ruv_pool_fn *fn;
 	void *arg;
-	int n_tasks;
+	int n_runs;
+	struct run runs[MAX_RUNS];
 	_Alignas(64) atomic_uint epoch; /* odd low bit: a job is open */
-	_Alignas(64) atomic_int next_task;
 	_Alignas(64) atomic_int n_inside;
 	atomic_bool stop, caller_asleep;
 };
@@ -66,10 +75,17 @@ static void relax(void)
 /* Returns how many tasks it did. */
 static int work(ruv_pool *pool, int thread)
 {
-	int task, n = 0;
-	while ((task = atomic_fetch_add_explicit(&pool->next_task, 1, memory_order_relaxed)) < pool->n_tasks) {
-		pool->fn(pool->arg, task, thread);
-		n++;
+	const int own = thread * pool->n_runs / pool->n_threads;
+	int n = 0;
+	for (int i = 0; i < pool->n_runs; i++) {
+		struct run *run = &pool->runs[own + i < pool->n_runs ? own + i : own + i - pool->n_runs];
+		if (i && atomic_load_explicit(&run->next, memory_order_relaxed) >= run->end)
+			continue;
+		int task;
+		while ((task = atomic_fetch_add_explicit(&run->next, 1, memory_order_relaxed)) < run->end) {
+			pool->fn(pool->arg, task, thread);
+			n++;
+		}
 	}
 	return n;
 }
@@ -87,10 +103,11 @@ static unsigned await_epoch(struct worker *self, unsigned seen)
 	pthread_mutex_lock(&pool->sleep_lock);
 	while (atomic_load(&self->parked) && !atomic_load(&pool->stop))
 		pthread_cond_wait(&pool->unpark, &pool->sleep_lock);
-	pool->n_asleep++;
+	/* In this order with the opening of a job: either the caller sees the sleeper, or this sees the job. */
+	atomic_fetch_add(&pool->n_asleep, 1);
 	while (atomic_load(&pool->epoch) == seen && !atomic_load(&pool->stop))
 		pthread_cond_wait(&pool->wake, &pool->sleep_lock);
-	pool->n_asleep--;
+	atomic_fetch_sub(&pool->n_asleep, 1);
 	pthread_mutex_unlock(&pool->sleep_lock);
 	return atomic_load(&pool->epoch);
 }
@@ -284,13 +301,17 @@ void ruv_pool_run(ruv_pool *pool, ruv_pool_fn *fn, void *arg, int n_tasks)
 	}
 	pool->fn = fn;
 	pool->arg = arg;
-	pool->n_tasks = n_tasks;
-	atomic_store(&pool->next_task, 0);
+	pool->n_runs = pool->n_threads < MAX_RUNS ? pool->n_threads : MAX_RUNS;
+	for (int i = 0; i < pool->n_runs; i++) {
+		atomic_store_explicit(&pool->runs[i].next, (int)((int64_t)n_tasks * i / pool->n_runs), memory_order_relaxed);
+		pool->runs[i].end = (int)((int64_t)n_tasks * (i + 1) / pool->n_runs);
+	}
 	atomic_fetch_add(&pool->epoch, 1); /* opens the job */
-	pthread_mutex_lock(&pool->sleep_lock);
-	if (pool->n_asleep)
+	if (atomic_load(&pool->n_asleep)) {
+		pthread_mutex_lock(&pool->sleep_lock);
 		pthread_cond_broadcast(&pool->wake);
-	pthread_mutex_unlock(&pool->sleep_lock);
+		pthread_mutex_unlock(&pool->sleep_lock);
+	}
 
 	pool->n_own_tasks += work(pool, 0);
 

@@ -1,9 +1,9 @@
 /* pool.h - a persistent pool of threads for kernels: fork-join over task indices.
  *
- * The caller's thread works too, so a pool of n threads starts n - 1. Tasks are claimed one at a time from an atomic counter, so a
- * busy or slow core simply takes fewer. Workers spin briefly after a job before they sleep, because the next job of a decode step
- * comes within microseconds. A worker whose core another program holds is left out until its core is free again. Threads: one job
- * at a time; ruv_pool_run from two threads at once is serialised. Layer: base. */
+ * The caller's thread works too, so a pool of n threads starts n - 1. Each has a run of neighbouring tasks and claims them one at
+ * a time, then those of the others, so a busy or slow core simply takes fewer. Workers spin briefly after a job before they sleep,
+ * because the next job of a decode step comes within microseconds. A worker whose core another program holds is left out until its
+ * core is free again. Threads: one job at a time; ruv_pool_run from two threads at once is serialised. Layer: base. */
 #ifndef RUV_BASE_POOL_H
 #define RUV_BASE_POOL_H
 
