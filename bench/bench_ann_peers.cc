@@ -1,12 +1,15 @@
-// bench_ann_peers.cc - our vector index beside hnswlib and pyglass: one process, the same vectors, in turns, CPU time of one thread.
+// bench_ann_peers.cc - our vector index beside hnswlib and pyglass: one process, the same vectors, in turns, CPU time of one
+// thread.
 //
 // Not part of the build, because the peers are not part of this repository. With their sources in HNSWLIB and PYGLASS:
 //   g++ -O3 -march=native -std=c++20 -fopenmp -Iinclude -Isrc -I$HNSWLIB -I$PYGLASS -I$PYGLASS/third_party/helpa -DWITH_GLASS
 //       bench/bench_ann_peers.cc BUILD/lib/libruvllm.a -lxxhash -lcrypto -o bench_ann_peers
 // (without -DWITH_GLASS, hnswlib alone).
-//   bench_ann_peers FILE DIM N QUERIES M EFC [bits...]
-// FILE: raw float32, DIM a vector; the last QUERIES are the queries. Truth is an exact scan. Every row of the table is one ef, every
-// index asked in turns of 100 queries, three times, of which the last two count. The builds use two threads, one after the other.
+//   bench_ann_peers FILE DIM N QUERIES M EFC [--keep DIR [--seconds S]] [--no-table] [bits...]
+// FILE: raw float32, DIM a vector; the last QUERIES are the queries. Truth is an exact scan. Every row of the table is one ef,
+// every index asked in turns of 100 queries, three times, of which the last two count; "codes" is ours without any F32 vector. The
+// builds use two threads, one after the other. With --keep the indexes and the time they took are kept in DIR, and after S seconds
+// the program saves what it has and ends with 3: ask again, and it goes on (pyglass builds in one piece, so keep it out of this).
 #include <time.h>
 
 #include <algorithm>
@@ -15,7 +18,9 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <memory>
+#include <string>
 #include <thread>
 #include <vector>
 
@@ -40,14 +45,20 @@ static double seconds(clockid_t clock)
 struct peer {
 	const char *name;
 	virtual int ask(const float *q, int k, int ef, uint32_t *ids) = 0;
-	virtual ~peer() {}
-	explicit peer(const char *n) : name(n) {}
+	virtual ~peer()
+	{
+	}
+	explicit peer(const char *n) : name(n)
+	{
+	}
 };
 
 struct ours : peer {
 	ruv_hnsw *x;
 	ruv_hnsw_rows rows;
-	ours(const char *n, ruv_hnsw *index, ruv_hnsw_rows r) : peer(n), x(index), rows(r) {}
+	ours(const char *n, ruv_hnsw *index, ruv_hnsw_rows r) : peer(n), x(index), rows(r)
+	{
+	}
 	int ask(const float *q, int k, int ef, uint32_t *ids) override
 	{
 		ruv_hnsw_query query = {};
@@ -65,7 +76,9 @@ struct ours : peer {
 
 struct theirs : peer {
 	hnswlib::HierarchicalNSW<float> &h;
-	explicit theirs(hnswlib::HierarchicalNSW<float> &index) : peer("hnswlib"), h(index) {}
+	explicit theirs(hnswlib::HierarchicalNSW<float> &index) : peer("hnswlib"), h(index)
+	{
+	}
 	int ask(const float *q, int k, int ef, uint32_t *ids) override
 	{
 		h.setEf((size_t)ef);
@@ -77,10 +90,43 @@ struct theirs : peer {
 	}
 };
 
+// How far a kept index is, and what it took, in a file beside it.
+struct kept {
+	size_t n;
+	double wall, cpu, wall0, cpu0;
+	void start()
+	{
+		wall0 = seconds(CLOCK_MONOTONIC);
+		cpu0 = seconds(CLOCK_PROCESS_CPUTIME_ID);
+	}
+	void stop(size_t added)
+	{
+		wall += seconds(CLOCK_MONOTONIC) - wall0;
+		cpu += seconds(CLOCK_PROCESS_CPUTIME_ID) - cpu0;
+		n += added;
+	}
+	void read(const std::string &path)
+	{
+		FILE *f = fopen((path + ".took").c_str(), "r");
+		if (f && fscanf(f, "%zu %lf %lf", &n, &wall, &cpu) != 3)
+			n = 0;
+		if (f)
+			fclose(f);
+	}
+	void write(const std::string &path)
+	{
+		FILE *f = fopen((path + ".took").c_str(), "w");
+		if (!f || fprintf(f, "%zu %f %f\n", n, wall, cpu) < 0 || fclose(f))
+			perror(path.c_str()), exit(1);
+	}
+};
+
 #ifdef WITH_GLASS
 struct glassy : peer {
 	std::unique_ptr<glass::GraphSearcherBase> s;
-	glassy(const char *n, std::unique_ptr<glass::GraphSearcherBase> searcher) : peer(n), s(std::move(searcher)) {}
+	glassy(const char *n, std::unique_ptr<glass::GraphSearcherBase> searcher) : peer(n), s(std::move(searcher))
+	{
+	}
 	int ask(const float *q, int k, int ef, uint32_t *ids) override
 	{
 		s->SetEf(ef);
@@ -93,14 +139,26 @@ struct glassy : peer {
 int main(int argc, char **argv)
 {
 	if (argc < 7)
-		return fprintf(stderr, "bench_ann_peers FILE DIM N QUERIES M EFC [bits...]\n"), 2;
+		return fprintf(stderr,
+		               "bench_ann_peers FILE DIM N QUERIES M EFC [--keep DIR [--seconds S]] [--no-table] [bits...]\n"),
+		       2;
 	const char *file = argv[1];
 	const size_t dim = (size_t)atoi(argv[2]);
 	size_t n = (size_t)atoll(argv[3]), nq = (size_t)atoi(argv[4]);
 	const int m = atoi(argv[5]), efc = atoi(argv[6]);
 	std::vector<int> bits;
+	std::string dir;
+	double budget = 1e9;
+	bool table = true;
 	for (int i = 7; i < argc; i++)
-		bits.push_back(atoi(argv[i]));
+		if (!strcmp(argv[i], "--keep") && i + 1 < argc)
+			dir = argv[++i];
+		else if (!strcmp(argv[i], "--seconds") && i + 1 < argc)
+			budget = atof(argv[++i]);
+		else if (!strcmp(argv[i], "--no-table"))
+			table = false;
+		else
+			bits.push_back(atoi(argv[i]));
 	if (bits.empty())
 		bits = {8, 4};
 
@@ -123,6 +181,129 @@ int main(int argc, char **argv)
 			v[i * dim + j] = (float)(v[i * dim + j] / sqrt(s));
 	}
 
+	const double until = seconds(CLOCK_MONOTONIC) + budget;
+	printf("%zu x %zu, %zu queries, M %d, efConstruction %d\n", n, dim, nq, m, efc);
+	fflush(stdout);
+
+	std::vector<std::unique_ptr<peer>> all;
+	ruv_error err = {};
+	ruv_pool *pool;
+	if (ruv_pool_create(&pool, 2, &err))
+		return 1;
+	std::vector<int64_t> keys(n);
+	for (size_t i = 0; i < n; i++)
+		keys[i] = (int64_t)i + 1;
+	ruv_hnsw_rows rows = {};
+	rows.base = v;
+	rows.stride = dim;
+	double our_cpu = 0;
+	for (int b : bits) {
+		std::string path = dir + "/ours" + std::to_string(b) + "-" + std::to_string(m) + "-" + std::to_string(efc);
+		ruv_hnsw_params p;
+		ruv_hnsw *x = nullptr;
+		kept state = {};
+		ruv_hnsw_params_for(&p, (int)dim, RUV_HNSW_IP, (int64_t)n);
+		p.m = m;
+		p.ef_construction = efc;
+		p.bits = b;
+		if (!dir.empty())
+			state.read(path);
+		if (state.n ? ruv_hnsw_open_file(&x, path.c_str(), RUV_HNSW_READ, 0, nullptr, &err) : ruv_hnsw_create(&x, &p, &err))
+			return puts(err.message), 1;
+		bool changed = false;
+		while (state.n < n && seconds(CLOCK_MONOTONIC) < until) {
+			size_t step = dir.empty() ? n : std::min<size_t>(n - state.n, 8192);
+			ruv_hnsw_rows some = {};
+			some.base = v + state.n * dim;
+			some.stride = dim;
+			state.start();
+			if (ruv_hnsw_add(x, &some, keys.data() + state.n, (int)step, nullptr, pool, &err))
+				return puts(err.message), 1;
+			state.stop(step);
+			changed = true;
+		}
+		if (!dir.empty() && changed) {
+			if (ruv_hnsw_save(x, path.c_str(), "bench", &err))
+				return puts(err.message), 1;
+			state.write(path);
+		}
+		if (state.n < n)
+			return printf("ours, %d bits: %zu vectors in %.1f s of CPU so far\n", b, state.n, state.cpu), 3;
+		our_cpu = our_cpu ? our_cpu : state.cpu;
+		ruv_hnsw_stats st;
+		ruv_hnsw_get_stats(x, &st);
+		ruv_hnsw_report report;
+		int rc = ruv_hnsw_check(x, &report, &err);
+		printf("ours, %d bits: built in %.1f s (%.1f s of CPU), %.0f bytes a vector beside the F32, check %d, %lld "
+		       "unreachable\n",
+		       b, state.wall, state.cpu, (double)st.n_bytes / (double)n, rc, (long long)report.n_unreachable);
+		fflush(stdout);
+		all.push_back(std::make_unique<ours>(b == 8 ? "ours 8" : b == 4 ? "ours 4" : "ours 1", x, rows));
+		if (b == 8)
+			all.push_back(std::make_unique<ours>("codes 8", x, ruv_hnsw_rows{}));
+	}
+	hnswlib::InnerProductSpace space(dim);
+	kept state = {};
+	std::string path = dir + "/hnswlib-" + std::to_string(m) + "-" + std::to_string(efc);
+	if (!dir.empty())
+		state.read(path);
+	auto made = state.n ? std::make_unique<hnswlib::HierarchicalNSW<float>>(&space, path, false, n)
+	                    : std::make_unique<hnswlib::HierarchicalNSW<float>>(&space, n, (size_t)m, (size_t)efc);
+	hnswlib::HierarchicalNSW<float> &h = *made;
+	h.ef_construction_ = (size_t)efc;
+	{
+		size_t first = state.n;
+		state.start();
+		if (!first)
+			h.addPoint(v, 0);
+		std::atomic<size_t> next{first ? first : 1};
+		auto work = [&] {
+			while (seconds(CLOCK_MONOTONIC) < until) {
+				size_t a = next++;
+				if (a >= n)
+					break;
+				h.addPoint(v + a * dim, a);
+			}
+		};
+		std::thread t1(work), t2(work);
+		t1.join();
+		t2.join();
+		state.stop(h.cur_element_count - first);
+		if (!dir.empty() && state.n > first) {
+			h.saveIndex(path);
+			state.write(path);
+		}
+		if (state.n < n)
+			return printf("hnswlib: %zu vectors in %.1f s of CPU so far\n", state.n, state.cpu), 3;
+		size_t upper = 0;
+		for (size_t i = 0; i < n; i++)
+			upper += (size_t)h.element_levels_[i] * h.size_links_per_element_;
+		printf("hnswlib: built in %.1f s (%.1f s of CPU, %.2f times ours), %.0f bytes a vector with the F32 inside\n",
+		       state.wall, state.cpu, state.cpu / our_cpu,
+		       (double)h.size_data_per_element_ + 8 + 4 + (double)upper / (double)n);
+		fflush(stdout);
+		all.push_back(std::make_unique<theirs>(h));
+	}
+	if (!table)
+		return 0;
+#ifdef WITH_GLASS
+	{
+		double wall = seconds(CLOCK_MONOTONIC), cpu = seconds(CLOCK_PROCESS_CPUTIME_ID);
+		omp_set_num_threads(2);
+		auto builder = glass::create_hnsw("IP", "SQ8U", 2 * m, efc);
+		glass::Graph<int> graph = builder->Build(v, (int)n, (int)dim);
+		wall = seconds(CLOCK_MONOTONIC) - wall;
+		cpu = seconds(CLOCK_PROCESS_CPUTIME_ID) - cpu;
+		printf("pyglass: built in %.1f s (%.1f s of CPU, %.2f times ours)\n", wall, cpu, cpu / our_cpu);
+		std::unique_ptr<glass::GraphSearcherBase> s = glass::create_searcher(std::move(graph), "IP", "SQ8U", "FP32");
+		s->SetData(v, (int)n, (int)dim);
+		omp_set_num_threads(1);
+		s->SetEf(64);
+		s->Optimize(1);
+		fflush(stdout);
+		all.push_back(std::make_unique<glassy>("pyglass", std::move(s)));
+	}
+#endif
 	const int K = 64;
 	std::vector<std::vector<uint32_t>> truth(nq);
 	const ruv_code_kernels *kernels = ruv_code_kernels_get();
@@ -142,93 +323,12 @@ int main(int argc, char **argv)
 		t1.join();
 		t2.join();
 	}
-	printf("%zu x %zu, %zu queries, M %d, efConstruction %d\n", n, dim, nq, m, efc);
-	fflush(stdout);
-
-	std::vector<std::unique_ptr<peer>> all;
-	ruv_error err = {};
-	ruv_pool *pool;
-	if (ruv_pool_create(&pool, 2, &err))
-		return 1;
-	std::vector<int64_t> keys(n);
-	for (size_t i = 0; i < n; i++)
-		keys[i] = (int64_t)i + 1;
-	ruv_hnsw_rows rows = {};
-	rows.base = v;
-	rows.stride = dim;
-	double our_cpu = 0;
-	for (int b : bits) {
-		ruv_hnsw_params p;
-		ruv_hnsw *x;
-		ruv_hnsw_params_for(&p, (int)dim, RUV_HNSW_IP, (int64_t)n);
-		p.m = m;
-		p.ef_construction = efc;
-		p.bits = b;
-		if (ruv_hnsw_create(&x, &p, &err))
-			return puts(err.message), 1;
-		double wall = seconds(CLOCK_MONOTONIC), cpu = seconds(CLOCK_PROCESS_CPUTIME_ID);
-		if (ruv_hnsw_add(x, &rows, keys.data(), (int)n, nullptr, pool, &err))
-			return puts(err.message), 1;
-		wall = seconds(CLOCK_MONOTONIC) - wall;
-		cpu = seconds(CLOCK_PROCESS_CPUTIME_ID) - cpu;
-		our_cpu = our_cpu ? our_cpu : cpu;
-		ruv_hnsw_stats st;
-		ruv_hnsw_get_stats(x, &st);
-		ruv_hnsw_report report;
-		int rc = ruv_hnsw_check(x, &report, &err);
-		printf("ours, %d bits: built in %.1f s (%.1f s of CPU), %.0f bytes a vector beside the F32, check %d, %lld unreachable\n",
-		       b, wall, cpu, (double)st.n_bytes / (double)n, rc, (long long)report.n_unreachable);
-		fflush(stdout);
-		all.push_back(std::make_unique<ours>(b == 8 ? "ours 8" : "ours 4", x, rows));
-	}
-	hnswlib::InnerProductSpace space(dim);
-	hnswlib::HierarchicalNSW<float> h(&space, n, (size_t)m, (size_t)efc);
-	{
-		double wall = seconds(CLOCK_MONOTONIC), cpu = seconds(CLOCK_PROCESS_CPUTIME_ID);
-		h.addPoint(v, 0);
-		std::atomic<size_t> next{1};
-		auto work = [&] {
-			for (size_t a; (a = next++) < n;)
-				h.addPoint(v + a * dim, a);
-		};
-		std::thread t1(work), t2(work);
-		t1.join();
-		t2.join();
-		wall = seconds(CLOCK_MONOTONIC) - wall;
-		cpu = seconds(CLOCK_PROCESS_CPUTIME_ID) - cpu;
-		size_t upper = 0;
-		for (size_t i = 0; i < n; i++)
-			upper += (size_t)h.element_levels_[i] * h.size_links_per_element_;
-		printf("hnswlib: built in %.1f s (%.1f s of CPU, %.2f times ours), %.0f bytes a vector with the F32 inside\n", wall, cpu,
-		       cpu / our_cpu, (double)h.size_data_per_element_ + 8 + 4 + (double)upper / (double)n);
-		fflush(stdout);
-		all.push_back(std::make_unique<theirs>(h));
-	}
-#ifdef WITH_GLASS
-	{
-		double wall = seconds(CLOCK_MONOTONIC), cpu = seconds(CLOCK_PROCESS_CPUTIME_ID);
-		omp_set_num_threads(2);
-		auto builder = glass::create_hnsw("IP", "SQ8U", 2 * m, efc);
-		glass::Graph<int> graph = builder->Build(v, (int)n, (int)dim);
-		wall = seconds(CLOCK_MONOTONIC) - wall;
-		cpu = seconds(CLOCK_PROCESS_CPUTIME_ID) - cpu;
-		printf("pyglass: built in %.1f s (%.1f s of CPU, %.2f times ours)\n", wall, cpu, cpu / our_cpu);
-		std::unique_ptr<glass::GraphSearcherBase> s =
-		    glass::create_searcher(std::move(graph), "IP", "SQ8U", "FP32");
-		s->SetData(v, (int)n, (int)dim);
-		omp_set_num_threads(1);
-		s->SetEf(64);
-		s->Optimize(1);
-		fflush(stdout);
-		all.push_back(std::make_unique<glassy>("pyglass", std::move(s)));
-	}
-#endif
 	for (int k : {10, 64}) {
 		printf("k = %d\n%5s", k, "ef");
 		for (auto &p : all)
 			printf(" | %-7s recall      q/s  p50  p99", p->name);
 		puts("");
-		for (int ef : {16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512}) {
+		for (int ef : {16, 24, 32, 48, 64, 96, 128, 192, 256, 320, 384, 512, 768}) {
 			if (ef < k)
 				continue;
 			std::vector<double> sum(all.size());
@@ -253,8 +353,9 @@ int main(int argc, char **argv)
 			printf("%5d", ef);
 			for (size_t s = 0; s < all.size(); s++) {
 				std::sort(took[s].begin(), took[s].end());
-				printf(" |         %.4f %8.0f %4.0f %4.0f", (double)found[s] / 2 / k / (double)nq, (double)took[s].size() / sum[s],
-				       1e6 * took[s][took[s].size() / 2], 1e6 * took[s][took[s].size() * 99 / 100]);
+				printf(" |         %.4f %8.0f %4.0f %4.0f", (double)found[s] / 2 / k / (double)nq,
+				       (double)took[s].size() / sum[s], 1e6 * took[s][took[s].size() / 2],
+				       1e6 * took[s][took[s].size() * 99 / 100]);
 			}
 			puts("");
 			fflush(stdout);

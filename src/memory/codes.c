@@ -23,9 +23,10 @@ void ruv_code_format_init(ruv_code_format *f, int dimension, int bits, bool eucl
 	memset(f, 0, sizeof *f);
 	f->dimension = dimension;
 	f->bits = bits;
-	f->n_bytes = bits == 8 ? (dimension + 63) / 64 * 64 : (dimension + 127) / 128 * 64;
-	f->n_components = bits == 8 ? f->n_bytes : 2 * f->n_bytes;
+	f->n_components = bits == 8 ? (dimension + 63) / 64 * 64 : (dimension + 127) / 128 * 128;
+	f->n_bytes = f->n_components * bits / 8;
 	f->euclidean = euclidean;
+	f->rotated = bits == 1;
 }
 
 void ruv_code_set_centre(ruv_code_format *f, const float *centre)
@@ -39,6 +40,10 @@ void ruv_code_set_centre(ruv_code_format *f, const float *centre)
 	f->centre_norm2 = (float)norm2;
 }
 
+/* The mean product of two sign codes with sizes that are unbiased alone is |x| |y| asin(rho) for a correlation of rho. This factor
+ * brings it within a twentieth of rho where the neighbours of a vector are, 0.6 to 0.9. */
+#define SIGNS_TWICE 0.88f
+
 static inline int clamped(float x, int most)
 {
 	int c = (int)(x + 0.5f); /* x >= 0 up to rounding */
@@ -46,30 +51,116 @@ static inline int clamped(float x, int most)
 	return c < 0 ? 0 : c > most ? most : c;
 }
 
-void ruv_code_encode(const ruv_code_format *f, unsigned char *to, const float *x)
+/* ---- the rotation ---- */
+
+/* Walsh-Hadamard, orthonormal; n a power of two. */
+static void hadamard(float *x, int n)
+{
+	float scale = 1 / sqrtf((float)n);
+
+	for (int half = 1; half < n; half *= 2)
+		for (int from = 0; from < n; from += 2 * half)
+			for (int i = from; i < from + half; i++) {
+				float a = x[i], b = x[i + half];
+				x[i] = a + b;
+				x[i + half] = a - b;
+			}
+	for (int i = 0; i < n; i++)
+		x[i] *= scale;
+}
+
+/* Four rounds of random signs and a Hadamard transform. Where n is no power of two it takes the front and the end by turns, and
+ * each round turns the component i against i + n / 2 as well. Part of what a segment file means: never changed. */
+static void rotate(float *x, int n)
+{
+	enum { ROUNDS = 4 };
+	const float half = sqrtf(0.5f);
+	int power = 1;
+
+	while (2 * power <= n)
+		power *= 2;
+	for (int r = 0; r < ROUNDS; r++) {
+		for (int i = 0; i < n; i += 64) {
+			uint64_t signs = (uint64_t)(r * RUV_CODE_MAX_DIMENSION + i + 1) * 0x9e3779b97f4a7c15u; /* splitmix64 */
+			signs = (signs ^ signs >> 30) * 0xbf58476d1ce4e5b9u;
+			signs = (signs ^ signs >> 27) * 0x94d049bb133111ebu;
+			signs ^= signs >> 31;
+			for (int j = i; j < n && j < i + 64; j++)
+				x[j] = signs >> (j - i) & 1 ? -x[j] : x[j];
+		}
+		hadamard(r % 2 ? x + n - power : x, power);
+		if (power < n)
+			for (int i = 0; i < n / 2; i++) {
+				float a = x[i], b = x[i + n / 2];
+				x[i] = half * (a + b);
+				x[i + n / 2] = half * (a - b);
+			}
+	}
+}
+
+/* x - m to `to`, rotated where the format says so; its squared length and its inner product with m. */
+static void centred(const ruv_code_format *f, float *to, const float *x, double *norm2, double *with_centre)
 {
 	const float *m = f->centre;
+
+	*norm2 = *with_centre = 0;
+	for (int i = 0; i < f->dimension; i++) {
+		float c = x[i] - m[i];
+		to[i] = c;
+		*norm2 += (double)c * c;
+		*with_centre += (double)c * m[i];
+	}
+	if (f->rotated)
+		rotate(to, f->dimension);
+}
+
+/* Signs, and the size s of +s and -s: the inner product with the vector itself comes out as its squared length. */
+static ruv_code_header encode_signs(const ruv_code_format *f, unsigned char *to, const float *y, double norm2)
+{
+	ruv_code_header h = {0};
+	double absolute = 0;
+	int n_set = 0;
+	float size;
+
+	for (int i = 0; i < f->dimension; i++) {
+		absolute += fabsf(y[i]);
+		n_set += y[i] >= 0;
+		to[i / 8] |= (unsigned char)((y[i] >= 0) << i % 8);
+	}
+	size = absolute > 0 ? (float)(norm2 / absolute) : 0;
+	if (!isfinite(size))
+		size = 0;
+	h.bias = -size;
+	h.scale = 2 * size;
+	h.sum = size * (float)(2 * n_set - f->dimension);
+	return h;
+}
+
+void ruv_code_encode(const ruv_code_format *f, unsigned char *to, const float *x)
+{
 	int most = (1 << f->bits) - 1;
-	float low = INFINITY, high = -INFINITY, inverse;
-	double norm2 = 0, with_centre = 0;
+	float low = INFINITY, high = -INFINITY, inverse, y[RUV_CODE_MAX_DIMENSION];
+	double norm2, with_centre;
 	int64_t sum = 0;
 	ruv_code_header h;
 
+	centred(f, y, x, &norm2, &with_centre);
+	memset(to, 0, (size_t)f->n_bytes);
+	if (f->bits == 1) {
+		h = encode_signs(f, to, y, norm2);
+		goto done;
+	}
 	for (int i = 0; i < f->dimension; i++) {
-		float c = x[i] - m[i];
-		low = c < low ? c : low;
-		high = c > high ? c : high;
-		norm2 += (double)c * c;
-		with_centre += (double)c * m[i];
+		low = y[i] < low ? y[i] : low;
+		high = y[i] > high ? y[i] : high;
 	}
 	h.bias = low;
 	h.scale = (high - low) / (float)most;
 	inverse = h.scale > 0 ? 1 / h.scale : 0;
 	if (!isfinite(inverse))
 		inverse = h.scale = 0;
-	memset(to, 0, (size_t)f->n_bytes);
 	for (int i = 0; i < f->dimension; i++) {
-		int c = clamped((x[i] - m[i] - low) * inverse, most);
+		int c = clamped((y[i] - low) * inverse, most);
 		sum += c;
 		if (f->bits == 8)
 			to[i] = (unsigned char)c;
@@ -77,29 +168,26 @@ void ruv_code_encode(const ruv_code_format *f, unsigned char *to, const float *x
 			to[i / 128 * 64 + i % 64] |= (unsigned char)(i % 128 < 64 ? c : c << 4);
 	}
 	h.sum = h.scale * (float)sum + h.bias * (float)f->dimension;
+done:
 	h.offset = (float)(f->euclidean ? -norm2 / 2 : with_centre);
 	memcpy(to + f->n_bytes, &h, sizeof h);
 }
 
 void ruv_code_query_of_vector(const ruv_code_format *f, ruv_code_query *q, const float *x)
 {
-	const float *m = f->centre;
-	float most = 0, inverse;
-	double norm2 = 0, with_centre = 0;
+	float most = 0, inverse, y[RUV_CODE_MAX_DIMENSION];
+	double norm2, with_centre;
 	int sum = 0;
 
-	for (int i = 0; i < f->dimension; i++) {
-		float c = x[i] - m[i], size = fabsf(c);
-		most = size > most ? size : most;
-		norm2 += (double)c * c;
-		with_centre += (double)c * m[i];
-	}
+	centred(f, y, x, &norm2, &with_centre);
+	for (int i = 0; i < f->dimension; i++)
+		most = fabsf(y[i]) > most ? fabsf(y[i]) : most;
 	q->scale = most / 127;
 	inverse = q->scale > 0 ? 1 / q->scale : 0;
 	if (!isfinite(inverse))
 		inverse = q->scale = 0;
 	for (int i = 0; i < f->dimension; i++) {
-		float c = (x[i] - m[i]) * inverse;
+		float c = y[i] * inverse;
 		int code = (int)(c + (c < 0 ? -0.5f : 0.5f));
 		q->codes[i] = (int8_t)code;
 		sum += code;
@@ -122,6 +210,13 @@ void ruv_code_query_of_code(const ruv_code_format *f, ruv_code_query *q, const u
 			q->codes[i] = (int8_t)(code[i] ^ 0x80);
 		memset(q->codes + f->dimension, 0, (size_t)(f->n_components - f->dimension));
 		q->bias = h.bias + 128 * h.scale;
+	} else if (f->bits == 1) { /* +1 and -1 */
+		for (int i = 0; i < f->n_components; i++)
+			q->codes[i] = (int8_t)(i < f->dimension ? (code[i / 8] >> i % 8 & 1) * 2 - 1 : 0);
+		/* Both sides unbiased give an angle in place of its sine: see SIGNS_TWICE. */
+		q->scale = SIGNS_TWICE * h.scale / 2;
+		q->bias = 0;
+		h.sum *= SIGNS_TWICE;
 	} else {
 		for (int b = 0; b < f->n_bytes; b += 64)
 			for (int j = 0; j < 64; j++) {
@@ -168,6 +263,15 @@ static int dot4_scalar(const unsigned char *c, const int8_t *q, int n)
 	return sum;
 }
 
+static int dot1_scalar(const unsigned char *c, const int8_t *q, int n)
+{
+	int sum = 0;
+
+	for (int i = 0; i < 8 * n; i++)
+		sum += c[i / 8] >> i % 8 & 1 ? q[i] : 0;
+	return sum;
+}
+
 /* A kernel that takes one vector after the other. */
 #define ONE_BY_ONE(dot_one)                                                                                                        \
 	int lines = f->n_bytes + (int)sizeof(ruv_code_header);                                                                     \
@@ -190,6 +294,12 @@ static void distances4_scalar(float *distances, const ruv_code_format *f, const 
                               size_t stride, const uint32_t *ids, int n)
 {
 	ONE_BY_ONE(dot4_scalar)
+}
+
+static void distances1_scalar(float *distances, const ruv_code_format *f, const ruv_code_query *q, const unsigned char *codes,
+                              size_t stride, const uint32_t *ids, int n)
+{
+	ONE_BY_ONE(dot1_scalar)
 }
 
 typedef float v16 __attribute__((vector_size(64), aligned(4), may_alias));
@@ -224,7 +334,7 @@ static float squared_base(const float *a, const float *b, int n)
 	ROWS_BODY(SQUARE)
 }
 
-static const ruv_code_kernels scalar = {"scalar", distances8_scalar, distances4_scalar, dot_base, squared_base};
+static const ruv_code_kernels scalar = {"scalar", distances8_scalar, distances4_scalar, distances1_scalar, dot_base, squared_base};
 
 #if defined(__x86_64__)
 
@@ -282,11 +392,33 @@ AVX2 static inline int dot4_avx2(const unsigned char *c, const int8_t *q, int n)
 	return sum_avx2(sum);
 }
 
+/* 32 bits become 32 masks; sums of two signed bytes fit 16 bits. */
+AVX2 static inline int dot1_avx2(const unsigned char *c, const int8_t *q, int n)
+{
+	const __m256i spread = _mm256_setr_epi64x(0, 0x0101010101010101, 0x0202020202020202, 0x0303030303030303);
+	const __m256i bit = _mm256_set1_epi64x((long long)0x8040201008040201), ones8 = _mm256_set1_epi8(1);
+	const __m256i ones16 = _mm256_set1_epi16(1);
+	__m256i sum = _mm256_setzero_si256();
+
+	for (int i = 0; i < n; i += 4) {
+		int word;
+		__m256i mask, x = _mm256_loadu_si256((const __m256i *)(const void *)(q + 8 * i));
+		memcpy(&word, c + i, sizeof word);
+		mask = _mm256_and_si256(_mm256_shuffle_epi8(_mm256_set1_epi32(word), spread), bit);
+		x = _mm256_and_si256(x, _mm256_cmpeq_epi8(mask, bit));
+		sum = _mm256_add_epi32(sum, _mm256_madd_epi16(_mm256_maddubs_epi16(ones8, x), ones16));
+	}
+	return sum_avx2(sum);
+}
+
 AVX2 static void distances8_avx2(float *distances, const ruv_code_format *f, const ruv_code_query *q, const unsigned char *codes,
                                  size_t stride, const uint32_t *ids, int n){ONE_BY_ONE(dot8_avx2)}
 
 AVX2 static void distances4_avx2(float *distances, const ruv_code_format *f, const ruv_code_query *q, const unsigned char *codes,
                                  size_t stride, const uint32_t *ids, int n){ONE_BY_ONE(dot4_avx2)}
+
+AVX2 static void distances1_avx2(float *distances, const ruv_code_format *f, const ruv_code_query *q, const unsigned char *codes,
+                                 size_t stride, const uint32_t *ids, int n){ONE_BY_ONE(dot1_avx2)}
 
 /* The sums of four vectors of sixteen, as one vector of four. */
 AVX512 static inline __m128i sums_of_four(__m512i a0, __m512i a1, __m512i a2, __m512i a3)
@@ -353,6 +485,22 @@ AVX512 static inline __m128i dots4(const ruv_code_format *f, const ruv_code_quer
 	return sums_of_four(a[0], a[1], a[2], a[3]);
 }
 
+AVX512 static inline __m128i dots1(const ruv_code_format *f, const ruv_code_query *q, const struct four *v)
+{
+	const __m512i ones = _mm512_set1_epi8(1);
+	__m512i a[4] = {_mm512_setzero_si512(), _mm512_setzero_si512(), _mm512_setzero_si512(), _mm512_setzero_si512()};
+
+	for (int i = 0; i < f->n_bytes; i += 8) {
+		__m512i x = LOAD512(q->codes + 8 * i);
+		for (int j = 0; j < 4; j++) {
+			uint64_t bits;
+			memcpy(&bits, v->c[j] + i, sizeof bits);
+			a[j] = _mm512_dpbusd_epi32(a[j], _mm512_maskz_mov_epi8((__mmask64)bits, ones), x);
+		}
+	}
+	return sums_of_four(a[0], a[1], a[2], a[3]);
+}
+
 /* The last one to three vectors are done as four, with the last of them several times. */
 #define FOUR_BY_FOUR(dots)                                                                                                         \
 	int lines = f->n_bytes + (int)sizeof(ruv_code_header);                                                                     \
@@ -377,13 +525,17 @@ AVX512 static void distances8_avx512(float *distances, const ruv_code_format *f,
                                      const unsigned char *codes, size_t stride, const uint32_t *ids, int n){FOUR_BY_FOUR(dots8)}
 
 AVX512 static void distances4_avx512(float *distances, const ruv_code_format *f, const ruv_code_query *q,
+                                     const unsigned char *codes, size_t stride, const uint32_t *ids, int n){FOUR_BY_FOUR(dots4)}
+
+AVX512 static void distances1_avx512(float *distances, const ruv_code_format *f, const ruv_code_query *q,
                                      const unsigned char *codes, size_t stride, const uint32_t *ids, int n)
 {
-	FOUR_BY_FOUR(dots4)
+	FOUR_BY_FOUR(dots1)
 }
 
-static const ruv_code_kernels avx2 = {"avx2", distances8_avx2, distances4_avx2, dot_avx2, squared_avx2};
-static const ruv_code_kernels avx512 = {"avx512-vnni", distances8_avx512, distances4_avx512, dot_avx512, squared_avx512};
+static const ruv_code_kernels avx2 = {"avx2", distances8_avx2, distances4_avx2, distances1_avx2, dot_avx2, squared_avx2};
+static const ruv_code_kernels avx512 = {"avx512-vnni",     distances8_avx512, distances4_avx512,
+                                        distances1_avx512, dot_avx512,        squared_avx512};
 
 #endif
 

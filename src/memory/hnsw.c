@@ -94,8 +94,8 @@ static int check_params(const ruv_hnsw_params *p, ruv_error *err)
 		return ruv_fail(err, RUV_EINVAL, WHERE, "dimension %d, 1 to %d are possible", p->dimension, RUV_HNSW_MAX_DIMENSION);
 	if (p->metric != RUV_HNSW_IP && p->metric != RUV_HNSW_L2)
 		return ruv_fail(err, RUV_EINVAL, WHERE, "metric %d is none", (int)p->metric);
-	if (p->bits != 8 && p->bits != 4)
-		return ruv_fail(err, RUV_EINVAL, WHERE, "codes of %d bits, 8 and 4 are possible", p->bits);
+	if (p->bits != 8 && p->bits != 4 && p->bits != 1)
+		return ruv_fail(err, RUV_EINVAL, WHERE, "codes of %d bits, 8, 4 and 1 are possible", p->bits);
 	if (p->m < 2 || p->m > RUV_HNSW_MAX_M)
 		return ruv_fail(err, RUV_EINVAL, WHERE, "M is %d, 2 to %d are possible", p->m, RUV_HNSW_MAX_M);
 	if (p->ef_construction < p->m || p->ef_construction > RUV_HNSW_MAX_EF)
@@ -133,7 +133,7 @@ int ruv_hnsw_alloc(ruv_hnsw **out, const ruv_hnsw_params *params, ruv_error *err
 	atomic_init(&x->entry, HNSW_NO_ENTRY);
 	ruv_code_format_init(&x->format, params->dimension, params->bits, params->metric == RUV_HNSW_L2);
 	x->kernels = ruv_code_kernels_get();
-	x->distances = params->bits == 8 ? x->kernels->distances8 : x->kernels->distances4;
+	x->distances = ruv_code_distances_for(x->kernels, params->bits);
 	x->m0 = 2 * params->m;
 	x->n_gather = x->m0 > SCAN_BLOCK ? x->m0 : SCAN_BLOCK;
 	x->tail_at = (size_t)x->format.n_bytes + sizeof(ruv_code_header);
