@@ -35,10 +35,11 @@ class Chain:
             self.ev.write(json.dumps(kw) + "\n"); self.ev.flush()
             print(kw, flush=True)
 
-    def stage(self, name, gpu, script, *args):
+    def stage(self, name, gpu, script, *args, plain=False):
+        """runs a script to its end; a GPU stage that fails soon after its start gets a second try without compiled code"""
         t = time.time()
         env = dict(os.environ, CUDA_VISIBLE_DEVICES=str(gpu), PYTHONUNBUFFERED="1", PYTHONPATH=HERE, TOKENIZERS_PARALLELISM="true",
-                   TORCHINDUCTOR_CACHE_DIR=f"{self.w}/inductor", PYTHONHASHSEED="0")
+                   TORCHINDUCTOR_CACHE_DIR=f"{self.w}/inductor", PYTHONHASHSEED="0", **({"TORCHDYNAMO_DISABLE": "1"} if plain else {}))
         self.say(stage=name, event="start", args=[str(x) for x in args])
         with open(f"{self.w}/log/{name}.out", "a") as f:
             limit = None
@@ -49,6 +50,8 @@ class Chain:
             except subprocess.TimeoutExpired:
                 rc = "timeout"
         self.say(stage=name, event="end", rc=rc, seconds=round(time.time() - t, 1))
+        if rc and "--until" in args and not plain and float(args[args.index("--until") + 1]) - time.time() > 0.5 * (float(args[args.index("--until") + 1]) - t):
+            return self.stage(name, gpu, script, *args, plain=True)
         return rc
 
     def ck(self, n):
@@ -224,6 +227,35 @@ class Chain:
         ts = [threading.Thread(target=g, args=x) for x in ((big,), (small, "M", "--qat", 0.2), (small, "S"), (write,), (encode,), (teach,))]
         [t.start() for t in ts]; [t.join() for t in ts]
 
+    def single(self):
+        """Continues L, M and the encoder of W/resume on one GPU, side by side: L to the end, M for most of the time, the encoder for the first two fifths.
+        No teacher and no question writer, whose passes would cost L's share. L's and M's averages of the middle are packed for safety."""
+        g, a = self.guard, self.a
+        mid = self.at(0.55)
+        w = dict(real=0.5, rule=0.02, skill=0.16, judge=0.13, ask=0.08)
+        common = ("--mids", mid, "--no-final", "--lr-scale", 0.5, "--lm-weight", 0.6, "--hold", 0.3, "--qat", 0.2, "--weights", json.dumps(w))
+
+        def tuned(size, end):
+            r = f"{self.w}/resume/{size}.pt"
+            if not self.wait(r, self.at(0.3)):
+                return self.say(event="nothing to resume", size=size)
+            shutil.copy(r, self.ck(f"{size}.lm"))
+            self.tune(size, 0, end, extra=common)
+
+        def encode():
+            r = f"{self.w}/resume/E.pt"
+            if self.wait(r, self.at(0.3)):
+                self.stage("encoder", 0, "encoder.py", "--init", r, "--w", self.w, "--out", self.ck("E"), "--until", self.at(0.42), "--batch", a.pair_batch, "--procs", a.pair_procs)
+                self.pack("E")
+
+        def keep(size):
+            m = self.ck(f"{size}.mid1")
+            if self.wait(m, self.at(0.9)):
+                self.stage(f"pack_{size}_mid1", "", "export.py", "pack", m, f"{self.w}/out/{size}.mid.pack", "--tokenizer", f"{self.w}/tokenizer.json")
+
+        ts = [threading.Thread(target=g, args=x) for x in ((tuned, "L", 1.0), (tuned, "M", a.small_end), (encode,), (keep, "L"), (keep, "M"))]
+        [t.start() for t in ts]; [t.join() for t in ts]
+
     def one(self):
         g = self.guard
         g(self.lm, "L", 0, 0.32, mid=0, extra=("--rows", 0.35, "--rows-from", 0.4))
@@ -238,7 +270,7 @@ class Chain:
     def run(self):
         c = threading.Thread(target=lambda: self.guard(self.cpu), daemon=True)
         c.start()
-        (self.resume if self.a.plan == "resume" else self.fast if self.a.plan == "fast" else self.two if self.a.gpus == 2 else self.one)()
+        (self.single if self.a.plan == "single" else self.resume if self.a.plan == "resume" else self.fast if self.a.plan == "fast" else self.two if self.a.gpus == 2 else self.one)()
         time.sleep(1)
         while any(t.name.startswith("Thread") and t is not c and t is not threading.current_thread() and t.is_alive() for t in threading.enumerate()):
             time.sleep(0.2)
@@ -256,7 +288,7 @@ if __name__ == "__main__":
     ap.add_argument("--w", required=True)
     ap.add_argument("--total", type=float, default=1350)
     ap.add_argument("--gpus", type=int, default=2)
-    ap.add_argument("--plan", default="", help="fast: ten minutes on two GPUs; resume: continues W/resume on one or two")
+    ap.add_argument("--plan", default="", help="fast: ten minutes on two GPUs; resume: continues W/resume on one or two; single: L, M and E of W/resume on one")
     ap.add_argument("--l-lm", type=float, default=0.4, help="fast: share of the time for pretraining")
     ap.add_argument("--small-end", type=float, default=0.91, help="fast, resume: end of S and M")
     ap.add_argument("--procs", type=int, default=28)
