@@ -4,7 +4,7 @@
 set -euo pipefail
 
 run_packages="build-essential cmake ninja-build pkg-config libjansson-dev libpcre2-dev libutf8proc-dev libsqlite3-dev libedit-dev
-  libinih-dev libstemmer-dev libxxhash-dev libevent-dev libssl-dev libzstd-dev libxml2-dev libcmark-dev uthash-dev ca-certificates python3"
+  libinih-dev libstemmer-dev libxxhash-dev libevent-dev libssl-dev libzstd-dev libxml2-dev libcmark-dev libcurl4-openssl-dev uthash-dev ca-certificates python3"
 test_packages="libcmocka-dev python3 gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user zstd openssl"
 # Tools that other repositories package under other names count when they are there.
 command -v node >/dev/null && command -v npm >/dev/null || test_packages="$test_packages nodejs npm"

@@ -165,6 +165,7 @@ typedef struct cli_progress {
 	const char *unit; /* "tensors", "files"; "B" prints human sizes */
 	uint64_t total;   /* 0 when unknown */
 	uint64_t done;
+	uint64_t first; /* set after cli_progress_begin: of done, what an earlier run did already */
 	int64_t started_ns, shown_ns;
 	bool active, bar;
 } cli_progress;

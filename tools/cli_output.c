@@ -330,7 +330,11 @@ static void show_progress(cli_progress *progress, const char *detail, int64_t no
 	if (share > 0 && share < 1 && elapsed > 0.5) {
 		char time[32];
 
-		snprintf(left, sizeof left, ", %s left", cli_human_time(time, sizeof time, ceil(elapsed / share - elapsed)));
+		double rate = (double)(progress->done - progress->first) / elapsed;
+
+		if (rate > 0)
+			snprintf(left, sizeof left, ", %s left",
+			         cli_human_time(time, sizeof time, ceil((double)(progress->total - progress->done) / rate)));
 	}
 	amount(done, sizeof done, progress, progress->done);
 	amount(total, sizeof total, progress, progress->total);

@@ -22,6 +22,7 @@
 	X(agent, GROUP_USE, "Which agent a task belongs to: route, teach, outcome, list, eval")                                    \
 	X(memory, GROUP_USE, "Look into memory and change it: search, list, edit, forget, export, ...")                            \
 	X(learn, GROUP_USE, "Learning from use: status, history, gate, rollback, export, pause, ...")                              \
+	X(pull, GROUP_MODELS, "Fetch a model from a hub: resumable, checked")                                                      \
 	X(convert, GROUP_MODELS, "Turn a Hugging Face model into a GGUF file")                                                     \
 	X(quantize, GROUP_MODELS, "Make a model smaller")                                                                          \
 	X(imatrix, GROUP_MODELS, "Measure which weights matter, for quantize")                                                     \

@@ -203,6 +203,15 @@ static int flush_directory(const char *path)
 	return rc;
 }
 
+int ruv_file_replace(const char *from, const char *path, ruv_error *err)
+{
+	if (rename(from, path))
+		return ruv_fail_errno(err, RUV_EIO, errno, "file", "cannot rename '%s' to '%s'", from, path);
+	if (flush_directory(path))
+		return ruv_fail_errno(err, RUV_EIO, errno, "file", "cannot flush the directory of '%s'", path);
+	return RUV_OK;
+}
+
 int ruv_outfile_commit(ruv_outfile *out, ruv_error *err)
 {
 	int bad = fflush(out->stream) | ferror(out->stream);
@@ -222,12 +231,11 @@ int ruv_outfile_commit(ruv_outfile *out, ruv_error *err)
 	out->stream = NULL;
 	if (bad)
 		return ruv_fail_errno(err, RUV_EIO, saved, "file", "cannot write '%s'", out->path);
-	if (rename(out->temp_path, out->path))
-		return ruv_fail_errno(err, RUV_EIO, errno, "file", "cannot rename '%s' to '%s'", out->temp_path, out->path);
+	int rc = ruv_file_replace(out->temp_path, out->path, err);
+	if (rc)
+		return rc;
 	free(out->temp_path);
 	out->temp_path = NULL;
-	if (flush_directory(out->path))
-		return ruv_fail_errno(err, RUV_EIO, errno, "file", "cannot flush the directory of '%s'", out->path);
 	return RUV_OK;
 }
 

@@ -41,6 +41,9 @@ void ruv_outfile_release(ruv_outfile *out);
 /* Writes the bytes through a ruv_outfile. */
 int ruv_file_write(const char *path, const void *bytes, size_t n_bytes, ruv_error *err);
 
+/* Renames a finished file, whose bytes are on the disk, over `path` in the same directory, and makes the name last. */
+int ruv_file_replace(const char *from, const char *path, ruv_error *err);
+
 /* Creates a directory and its parents (mode 0700 for what is new); fine when it is there. */
 int ruv_dir_create(const char *path, ruv_error *err);
 

@@ -524,8 +524,7 @@ static void forget_keys(ruv_gguf *g)
 
 /* ---- split sets ---- */
 
-/* Finds "-00002-of-00005.gguf" at the end of a path; *stem_len is what stands before it. */
-static bool split_name(const char *path, size_t *stem_len, int *no, int *count)
+bool ruv_gguf_split_name(const char *path, size_t *stem_len, int *no, int *count)
 {
 	size_t n = strlen(path), tail = strlen("-00001-of-00001.gguf");
 	char digits[6] = {0};
@@ -577,7 +576,7 @@ static int read_set(ruv_gguf *g, ruv_error *err)
 		return rc;
 	if (!g->path[0])
 		return ruv_fail(err, RUV_EINVAL, WHERE, "part %u of a set of %u cannot be opened from memory", no + 1, count);
-	if (!split_name(g->path, &stem, &name_no, &name_count) || name_no != (int)no || name_count != (int)count)
+	if (!ruv_gguf_split_name(g->path, &stem, &name_no, &name_count) || name_no != (int)no || name_count != (int)count)
 		return ruv_fail(err, RUV_EFORMAT, WHERE, "the file is part %u of %u, so its name must end in -%05u-of-%05u.gguf",
 		                no + 1, count, no + 1, count);
 

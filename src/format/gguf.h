@@ -86,6 +86,8 @@ void ruv_gguf_free(ruv_gguf *gguf);
 const char *ruv_gguf_path(const ruv_gguf *gguf); /* "" for memory */
 int ruv_gguf_version(const ruv_gguf *gguf);
 int ruv_gguf_n_parts(const ruv_gguf *gguf);
+/* Finds "-00002-of-00005.gguf" at the end of a path: *stem_len is what stands before it, *no counts from 0. */
+bool ruv_gguf_split_name(const char *path, size_t *stem_len, int *no, int *count);
 uint64_t ruv_gguf_file_bytes(const ruv_gguf *gguf); /* all parts together */
 uint32_t ruv_gguf_alignment(const ruv_gguf *gguf);
 

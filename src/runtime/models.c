@@ -12,6 +12,7 @@
 #include "base/file.h"
 #include "base/hash.h"
 #include "base/status.h"
+#include "runtime/hub_name.h"
 
 static const struct {
 	const char *role, *file;
@@ -108,6 +109,29 @@ static const char *configured(const ruv_settings *settings, const char *role)
 	                                 : settings->encoder;
 }
 
+const char *ruv_models_own_dir(const ruv_settings *settings, char *text, size_t cap)
+{
+	return ruv_models_dir_at(settings, 0, text, cap);
+}
+
+static int find_fetched(const ruv_settings *settings, const char *name, char *path, size_t cap, ruv_error *err)
+{
+	char dir[4200], found[8400];
+	ruv_error why = {0};
+
+	for (int i = 0; ruv_models_dir_at(settings, i, dir, sizeof dir); i++) {
+		int rc = ruv_hub_find_local(dir, name, found, sizeof found, &why);
+
+		if (!rc)
+			return take_path(path, cap, found, err);
+		if (rc != RUV_ENOTFOUND)
+			return ruv_fail(err, rc, "models", "%s", why.message);
+	}
+	return ruv_fail(err, RUV_ENOTFOUND, "models",
+	                "the model '%s' is neither a tier (s, m, l), nor auto, nor a file, nor one that `ruvllm pull` fetched",
+	                name);
+}
+
 int ruv_models_find(const ruv_settings *settings, const char *which, char *path, size_t cap, ruv_error *err)
 {
 	const char *file, *named;
@@ -118,12 +142,8 @@ int ruv_models_find(const ruv_settings *settings, const char *which, char *path,
 	if (!strcmp(which, "auto")) /* where one model is wanted and not one for a question: the tier that is always good enough */
 		which = "l";
 	file = ruv_models_bundled_name(which);
-	if (!file) {
-		if (!is_file(which))
-			return ruv_fail(err, RUV_ENOTFOUND, "models",
-			                "the model '%s' is neither a tier (s, m, l), nor auto, nor a file", which);
-		return take_path(path, cap, which, err);
-	}
+	if (!file)
+		return is_file(which) ? take_path(path, cap, which, err) : find_fetched(settings, which, path, cap, err);
 	named = configured(settings, which);
 	if (*named) {
 		if (!is_file(named))

@@ -2,7 +2,8 @@
  *
  * A tier (s, m, l) or "encoder" is the file that the configuration names, else the bundled file of that tier, looked for in: the
  * configured models directory; DATA/models; beside the program (the build tree's and an installation's places); /usr/local/share
- * and /usr/share/ruvllm/models. Anything else is a file's path. Layer: runtime. */
+ * and /usr/share/ruvllm/models. Anything else is a file's path, or the name of a model that was fetched into one of these
+ * directories (hub_name.h). Layer: runtime. */
 #ifndef RUV_RUNTIME_MODELS_H
 #define RUV_RUNTIME_MODELS_H
 
@@ -14,6 +15,9 @@ enum { RUV_N_MODEL_ROLES = 5 };
 const char *ruv_models_role(int i);
 /* The bundled file's name for a role, NULL when it is none. */
 const char *ruv_models_bundled_name(const char *role);
+
+/* The directory that fetched models are put in: the first that is looked at. */
+const char *ruv_models_own_dir(const ruv_settings *settings, char *text, size_t cap);
 
 int ruv_models_find(const ruv_settings *settings, const char *which, char *path, size_t cap, ruv_error *err);
 /* The i-th directory that is looked at, NULL past the end; text[0..cap) is its room. */
