@@ -1,7 +1,7 @@
 /* bench_ann.c - the vector index: build rate, bytes a vector, recall and queries a second, the tail at k = 64.
  *
- *   bench_ann [--file F --dim D] [--synthetic N] [--n N] [--queries Q] [--m M] [--efc E] [--bits 8|4] [--threads T] [--filters]
- *             [--write F] [--save F]
+ *   bench_ann [--file F --dim D] [--synthetic N] [--n N] [--queries Q] [--m M] [--efc E] [--bits 8|4|1] [--threads T] [--filters]
+ *             [--churn ROUNDS] [--write F] [--save F]
  *
  * F: raw little-endian float32, D a vector; they are normalised. The last Q vectors of the file are the queries. Without a file, N
  * vectors are made up: clusters within clusters in 64 dimensions of falling variance, mixed into 384, around a common mean; about
@@ -24,6 +24,7 @@ typedef struct bench {
 	const char *file, *write, *save;
 	int dim, n, n_queries, m, efc, bits, threads;
 	bool filters;
+	int churn;      /* rounds */
 	float *vectors; /* [n + n_queries, dim] */
 	float *queries;
 	uint32_t *truth; /* [n_queries, MAX_K] */
@@ -161,12 +162,23 @@ static int by_value(const void *a, const void *b)
 	return x < y ? -1 : x > y;
 }
 
+/* A node's key is its vector's number plus one, whatever its id. */
+static const float *row_of(void *arg, uint32_t id, int64_t key)
+{
+	const bench *b = arg;
+
+	(void)id;
+	return b->vectors + (size_t)(key - 1) * (size_t)b->dim;
+}
+
 static void curve(bench *b, ruv_hnsw *index, int k)
 {
 	ruv_hnsw_rows rows = {.base = b->vectors, .stride = (size_t)b->dim};
 	ruv_hnsw_hit hits[MAX_K];
 	double *took = malloc(sizeof *took * (size_t)b->n_queries);
 
+	if (b->churn)
+		rows = (ruv_hnsw_rows){.row = row_of, .arg = b};
 	printf("k = %d\n%6s %8s %10s %8s %8s\n", k, "ef", "recall", "queries/s", "p50 us", "p99 us");
 	for (int ef = 16; ef <= 512; ef += ef < 32 ? 16 : ef < 128 ? 32 : ef) {
 		ruv_hnsw_query query = {.k = k, .ef = ef, .how = RUV_HNSW_GRAPH, .rows = &rows};
@@ -183,7 +195,7 @@ static void curve(bench *b, ruv_hnsw *index, int k)
 				took[q] = thread_seconds() - t;
 				for (int i = 0; i < n; i++)
 					for (int j = 0; j < k; j++)
-						found += hits[i].id == b->truth[(size_t)q * MAX_K + (size_t)j];
+						found += hits[i].key - 1 == b->truth[(size_t)q * MAX_K + (size_t)j];
 			}
 			seconds = thread_seconds() - seconds;
 		}
@@ -237,10 +249,76 @@ static void filters(bench *b, ruv_hnsw *index)
 	free(bits);
 }
 
+/* Removes a half in random order and adds it again in random order, once. */
+static void churn(bench *b, ruv_hnsw *index, uint32_t *id_of, ruv_pool *pool, ruv_rng *rng)
+{
+	enum { BATCH = 1024 };
+	uint32_t *order = malloc(sizeof *order * (size_t)b->n), ids[BATCH];
+	int n_half = b->n / 2;
+	double removing = thread_seconds();
+	int64_t adding, wall = ruv_clock_now_ns();
+	ruv_hnsw_report report;
+	ruv_hnsw_stats stats;
+	ruv_error err = {0};
+
+	if (!order)
+		die("out of memory");
+	for (int i = 0; i < b->n; i++)
+		order[i] = (uint32_t)i;
+	for (int i = 0; i < n_half; i++) {
+		int j = i + (int)ruv_rng_below(rng, (uint64_t)(b->n - i));
+		uint32_t t = order[i];
+		order[i] = order[j];
+		order[j] = t;
+		if (ruv_hnsw_remove(index, id_of[order[i]], &err))
+			die(err.message);
+	}
+	removing = thread_seconds() - removing;
+	if (ruv_hnsw_repair(index, pool, &err) || ruv_hnsw_check(index, &report, &err))
+		die(err.message);
+	for (int i = n_half - 1; i > 0; i--) { /* another order */
+		int j = (int)ruv_rng_below(rng, (uint64_t)i + 1);
+		uint32_t t = order[i];
+		order[i] = order[j];
+		order[j] = t;
+	}
+	adding = ruv_clock_cpu_ns();
+	for (int i = 0; i < n_half; i += BATCH) {
+		int64_t keys[BATCH];
+		int n = n_half - i < BATCH ? n_half - i : BATCH;
+		float *some = malloc(sizeof *some * (size_t)n * (size_t)b->dim);
+		ruv_hnsw_rows rows = {.base = some, .stride = (size_t)b->dim};
+		if (!some)
+			die("out of memory");
+		for (int j = 0; j < n; j++) {
+			keys[j] = (int64_t)order[i + j] + 1;
+			memcpy(some + (size_t)j * (size_t)b->dim, b->vectors + (size_t)order[i + j] * (size_t)b->dim,
+			       sizeof *some * (size_t)b->dim);
+		}
+		if (ruv_hnsw_add(index, &rows, keys, n, ids, pool, &err))
+			die(err.message);
+		for (int j = 0; j < n; j++)
+			id_of[order[i + j]] = ids[j];
+		free(some);
+	}
+	adding = ruv_clock_cpu_ns() - adding;
+	printf("removed %d and added them again in %.1f s: removing %.1f s of CPU (%.0f a second, repairs included), adding %.1f; "
+	       "with "
+	       "half removed %lld not reachable",
+	       n_half, 1e-9 * (double)(ruv_clock_now_ns() - wall), removing, n_half / removing, 1e-9 * (double)adding,
+	       (long long)report.n_unreachable);
+	if (ruv_hnsw_repair(index, pool, &err) || ruv_hnsw_check(index, &report, &err))
+		die(err.message);
+	ruv_hnsw_get_stats(index, &stats);
+	printf(", now %lld; %u ids for %lld nodes, %.0f bytes a vector, %.1f links a node\n", (long long)report.n_unreachable,
+	       ruv_hnsw_n_ids(index), (long long)stats.n_nodes, (double)stats.n_bytes / b->n, report.mean_degree);
+	free(order);
+}
+
 static void usage(void)
 {
-	die("[--file F --dim D] [--synthetic N] [--n N] [--queries Q] [--m M] [--efc E] [--bits 8|4] [--threads T] [--filters] "
-	    "[--write F] [--save F]");
+	die("[--file F --dim D] [--synthetic N] [--n N] [--queries Q] [--m M] [--efc E] [--bits 8|4|1] [--threads T] [--filters] "
+	    "[--churn ROUNDS] [--write F] [--save F]");
 }
 
 int main(int argc, char **argv)
@@ -282,6 +360,8 @@ int main(int argc, char **argv)
 			b.efc = atoi(value);
 		else if (!strcmp(name, "--bits"))
 			b.bits = atoi(value);
+		else if (!strcmp(name, "--churn"))
+			b.churn = atoi(value);
 		else if (!strcmp(name, "--threads"))
 			b.threads = atoi(value);
 		else
@@ -324,6 +404,20 @@ int main(int argc, char **argv)
 	curve(&b, index, 64);
 	if (b.filters)
 		filters(&b, index);
+	if (b.churn) {
+		uint32_t *id_of = malloc(sizeof *id_of * (size_t)b.n);
+		ruv_rng rng;
+		if (!id_of)
+			die("out of memory");
+		for (int i = 0; i < b.n; i++)
+			id_of[i] = (uint32_t)i;
+		ruv_rng_init(&rng, 3);
+		for (int round = 0; round < b.churn; round++) {
+			churn(&b, index, id_of, pool, &rng);
+			curve(&b, index, 10);
+		}
+		free(id_of);
+	}
 	if (b.save) {
 		ruv_hnsw *again;
 		if (ruv_hnsw_save(index, b.save, "bench", &err))

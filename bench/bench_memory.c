@@ -1,7 +1,7 @@
 /* bench_memory.c - what the memory costs: adding (every batch flushed to the disk), loading, searching by vector, by words and
  * both, beside a writer, and opening again.
  *
- *   bench_memory DIR [--n N] [--batch B] [--lines FILE --vectors FILE] [--questions FILE] [--dim D] [--bits 8|4] [--m M]
+ *   bench_memory DIR [--n N] [--batch B] [--lines FILE --vectors FILE] [--questions FILE] [--dim D] [--bits 8|4|1] [--m M]
  *
  * DIR must not hold a memory yet. With --lines (a text a line) and --vectors (raw float32, one a line) the passages are real, and
  * the last 500 are kept as questions; --questions takes the words of the word searches from a file, up to a tab in each line.
@@ -126,7 +126,7 @@ static void take_questions(bench *b)
 static void print_times(const char *name, double *ms, int n)
 {
 	qsort(ms, (size_t)n, sizeof *ms, by_value);
-	printf("%-28s median %8.3f ms, p99 %8.3f", name, ms[n / 2], ms[n * 99 / 100]);
+	printf("%-*s median %8.3f ms, p99 %8.3f", *name ? 28 : 0, name, ms[n / 2], ms[n * 99 / 100]);
 }
 
 /* One thread's searches, by its CPU clock. */
@@ -261,7 +261,7 @@ static void cold(bench *b, const ruv_memory_options *options)
 typedef struct writer {
 	bench *b;
 	atomic_bool stop;
-	int n;
+	atomic_int n;
 	int64_t spent;
 } writer;
 
@@ -279,35 +279,49 @@ static void *write_on(void *user)
 	return NULL;
 }
 
-/* Wall times of searches by vector, alone and beside a writer at full speed. */
+/* Times of searches by vector, alone, beside a writer at full speed, and alone again when the graph has caught up; by the thread's
+ * CPU clock and by the wall's. */
 static void beside_writer(bench *b)
 {
-	static double ms[ROUNDS * N_QUESTIONS];
+	static const char *const names[] = {"by vector, alone", "by vector, beside a writer", "by vector, alone again"};
+	static double wall[ROUNDS * N_QUESTIONS], cpu[ROUNDS * N_QUESTIONS];
 
-	for (int busy = 0; busy < 2; busy++) {
+	for (int part = 0; part < 3; part++) {
 		writer w = {.b = b};
 		pthread_t thread;
 		ruv_error err = {0};
-		if (busy && pthread_create(&thread, NULL, write_on, &w))
+		ruv_memory_stats stats;
+		int64_t began, most_pending = 0;
+		if (part == 1 && pthread_create(&thread, NULL, write_on, &w))
 			die("no thread", NULL);
+		if (part == 2 && ruv_memory_index(b->memory, 2, false, NULL, NULL, &err))
+			die("the graph", &err);
+		began = ruv_clock_now_ns();
 		for (int i = 0; i < ROUNDS * N_QUESTIONS; i++) { /* another ef each round: no result is kept from before */
 			ruv_memory_query q = {.vector = b->asked + (size_t)(i % N_QUESTIONS) * (size_t)b->dim,
 			                      .k = 10,
 			                      .mode = RUV_SEARCH_VECTOR,
-			                      .ef = 255 - busy * ROUNDS - i / N_QUESTIONS};
+			                      .ef = 255 - part * ROUNDS - i / N_QUESTIONS};
 			ruv_memory_hits hits;
-			int64_t start = ruv_clock_now_ns();
+			wall[i] = 1e-6 * (double)ruv_clock_now_ns();
+			cpu[i] = thread_ms();
 			if (ruv_memory_search(b->memory, &hits, &q, &err))
 				die("searching", &err);
-			ms[i] = 1e-6 * (double)(ruv_clock_now_ns() - start);
+			cpu[i] = thread_ms() - cpu[i];
+			wall[i] = 1e-6 * (double)ruv_clock_now_ns() - wall[i];
 			ruv_memory_hits_release(&hits);
+			if (i % 100 == 0 && !ruv_memory_get_stats(b->memory, &stats, &err) && stats.index_n_pending > most_pending)
+				most_pending = stats.index_n_pending;
 		}
-		print_times(busy ? "by vector, beside a writer" : "by vector, alone", ms, ROUNDS * N_QUESTIONS);
-		printf(" by the clock");
-		if (busy) {
+		began = ruv_clock_now_ns() - began;
+		print_times(names[part], cpu, ROUNDS * N_QUESTIONS);
+		printf(" of CPU;");
+		print_times("", wall, ROUNDS * N_QUESTIONS);
+		printf(" by the clock; at most %lld pending", (long long)most_pending);
+		if (part == 1) {
+			printf(", %d added in %.1f s", w.n, 1e-9 * (double)began);
 			atomic_store(&w.stop, true);
 			pthread_join(thread, NULL);
-			printf("; %d added meanwhile", w.n);
 		}
 		printf("\n");
 	}
@@ -327,7 +341,7 @@ int main(int argc, char **argv)
 	int done = 0;
 
 	if (argc < 2)
-		die("DIR [--n N] [--batch B] [--lines FILE --vectors FILE] [--questions FILE] [--dim D] [--bits 8|4] [--m M]",
+		die("DIR [--n N] [--batch B] [--lines FILE --vectors FILE] [--questions FILE] [--dim D] [--bits 8|4|1] [--m M]",
 		    NULL);
 	b.dir = argv[1];
 	for (int i = 2; i + 1 < argc; i += 2) {

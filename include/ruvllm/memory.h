@@ -86,7 +86,7 @@ typedef struct ruv_memory_index_options {
 	int m;               /* links of a vector in the graph, 2..128 [by size: 16 under 100K, 32 to 1M, 48 to 10M, 64] */
 	int ef_construction; /* candidates while building [by size: 100, 200, 300, 400] */
 	int ef_search;       /* candidates while searching, never fewer than twice the hits [by size, and at least 256] */
-	int bits;            /* a number of the graph's codes, 8 or 4 [8] */
+	int bits;            /* a number of the graph's codes, 8, 4 or 1 [8] */
 	bool no_background;  /* the graph is built by ruv_memory_index alone */
 } ruv_memory_index_options;
 

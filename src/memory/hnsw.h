@@ -1,12 +1,12 @@
 /* hnsw.h - approximate nearest neighbours over quantized vectors.
  *
  * Malkov & Yashunin 2016, with these deviations: (1) the graph is built and walked on codes (codes.h: 8 or 4 bits a component, LVQ,
- * Aguerrebere et al. 2023); the best candidates are ranked again by the caller's F32 vectors, which may lie in a mapped file.
- * (2) Level 0 is one array of records, code and neighbours together. (3) A removed node is never returned from that moment on, but
- * is walked through until a repair takes it out of every list and links its neighbours with each other (as Singh et al. 2021); only
- * then is its id used again. (4) A repair also links again whatever the graph no longer reaches. (5) A search that would look at
- * more codes than a scan of what passes its filter scans instead, and so does one that found fewer than k: a filter never loses
- * results.
+ * Aguerrebere et al. 2023, or one rotated bit, RaBitQ, Gao & Long 2024); the best candidates are ranked again by the caller's F32
+ * vectors, which may lie in a mapped file. (2) Level 0 is one array of records, code and neighbours together. (3) A removed node is
+ * never returned from that moment on, but is walked through until a repair takes it out of every list and links its neighbours with
+ * each other (as Singh et al. 2021); only then is its id used again. (4) A repair also links again whatever the graph no longer
+ * reaches. (5) A search that would look at more codes than a scan of what passes its filter scans instead, and so does one that
+ * found fewer than k: a filter never loses results.
  *
  * A node has an id, dense and chosen by the index, and a key, the caller's own positive number. The id is where the caller finds
  * the F32 vector and what its filter asks about.
@@ -30,7 +30,7 @@ typedef enum ruv_hnsw_metric {
 typedef struct ruv_hnsw_params {
 	int dimension; /* 1..RUV_HNSW_MAX_DIMENSION */
 	ruv_hnsw_metric metric;
-	int bits;            /* 8 or 4 a component of the codes */
+	int bits;            /* 8, 4 or 1 a component of the codes */
 	int m;               /* links a new node gets on a level, 2..RUV_HNSW_MAX_M; level 0 holds twice as many */
 	int ef_construction; /* candidates while building, >= m */
 	int ef_search;       /* candidates while searching when a search does not say; never less than 64 and 2k then */
@@ -82,10 +82,10 @@ typedef enum ruv_hnsw_how {
 
 typedef struct ruv_hnsw_query {
 	int k;  /* 1..RUV_HNSW_MAX_EF */
-	int ef; /* candidates kept; recall grows with it. 0: max(ef_search, 64, 2k), with a filter 192 for 64. Less than k counts as
-	           k */
-	int n_rerank; /* candidates ranked again by F32. 0: 2k + 16 with 8 bits, 4k + 32 with 4; 8k + 64 when scanning. Never more
-	                 than there are */
+	int ef; /* candidates kept; recall grows with it. 0: max(ef_search, 64, 2k, n_rerank), with a filter 192 for 64. Less than k
+	           counts as k */
+	int n_rerank; /* candidates ranked again by F32. 0: 2k + 16 with 8 bits, 4k + 32 with 4, 16k + 64 with 1; when scanning
+	                 8k + 64, 32k + 256 with 1. Never more than there are */
 	ruv_hnsw_how how;
 	const ruv_hnsw_filter *filter; /* NULL: everything passes */
 	const ruv_hnsw_rows *rows;     /* NULL: none */

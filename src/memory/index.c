@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "base/status.h"
 #include "memory/dot.h"
@@ -206,6 +207,7 @@ int ruv_index_put(ruv_index *x, const ruv_store_row *row, ruv_error *err)
 			ruv_index_drop_slot(x, old);
 		x->state[slot] = INDEX_PENDING | (uint32_t)x->pending.n;
 		x->pending.at[x->pending.n++] = slot;
+		x->n_put++;
 		ruv_index_wake(x);
 	}
 	pthread_mutex_unlock(&x->lock);
@@ -382,6 +384,7 @@ int ruv_index_search(ruv_near *out, int *n, ruv_index *x, const ruv_index_query 
 	*n = 0;
 	if (rc)
 		return rc;
+	atomic_store_explicit(&x->searched_ns, ruv_clock_now_ns(), memory_order_relaxed);
 	l.ticket = ruv_vectors_enter(x->vectors);
 	pthread_mutex_lock(&x->lock);
 	if (x->graph && !q->exact && q->k <= MAX_GRAPH_K &&

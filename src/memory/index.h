@@ -46,6 +46,9 @@ void ruv_index_free(ruv_index *index);
 ruv_vectors *ruv_index_vectors(ruv_index *index);
 int ruv_index_put(ruv_index *index, const ruv_store_row *row, ruv_error *err);
 void ruv_index_remove(ruv_index *index, int64_t key);
+/* For a writer after its write, holding no lock: keeps what is pending from growing without end while there are searches, by
+ * linking some of it. */
+void ruv_index_make_room(ruv_index *index);
 /* All events up to seq have been put and removed. */
 void ruv_index_reached(ruv_index *index, int64_t seq);
 

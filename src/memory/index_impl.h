@@ -34,6 +34,7 @@ struct ruv_index {
 	int64_t n_unsaved;    /* changes of the graph since the files were written; under work */
 	char graph_name[64];  /* of the files that are there, "" */
 	_Atomic int64_t n_in_graph;
+	_Atomic int64_t searched_ns; /* when the last search began */
 
 	pthread_mutex_t lock; /* over what follows */
 	index_graph *graph;   /* NULL: none yet */
@@ -42,6 +43,7 @@ struct ruv_index {
 	index_slots pending; /* slots */
 	index_slots gone;    /* ids to be taken out of the graph */
 	int64_t seq;
+	int64_t n_put; /* for which no writer has linked any yet */
 
 	pthread_t thread;
 	pthread_cond_t wake; /* with lock */

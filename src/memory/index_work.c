@@ -3,7 +3,8 @@
  * A batch is copied under `lock` after entering the table's epoch, so that each of its slots keeps its row until the batch is done,
  * also when it is removed meanwhile; what was removed meanwhile is taken out of the graph again right after. The thread runs at low
  * priority and sleeps unless there is a batch's worth to do: fewer pending vectors cost a search less than they would cost the
- * graph. Layer: memory. */
+ * graph. A writer at full speed outruns it by far, and every search would pay for that; so, while there are searches, a writer that
+ * has left more than ROOM pending links two of them for each that it added before it goes on. Layer: memory. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,6 +12,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "base/status.h"
 #include "memory/index_impl.h"
@@ -19,6 +21,9 @@ enum {
 	BATCH = 256,        /* of the thread */
 	FIRST_BATCH = 4096, /* the codes' centre comes from it */
 	BIG_BATCH = 8192,   /* with a pool */
+	ROOM = 2048,        /* pending vectors that searches put up with: about a third of a walk's cost */
+	HELP_BATCH = 64,    /* of a writer that helps */
+	SEARCHES_MS = 1000, /* so long after one there are searches */
 	GONE_MIN = 64,
 	SAVE_MIN = 4096, /* changes after which the files are written, and a 16th of all */
 	SAVE_SHARE = 16,
@@ -208,6 +213,37 @@ void ruv_index_wake(ruv_index *x)
 		return;
 	}
 	x->started = true;
+}
+
+/* Is it on a writer to link? Takes what it owes for one batch. */
+static bool owes(ruv_index *x)
+{
+	bool yes;
+
+	pthread_mutex_lock(&x->lock);
+	if (x->pending.n <= ROOM)
+		x->n_put = 0;
+	yes = x->graph && 2 * x->n_put >= HELP_BATCH && !x->options.no_background && !atomic_load(&x->failed) &&
+	      !atomic_load(&x->stop) &&
+	      ruv_clock_now_ns() - atomic_load_explicit(&x->searched_ns, memory_order_relaxed) < SEARCHES_MS * INT64_C(1000000);
+	x->n_put -= yes ? HELP_BATCH / 2 : 0;
+	pthread_mutex_unlock(&x->lock);
+	return yes;
+}
+
+void ruv_index_make_room(ruv_index *x)
+{
+	int64_t n;
+
+	while (owes(x)) {
+		ruv_error err;
+		int rc;
+		pthread_mutex_lock(&x->work);
+		rc = x->graph ? do_batch(x, HELP_BATCH, NULL, &n, &err) : RUV_OK;
+		pthread_mutex_unlock(&x->work);
+		if (rc)
+			break; /* the thread will say so */
+	}
 }
 
 /* ---- on request ---- */

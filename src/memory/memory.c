@@ -682,6 +682,7 @@ void ruv_memory_follow(ruv_memory *m)
 
 int ruv_memory_commit(ruv_memory *m, ruv_error *err)
 {
+	ruv_index *index;
 	int rc;
 
 	atomic_fetch_add(&m->n_following, 1);
@@ -689,6 +690,9 @@ int ruv_memory_commit(ruv_memory *m, ruv_error *err)
 	if (!rc)
 		ruv_memory_follow(m);
 	atomic_fetch_sub(&m->n_following, 1);
+	index = atomic_load(&m->index);
+	if (!rc && index)
+		ruv_index_make_room(index);
 	return rc;
 }
 
