@@ -565,6 +565,21 @@ static int better_first(const void *a, const void *b)
 	return x->key < y->key ? -1 : x->key > y->key;
 }
 
+/* Has the disk begin with every row that will be ranked again. An advice: what fails here is read when it is looked at. */
+static void ask_for_rows(const search *r, const ruv_hnsw_rows *rows)
+{
+	uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+	int n = r->s->n_pool < r->n_rerank ? r->s->n_pool : r->n_rerank;
+
+	for (int i = 0; i < n; i++) {
+		uint32_t id = r->s->pool[i].id;
+		int64_t key = hnsw_visible_key(r->x, id, r->ticket);
+		uintptr_t row = key ? (uintptr_t)row_of(rows, id, key) : 0, from = row / page * page;
+		if (row)
+			(void)madvise((void *)from, row + (size_t)r->x->format.dimension * sizeof(float) - from, MADV_WILLNEED);
+	}
+}
+
 /* The pool's first n_rerank nodes as hits with their true scores, in s->list's memory; sorted. Returns how many. */
 static int rerank(search *r, ruv_hnsw_hit *to)
 {
@@ -573,7 +588,9 @@ static int rerank(search *r, ruv_hnsw_hit *to)
 	bool euclidean = r->x->format.euclidean, exact = rows && (rows->row || rows->base);
 	int n = 0, dim = r->x->format.dimension;
 
-	if (exact && rows->base && !rows->row)
+	if (exact && rows->on_disk)
+		ask_for_rows(r, rows);
+	else if (exact && rows->base && !rows->row)
 		for (int i = 0; i < AHEAD && i < r->s->n_pool; i++)
 			for (int j = 0; j < dim; j += 16)
 				__builtin_prefetch(rows->base + (size_t)r->s->pool[i].id * rows->stride + j);
@@ -587,7 +604,7 @@ static int rerank(search *r, ruv_hnsw_hit *to)
 			const float *row = row_of(rows, c.id, key);
 			if (!row)
 				continue;
-			if (!rows->row && i + AHEAD < r->s->n_pool)
+			if (!rows->row && !rows->on_disk && i + AHEAD < r->s->n_pool)
 				for (int j = 0; j < dim; j += 16)
 					__builtin_prefetch(rows->base + (size_t)r->s->pool[i + AHEAD].id * rows->stride + j);
 			score = euclidean ? -r->x->kernels->squared(r->vector, row, dim) : r->x->kernels->dot(r->vector, row, dim);

@@ -63,6 +63,8 @@ typedef struct ruv_hnsw_rows {
 	void *arg;
 	const float *base;
 	size_t stride; /* floats */
+	bool on_disk;  /* they are pages of a mapped file that are not in memory, mostly: a search asks for all that it will look at
+	                  before it looks at the first, so that the disk reads them at the same time */
 } ruv_hnsw_rows;
 
 /* What may be returned. `pass` is asked about ids that hold a node; or, when pass is NULL, bit id % 64 of bits[id / 64] says so,

@@ -7,6 +7,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 
 #include "base/clock.h"
 #include "base/log.h"
@@ -18,7 +19,8 @@ enum {
 	FLAT_BELOW = 20000,
 	LEAST_EF = 256,    /* what questions need, whose neighbours are far: docs/vector-search.md */
 	GRAPH_COST = 6000, /* vectors compared in the time of a walk */
-	MAX_GRAPH_K = 10000
+	MAX_GRAPH_K = 10000,
+	COLD = 64 /* searches that ask for their rows at once after one that had to wait for a row from the disk */
 };
 
 static const char *const WHERE = "vector index";
@@ -328,13 +330,23 @@ static int look_at_pending(ruv_near *list, int n, const looking *l, const ruv_in
 	return n;
 }
 
+/* Of this thread: pages that it waited for the disk to read. */
+static int64_t major_faults(void)
+{
+	struct rusage usage;
+
+	return getrusage(RUSAGE_THREAD, &usage) ? 0 : usage.ru_majflt;
+}
+
 /* By the graph and what is pending. *short_of: fewer than k because some vanished meanwhile. */
 static int search_graph(ruv_near *out, int *n, bool *short_of, ruv_index *x, index_graph *graph, looking *l,
                         const ruv_index_query *q, const uint32_t *pending, size_t n_pending, bool filtered, ruv_error *err)
 {
 	int ef = q->ef ? q->ef : x->options.ef_search, n_hits, n_list = 0;
 	const ruv_hnsw_filter filter = {.pass = pass, .arg = l};
-	const ruv_hnsw_rows rows = {.row = row, .arg = l};
+	const ruv_hnsw_rows rows = {.row = row, .arg = l, .on_disk = atomic_load(&x->n_cold) > 0};
+	bool mapped = ruv_vectors_chunk_at(l->vectors, 0)->mapped;
+	int64_t faults = mapped ? major_faults() : 0;
 	ruv_hnsw_hit *hits = malloc((size_t)q->k * sizeof *hits);
 	ruv_near *list = malloc((size_t)q->k * 2 * sizeof *list);
 	ruv_hnsw_query query = {.k = q->k, .rows = &rows, .filter = filtered ? &filter : NULL};
@@ -350,6 +362,10 @@ static int search_graph(ruv_near *out, int *n, bool *short_of, ruv_index *x, ind
 	}
 	query.ef = ef < 2 * q->k ? 2 * q->k : ef;
 	n_hits = ruv_hnsw_search(graph->x, q->unit, &query, hits);
+	if (mapped && major_faults() > faults)
+		atomic_store(&x->n_cold, COLD);
+	else if (rows.on_disk)
+		atomic_fetch_sub(&x->n_cold, 1);
 	if (n_hits < 0) {
 		rc = ruv_fail(err, n_hits, WHERE, "the graph cannot be searched: %s", ruv_status_text(n_hits));
 		goto done;

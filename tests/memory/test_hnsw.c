@@ -336,6 +336,17 @@ static void test_batch_is_the_same(void **state)
 		for (int i = 0; i < K; i++)
 			assert_int_equal(hits[q * K + i].key, one[i].key);
 	}
+	/* Asking the disk for rows first changes nothing of what is found. */
+	for (int q = 0; q < Q; q++) {
+		ruv_hnsw_rows rows = {.base = f.rows, .stride = DIM};
+		ruv_hnsw_hit other[K];
+		query.rows = &rows;
+		assert_int_equal(ruv_hnsw_search(f.index, v + (N + q) * DIM, &query, one), K);
+		rows.on_disk = true;
+		assert_int_equal(ruv_hnsw_search(f.index, v + (N + q) * DIM, &query, other), K);
+		for (int i = 0; i < K; i++)
+			assert_true(other[i].key == one[i].key && other[i].score == one[i].score);
+	}
 	close_fixture(&f);
 	ruv_pool_free(pool);
 	free(v);
