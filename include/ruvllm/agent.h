@@ -85,6 +85,7 @@ typedef struct ruv_agent_options {
 	const char *encoder, *encoder_version;
 	ruv_agent_embed_fn *embed; /* called by open for examples of another encoder; NULL: those go without vectors */
 	void *user;
+	const char *without; /* ruv_agent_train: the bundled agent of this name does not take part; NULL: all do */
 } ruv_agent_options;
 
 /* bundled: the trained file, NULL for none (a router of the user's own agents alone). log_path: the user's examples and outcomes,

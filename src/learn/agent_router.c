@@ -921,6 +921,8 @@ static int add_marks(ruv_agent_model *m, ruv_error *err)
 	for (size_t i = 0; i < sizeof marks / sizeof *marks; i++) {
 		int agent = ruv_agent_model_find(m, specs[i].name);
 
+		if (agent < 0) /* left out */
+			continue;
 		for (const char *at = marks[i], *end; *at; at = end + (*end == '|')) {
 			char text[64];
 			int rc;
@@ -1082,7 +1084,9 @@ int ruv_agent_train(const char *path, const ruv_agent_example *examples, int n_t
 	if (!views || !classes)
 		rc = ruv_fail_memory(err, "agent", sizeof *views * (size_t)n_held);
 	for (int i = 0; !rc && ruv_agent_spec_at(i); i++) {
-		int at = ruv_agent_model_agent(&m, specs[i].name, specs[i].purpose, specs[i].type, true, err);
+		bool leave = options && options->without && !strcmp(options->without, specs[i].name);
+		int at = leave ? 0 : ruv_agent_model_agent(&m, specs[i].name, specs[i].purpose, specs[i].type, true, err);
+
 		rc = at < 0 ? at : RUV_OK;
 	}
 	for (int i = 0; !rc && i < n_held; i++) {
