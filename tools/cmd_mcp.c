@@ -63,6 +63,7 @@ static ruv_mcp_caller caller_of(mcp *m, job *j)
 	return (ruv_mcp_caller){.runtime = m->runtime,
 	                        .may_read = true,
 	                        .may_write = !m->read_only,
+	                        .may_learn = !m->read_only,
 	                        .owner_user = "",
 	                        .owner_agent = "",
 	                        .cancel = j ? &j->cancel : NULL,
@@ -80,15 +81,15 @@ static void *run(void *arg)
 	ruv_mcp_handle(&j->caller, j->message, &answer, NULL);
 	pthread_mutex_lock(&m->lock);
 	cancelled = j->cancelled;
+	json_decref(j->message);
+	json_decref(j->id);
+	j->id = NULL; /* before the answer is out: its reader may use the id again at once */
 	pthread_mutex_unlock(&m->lock);
 	if (cancelled)
 		json_decref(answer);
 	else if (answer)
 		say(m, answer);
 	pthread_mutex_lock(&m->lock);
-	json_decref(j->message);
-	json_decref(j->id);
-	j->id = NULL;
 	m->n_running--;
 	pthread_cond_broadcast(&m->ended);
 	pthread_mutex_unlock(&m->lock);

@@ -282,7 +282,8 @@ typedef struct ruv_learner_status {
 	double last_loss, mean_loss; /* nats per target token: of the last step, running */
 	double last_step_ms;
 	int64_t n_trajectories, n_strategies;
-	char error[160]; /* the last failure on the learner's thread, "" */
+	int64_t n_published, n_gates_refused, n_rollbacks; /* since it was opened: gates that passed and not, ways back */
+	char error[160];                                   /* the last failure on the learner's thread, "" */
 } ruv_learner_status;
 
 RUV_API int ruv_learner_get_status(ruv_learner *learner, ruv_learner_status *status, ruv_error *err);

@@ -19,6 +19,7 @@
 #ifndef RUVLLM_RUNTIME_H
 #define RUVLLM_RUNTIME_H
 
+#include "ruvllm/agent.h"
 #include "ruvllm/learn.h"
 #include "ruvllm/memory.h"
 #include "ruvllm/model.h"
@@ -306,8 +307,18 @@ RUV_API int ruv_runtime_feedback(ruv_runtime *runtime, const char *answer_id, ru
 
 /* The router of the bundled tiers, opened at its first use. RUV_ENOTFOUND: there is no router file. */
 RUV_API int ruv_runtime_router(ruv_runtime *runtime, ruv_router **out, ruv_error *err);
+/* The router of agents, opened at its first use: the bundled agents and what this data directory was taught (DATA_DIR/agents.log).
+ */
+RUV_API int ruv_runtime_agents(ruv_runtime *runtime, ruv_agent_router **out, ruv_error *err);
+/* How it sees a task: vector [ruv_runtime_embed_dim]. Of a task that is longer than the encoder reads, the beginning. */
+RUV_API int ruv_runtime_task_vector(ruv_runtime *runtime, const char *task, float *vector, const ruv_cancel *cancel,
+                                    ruv_error *err);
 /* The learner of the configured generator in DATA_DIR/learn; its thread starts at the first use. */
 RUV_API int ruv_runtime_learner(ruv_runtime *runtime, ruv_learner **out, ruv_error *err);
+
+/* Those of the two that were opened already, else NULL. */
+RUV_API ruv_router *ruv_runtime_router_if_open(ruv_runtime *runtime);
+RUV_API ruv_learner *ruv_runtime_learner_if_open(ruv_runtime *runtime);
 
 /* Only the first half: what memory has for a question. As ruv_ask fills it, without text. */
 RUV_API int ruv_retrieve(ruv_runtime *runtime, const ruv_ask_params *params, ruv_answer *answer, ruv_error *err);

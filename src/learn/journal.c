@@ -70,13 +70,22 @@ int ruv_journal_lesson(ruv_learner *l, const char *task, const char *question, c
 int ruv_journal_event(ruv_learner *l, const char *what, int version, const ruv_gate_result *gate, ruv_error *err)
 {
 	const ruv_gate_result none = {.perplexity_ratio = 1}, *g = gate ? gate : &none;
-	return ruv_sql_do(
-	    l->journal, err,
-	    "INSERT INTO event(time_ms, what, version, n_steps, pass, gain, gain_low, gain_high, shuffled, shuffled_low,"
-	    " shuffled_high, ratio, old_drop, n, n_old, why) VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
-	    "itiiiddddddddiit", ruv_clock_wall_ms(), what, (int64_t)version, l->status.n_steps, (int64_t)g->pass, g->gain,
-	    g->gain_low, g->gain_high, g->shuffled_gain, g->shuffled_low, g->shuffled_high, g->perplexity_ratio, g->old_drop,
-	    (int64_t)g->n, (int64_t)g->n_old, g->why);
+	int rc =
+	    ruv_sql_do(l->journal, err,
+	               "INSERT INTO event(time_ms, what, version, n_steps, pass, gain, gain_low, gain_high, shuffled, shuffled_low,"
+	               " shuffled_high, ratio, old_drop, n, n_old, why) VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+	               "itiiiddddddddiit", ruv_clock_wall_ms(), what, (int64_t)version, l->status.n_steps, (int64_t)g->pass,
+	               g->gain, g->gain_low, g->gain_high, g->shuffled_gain, g->shuffled_low, g->shuffled_high, g->perplexity_ratio,
+	               g->old_drop, (int64_t)g->n, (int64_t)g->n_old, g->why);
+
+	if (rc)
+		return rc;
+	pthread_mutex_lock(&l->lock);
+	l->status.n_published += !strcmp(what, "published");
+	l->status.n_gates_refused += !strcmp(what, "refused");
+	l->status.n_rollbacks += !strcmp(what, "rollback");
+	pthread_mutex_unlock(&l->lock);
+	return RUV_OK;
 }
 
 int ruv_learner_history(ruv_learner *l, ruv_learner_event *events, int limit, ruv_error *err)

@@ -189,6 +189,16 @@ int ruv_runtime_learner(ruv_runtime *runtime, ruv_learner **out, ruv_error *err)
 	return ruv_runtime_unlock(runtime, rc);
 }
 
+ruv_learner *ruv_runtime_learner_if_open(ruv_runtime *runtime)
+{
+	ruv_learner *learner;
+
+	ruv_runtime_lock(runtime);
+	learner = runtime->learner;
+	ruv_runtime_unlock(runtime, RUV_OK);
+	return learner;
+}
+
 /* Hands the answer to the learner; a full queue or a pause is no failure of the question. */
 static int observe(ruv_runtime *runtime, ruv_answer *answer, const ruv_aftermath *what, ruv_error *err)
 {

@@ -19,7 +19,7 @@ static const struct {
 } bundled[RUV_N_MODEL_ROLES] = {
     {"s", "ruvllm-nano-s.gguf"},          {"m", "ruvllm-nano-m.gguf"},
     {"l", "ruvllm-nano-l.gguf"},          {"encoder", "ruvllm-nano-encoder.gguf"},
-    {"router", "ruvllm-nano-router.bin"},
+    {"router", "ruvllm-nano-router.bin"}, {"agents", "ruvllm-nano-agents.bin"},
 };
 
 const char *ruv_models_role(int i)
@@ -106,6 +106,7 @@ static const char *configured(const ruv_settings *settings, const char *role)
 	       : !strcmp(role, "m")      ? settings->model_m
 	       : !strcmp(role, "l")      ? settings->model_l
 	       : !strcmp(role, "router") ? settings->router
+	       : !strcmp(role, "agents") ? ""
 	                                 : settings->encoder;
 }
 

@@ -60,6 +60,16 @@ int ruv_runtime_router(ruv_runtime *runtime, ruv_router **out, ruv_error *err)
 	return ruv_runtime_unlock(runtime, rc);
 }
 
+ruv_router *ruv_runtime_router_if_open(ruv_runtime *runtime)
+{
+	ruv_router *router;
+
+	ruv_runtime_lock(runtime);
+	router = runtime->router;
+	ruv_runtime_unlock(runtime, RUV_OK);
+	return router;
+}
+
 /* The machine and the service now. */
 static ruv_route_system look_at_system(ruv_runtime *runtime)
 {

@@ -66,6 +66,7 @@ void ruv_runtime_free(ruv_runtime *runtime)
 	ruv_scheduler_free(atomic_load(&runtime->scheduler));
 	ruv_learner_free(runtime->learner);
 	ruv_router_free(runtime->router);
+	ruv_agent_router_free(runtime->agents);
 	ruv_aftermath_release(runtime);
 	ruv_memory_free(runtime->memory);
 	ruv_memory_free(runtime->unbound_memory);

@@ -33,6 +33,7 @@ struct ruv_runtime {
 	ruv_route_system system; /* what the operating system said at system_ns */
 	int64_t system_ns;
 	ruv_learner *learner;
+	ruv_agent_router *agents;
 	struct ruv_recent *recent; /* the last answers, for feedback (aftermath.c) */
 };
 

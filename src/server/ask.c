@@ -93,11 +93,12 @@ json_t *ruv_answer_json(const ruv_answer *answer, const char *question, const ch
 	return object;
 }
 
-void ruv_ask_count(ruv_server *server, const ruv_answer *answer)
+void ruv_ask_count(ruv_exchange *exchange, const char *question, const ruv_answer *answer)
 {
-	for (int i = 0; i < answer->n_stages; i++)
-		ruv_metrics_stage(server->metrics, answer->stages[i].name, answer->stages[i].ms * 1e-3);
-	ruv_metrics_ask(server->metrics, answer->total_ms * 1e-3, answer->n_in_prompt, answer->unknown);
+	const ruv_server *server = ruv_exchange_server(exchange);
+
+	ruv_metrics_answer(server->metrics, answer);
+	ruv_decisions_note(server->decisions, ruv_exchange_identity(exchange), question, answer);
 }
 
 /* ---- whose memory ------------------------------------------------------------------------------------------------------ */
@@ -310,7 +311,7 @@ static void ask(ruv_exchange *exchange)
 		result = ruv_answer_json(&answer, a.question, served->id);
 
 		if (!a.only_sources) {
-			ruv_ask_count(ruv_exchange_server(exchange), &answer);
+			ruv_ask_count(exchange, a.question, &answer);
 			ruv_exchange_note(exchange, served->id, answer.n_prompt, answer.n_kept, answer.n_tokens);
 		}
 		if (a.stream) {

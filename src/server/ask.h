@@ -10,8 +10,8 @@
 json_t *ruv_sources_json(const ruv_answer *answer, bool with_text);
 /* The whole answer, as docs/server.md has it. */
 json_t *ruv_answer_json(const ruv_answer *answer, const char *question, const char *model);
-/* Counts an answer and its stages in the metrics. */
-void ruv_ask_count(ruv_server *server, const ruv_answer *answer);
+/* Counts an answer in the metrics, and keeps the router's decision. */
+void ruv_ask_count(ruv_exchange *exchange, const char *question, const ruv_answer *answer);
 
 /* The scope of a request: what it wants (NULL fields: what is configured), confined to the user and agent that its key speaks for.
  * RUV_EINVAL when it wants somebody else's. Strings belong to the inputs and to the key. */

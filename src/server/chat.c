@@ -920,7 +920,7 @@ static void ask(ruv_chat_run *run, const ruv_chat_request *request, const char *
 		                              .n_output = answer.n_tokens,
 		                              .first_token_ms = answer.total_ms - answer.decode_ms,
 		                              .total_ms = answer.total_ms};
-		ruv_ask_count(ruv_exchange_server(run->exchange), &answer);
+		ruv_ask_count(run->exchange, params.question, &answer);
 		json_decref(run->memory);
 		run->memory = json_pack("{s:s, s:o}", "answer_id", answer.id, "sources", ruv_sources_json(&answer, true));
 		if (answer.finish == RUV_FINISH_CANCELLED)

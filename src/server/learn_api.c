@@ -34,7 +34,8 @@ static void finish(ruv_exchange *exchange, int rc, const ruv_error *err, const c
 static void feedback(ruv_exchange *exchange)
 {
 	static const char *const names[] = {"accept", "correct", "reject"};
-	ruv_runtime *runtime = ruv_server_runtime(ruv_exchange_server(exchange));
+	ruv_server *server = ruv_exchange_server(exchange);
+	ruv_runtime *runtime = ruv_server_runtime(server);
 	const char *id = NULL, *word = NULL, *correction = NULL, *param = NULL;
 	ruv_feedback_result done = {0};
 	ruv_error err = {0};
@@ -54,10 +55,13 @@ static void feedback(ruv_exchange *exchange)
 	param = "answer_id";
 	rc = id ? ruv_runtime_feedback(runtime, id, (ruv_feedback)which, correction, &done, &err)
 	        : ruv_fail(&err, RUV_EINVAL, where, "'answer_id' must be the id of an answer");
-	if (!rc)
+	if (!rc) {
+		ruv_metrics_feedback(server->metrics, (ruv_feedback)which, &done);
+		ruv_decisions_feedback(server->decisions, id, names[which]);
 		result = json_pack("{s:s, s:s, s:b, s:b, s:b, s:o}", "object", "ruvllm.feedback", "answer_id", id, "wrote",
 		                   done.wrote, "routed", done.routed, "learned", done.learned, "node_id",
 		                   done.wrote && *done.written.id ? json_string(done.written.id) : json_null());
+	}
 done:
 	finish(exchange, rc, &err, param, body, result);
 }
@@ -134,6 +138,18 @@ done:
 	ruv_answer_release(&found);
 	free(vector);
 	free(decision);
+}
+
+/* What it chose for the last questions. */
+static void decisions(ruv_exchange *exchange)
+{
+	int64_t limit = 50;
+	ruv_error err = {0};
+	int rc = ruv_exchange_query_int(exchange, "limit", 1, RUV_DECISIONS_KEPT, &limit, &err);
+	json_t *data =
+	    rc ? NULL : ruv_decisions_json(ruv_exchange_server(exchange)->decisions, ruv_exchange_identity(exchange), (int)limit);
+
+	finish(exchange, rc, &err, "limit", NULL, rc ? NULL : json_pack("{s:s, s:o}", "object", "list", "data", data));
 }
 
 /* ---- the learner ------------------------------------------------------------------------------------------------------- */
@@ -285,6 +301,7 @@ static void learn_gate(ruv_exchange *exchange)
 const ruv_route ruv_routes_learn[] = {
     {RUV_POST, "/v1/feedback", feedback, RUV_SCOPE_LEARN, 0, RUV_ERRORS_OPENAI},
     {RUV_POST, "/v1/route", route, RUV_SCOPE_READ, 0, RUV_ERRORS_OPENAI},
+    {RUV_GET, "/v1/route/decisions", decisions, RUV_SCOPE_READ, 0, RUV_ERRORS_OPENAI},
     {RUV_GET, "/v1/learn", learn_status, RUV_SCOPE_LEARN, 0, RUV_ERRORS_OPENAI},
     {RUV_GET, "/v1/learn/history", learn_history, RUV_SCOPE_LEARN, 0, RUV_ERRORS_OPENAI},
     {RUV_POST, "/v1/learn/teach", learn_teach, RUV_SCOPE_LEARN, 0, RUV_ERRORS_OPENAI},

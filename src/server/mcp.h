@@ -4,8 +4,8 @@
  * (2026-07-28): every request says its version and capabilities in `_meta`, nothing is remembered between requests. Which one a
  * message belongs to shows in the message itself. Batches belong to neither and are invalid requests.
  *
- * Tools: memory_search, memory_add, memory_forget, ask. What a tool cannot do is a result with isError, which the
- * client's model reads; what the protocol does not allow is a JSON-RPC error.
+ * Tools: memory_search, memory_add, memory_forget, ask, agent_route, agent_outcome. What a tool cannot do is a result with isError,
+ * which the client's model reads; what the protocol does not allow is a JSON-RPC error.
  *
  * Threads: messages may be handled on several threads at once. Layer: server. */
 #ifndef RUV_SERVER_MCP_H
@@ -22,11 +22,14 @@
 typedef struct ruv_mcp_caller {
 	ruv_runtime *runtime;
 	ruv_memory_scope scope; /* whose memory; NULL fields: as configured */
-	bool may_read, may_write;
+	bool may_read, may_write, may_learn;
 	const char *owner_user, *owner_agent; /* "": anybody's; otherwise only their nodes may be forgotten */
 	const ruv_cancel *cancel;             /* of this message; NULL is fine */
 	/* A notification that belongs to the message's request, before its answer; takes over `message`. NULL: none are sent. */
 	void (*notify)(void *user, json_t *message);
+	/* A question was answered, or a task routed; for counting. NULL is fine. */
+	void (*answered)(void *user, const char *question, const ruv_answer *answer);
+	void (*routed)(void *user, const ruv_agent_routed *routed);
 	void *user;
 } ruv_mcp_caller;
 

@@ -14,6 +14,7 @@
 #include "base/status.h"
 #include "server/ask.h"
 #include "server/mcp.h"
+#include "server/server_impl.h"
 
 typedef struct stream {
 	ruv_exchange *exchange;
@@ -96,6 +97,16 @@ static json_t *check_headers(const ruv_exchange *exchange, const json_t *message
 	return NULL;
 }
 
+static void answered(void *user, const char *question, const ruv_answer *answer)
+{
+	ruv_ask_count(((stream *)user)->exchange, question, answer);
+}
+
+static void routed(void *user, const ruv_agent_routed *routed)
+{
+	ruv_metrics_agent(ruv_exchange_server(((stream *)user)->exchange)->metrics, routed->abstains);
+}
+
 static void post(ruv_exchange *exchange)
 {
 	const ruv_identity *identity = ruv_exchange_identity(exchange);
@@ -105,10 +116,13 @@ static void post(ruv_exchange *exchange)
 	ruv_mcp_caller caller = {.runtime = ruv_server_runtime(ruv_exchange_server(exchange)),
 	                         .may_read = identity->scopes & RUV_SCOPE_READ,
 	                         .may_write = identity->scopes & RUV_SCOPE_WRITE,
+	                         .may_learn = identity->scopes & RUV_SCOPE_LEARN,
 	                         .owner_user = identity->user,
 	                         .owner_agent = identity->agent,
 	                         .cancel = ruv_exchange_cancel(exchange),
 	                         .notify = notify,
+	                         .answered = answered,
+	                         .routed = routed,
 	                         .user = &s};
 	json_t *message = NULL, *answer = NULL;
 	ruv_error err = {0};

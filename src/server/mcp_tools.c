@@ -11,6 +11,7 @@
 #include "base/buf.h"
 #include "base/clock.h"
 #include "base/status.h"
+#include "server/agents.h"
 #include "server/http.h"
 
 static const char where[] = "mcp";
@@ -224,6 +225,8 @@ static int ask(call *c)
 		rc = ruv_fail(&c->err, RUV_ECANCELLED, where, "the question was cancelled");
 	if (rc)
 		goto done;
+	if (c->caller->answered)
+		c->caller->answered(c->caller->user, params.question, &answer);
 	ruv_buf_puts(&c->text, answer.answer);
 	for (int i = 0; i < answer.n_citations; i++) {
 		const ruv_source *s = &answer.sources[answer.citations[i].source];
@@ -246,12 +249,55 @@ done:
 	return rc;
 }
 
+/* ---- agents ------------------------------------------------------------------------------------------------------------ */
+
+static int agent_route(call *c)
+{
+	ruv_agent_router *agents;
+	ruv_agent_routed routed;
+	const char *task = NULL;
+	float *vector = NULL;
+	int rc = ruv_agent_see(c->caller->runtime, c->arguments, &task, &agents, &vector, c->caller->cancel, &c->err);
+
+	if (!rc)
+		rc = ruv_agent_route(agents, task, vector, &routed, &c->err);
+	free(vector);
+	if (rc)
+		return rc;
+	if (c->caller->routed)
+		c->caller->routed(c->caller->user, &routed);
+	c->data = ruv_agent_routed_json(&routed);
+	if (routed.abstains)
+		ruv_buf_printf(&c->text, "No agent's task (out of scope %.2f); least far: %s.", (double)routed.out_of_scope,
+		               routed.agent.agent);
+	else
+		ruv_buf_printf(&c->text, "%s (%.0f %%): %s", routed.agent.agent, 100 * (double)routed.agent.probability,
+		               routed.agent.reason);
+	for (int i = 0; i < routed.n_alternatives && !routed.abstains; i++)
+		ruv_buf_printf(&c->text, "\nor %s (%.0f %%)", routed.alternatives[i].agent,
+		               100 * (double)routed.alternatives[i].probability);
+	return RUV_OK;
+}
+
+static int agent_outcome(call *c)
+{
+	const char *agent = NULL;
+	bool good = false;
+	int rc = ruv_agent_note(c->caller->runtime, c->arguments, &agent, &good, c->caller->cancel, &c->err);
+
+	if (rc)
+		return rc;
+	c->data = json_pack("{s:o, s:b}", "agent", text_of(agent), "good", good);
+	ruv_buf_printf(&c->text, "Noted: the task went %s with %s.", good ? "well" : "badly", agent);
+	return RUV_OK;
+}
+
 /* ---- the table --------------------------------------------------------------------------------------------------------- */
 
 typedef struct tool {
 	const char *name, *title, *description;
 	const char *input, *output; /* JSON schemas */
-	bool reads, writes, destroys;
+	bool reads, writes, destroys, learns;
 	int (*run)(call *c);
 } tool;
 
@@ -262,6 +308,11 @@ typedef struct tool {
 	"\"type\":"                                                                                                                \
 	"\"number\"},\"cited\":{\"type\":\"boolean\"}},\"required\":[\"id\",\"text\",\"source\",\"score\"]}"
 
+#define CHOICE                                                                                                                     \
+	"\"agent\":{\"type\":\"string\"},\"type\":{\"type\":\"string\"},\"probability\":{\"type\":\"number\"},\"quality\":{"       \
+	"\"type\":"                                                                                                                \
+	"\"number\"},\"reason\":{\"type\":\"string\"}"
+
 static const tool tools[] = {
     {"memory_search", "Search memory",
      "Find passages in memory by meaning and words: notes, documents, earlier answers. Gives each with its id, file and lines.",
@@ -269,7 +320,7 @@ static const tool tools[] = {
      "\"limit\":{\"type\":\"integer\",\"minimum\":1,\"maximum\":50,\"default\":8,\"description\":\"Most passages to give\"}},"
      "\"required\":[\"query\"],\"additionalProperties\":false}",
      "{\"type\":\"object\",\"properties\":{\"passages\":{\"type\":\"array\",\"items\":" PASSAGE "}},\"required\":[\"passages\"]}",
-     true, false, false, memory_search},
+     true, false, false, false, memory_search},
     {"memory_add", "Remember a text",
      "Keep a text in memory word for word, to be found later by memory_search and ask. Gives its id.",
      "{\"type\":\"object\",\"properties\":{\"text\":{\"type\":\"string\",\"description\":\"The text, at best one fact or "
@@ -277,12 +328,13 @@ static const tool tools[] = {
      "\"title\":{\"type\":\"string\"},\"source\":{\"type\":\"string\",\"description\":\"Where it is from: a file, a "
      "URL\"},\"tags\":{"
      "\"type\":\"array\",\"items\":{\"type\":\"string\"}}},\"required\":[\"text\"],\"additionalProperties\":false}",
-     "{\"type\":\"object\",\"properties\":{\"id\":{\"type\":\"string\"}},\"required\":[\"id\"]}", false, true, false, memory_add},
+     "{\"type\":\"object\",\"properties\":{\"id\":{\"type\":\"string\"}},\"required\":[\"id\"]}", false, true, false, false,
+     memory_add},
     {"memory_forget", "Forget a passage", "Remove a passage from memory by its id. This cannot be undone.",
      "{\"type\":\"object\",\"properties\":{\"id\":{\"type\":\"string\"}},\"required\":[\"id\"],\"additionalProperties\":false}",
      "{\"type\":\"object\",\"properties\":{\"id\":{\"type\":\"string\"},\"forgotten\":{\"type\":\"boolean\"}},\"required\":[\"id\","
      "\"forgotten\"]}",
-     false, true, true, memory_forget},
+     false, true, true, false, memory_forget},
     {"ask", "Answer from memory",
      "Answer a question from the passages in memory with a small local model, and say which passage it comes from.",
      "{\"type\":\"object\",\"properties\":{\"question\":{\"type\":\"string\"},\"model\":{\"type\":\"string\",\"description\":\"s, "
@@ -292,7 +344,27 @@ static const tool tools[] = {
      "\"type\":"
      "\"boolean\",\"description\":\"The passages do not hold the answer\"},\"model\":{\"type\":\"string\"},\"sources\":{\"type\":"
      "\"array\",\"items\":" PASSAGE "}},\"required\":[\"answer\",\"unknown\",\"sources\"]}",
-     true, false, false, ask},
+     true, false, false, false, ask},
+    {"agent_route", "Choose an agent",
+     "Say which agent a task belongs to (researcher, coder, tester, ...), how sure that is, and who else might do it; a task that "
+     "is "
+     "nobody's is said to be so.",
+     "{\"type\":\"object\",\"properties\":{\"task\":{\"type\":\"string\",\"description\":\"The task in plain "
+     "words\"}},\"required\":[\"task\"],\"additionalProperties\":false}",
+     "{\"type\":\"object\",\"properties\":{" CHOICE ",\"abstains\":{\"type\":\"boolean\"},\"out_of_scope\":{\"type\":\"number\"},"
+     "\"complexity\":{\"type\":\"number\"},\"confidence\":{\"type\":\"number\"},\"alternatives\":{\"type\":\"array\",\"items\":{"
+     "\"type\":\"object\",\"properties\":{" CHOICE "}}}},\"required\":[\"agent\",\"abstains\",\"alternatives\"]}",
+     true, false, false, false, agent_route},
+    {"agent_outcome", "Say how a task went",
+     "Tell how a task went with an agent, so that later tasks like it are routed better. With good false, `right` may name the "
+     "agent "
+     "that should have had it.",
+     "{\"type\":\"object\",\"properties\":{\"task\":{\"type\":\"string\"},\"agent\":{\"type\":\"string\"},\"good\":{\"type\":"
+     "\"boolean\"},\"right\":{\"type\":\"string\"}},\"required\":[\"task\",\"agent\",\"good\"],\"additionalProperties\":false}",
+     "{\"type\":\"object\",\"properties\":{\"agent\":{\"type\":\"string\"},\"good\":{\"type\":\"boolean\"}},\"required\":["
+     "\"agent\","
+     "\"good\"]}",
+     false, true, false, true, agent_outcome},
 };
 enum { N_TOOLS = sizeof tools / sizeof *tools };
 
@@ -351,7 +423,8 @@ json_t *ruv_mcp_tools_call(const ruv_mcp_caller *caller, const char *name, const
 	                             or_configured(caller->scope.session, configured.session)};
 	ruv_buf_init(&c.text, MAX_TEXT);
 	rc = check_names(&c, t);
-	if (!rc && ((t->reads && !caller->may_read) || (t->writes && !caller->may_write)))
+	if (!rc && ((t->reads && !caller->may_read) || (t->writes && !t->learns && !caller->may_write) ||
+	            (t->learns && !caller->may_learn)))
 		rc = ruv_fail(&c.err, RUV_EINVAL, where, "your key may not use %s", t->name);
 	if (!rc)
 		rc = t->run(&c);

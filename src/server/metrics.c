@@ -2,6 +2,7 @@
 #include "server/metrics.h"
 
 #include <dirent.h>
+#include <math.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,7 +13,8 @@
 #include "base/status.h"
 #include "server/server_impl.h"
 
-enum { N_METHODS = 5, MAX_STATUSES = 24, N_BOUNDS = 13, MAX_STAGES = 24 };
+enum { MAX_STATUSES = 24, N_BOUNDS = 13, MAX_STAGES = 24, MAX_TIERS = 8, N_WHYS = RUV_ROUTE_CONSTRAINED + 1, N_SCORES = 10 };
+enum { N_WRITTEN = RUV_WRITTEN_JUNK + 1, N_FEEDBACK = RUV_FEEDBACK_REJECT + 1 };
 
 /* Seconds: requests and stages take from a tenth of a millisecond to minutes. */
 static const double bounds[N_BOUNDS] = {0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10, 60};
@@ -44,6 +46,16 @@ struct ruv_metrics {
 	int n_stages;
 	histogram ask;
 	int64_t ask_sources, ask_unknown;
+	struct {
+		char name[32];
+		int64_t decisions[N_WHYS], answers;
+	} tiers[MAX_TIERS];
+	int n_tiers;
+	int64_t escalations;
+	int64_t scores[N_SCORES], n_scores, refusals; /* scores[i]: quality in (i/10, (i+1)/10], 0 with the first */
+	double score_sum;
+	int64_t written[N_WRITTEN], feedback[N_FEEDBACK];
+	int64_t agents_routed, agents_abstained;
 	int64_t embedded_texts, embedded_tokens;
 	int64_t gone, cut_off;
 };
@@ -106,28 +118,84 @@ void ruv_metrics_request(ruv_metrics *metrics, int route, unsigned method, int s
 	pthread_mutex_unlock(&metrics->lock);
 }
 
-void ruv_metrics_stage(ruv_metrics *metrics, const char *stage, double seconds)
+static void observe_stage(ruv_metrics *metrics, const char *stage, double seconds)
 {
 	int i = 0;
 
-	pthread_mutex_lock(&metrics->lock);
 	while (i < metrics->n_stages && strcmp(metrics->stages[i].name, stage))
 		i++;
-	if (i < MAX_STAGES) {
-		metrics->stages[i].name = stage;
-		if (i == metrics->n_stages)
-			metrics->n_stages++;
-		observe(&metrics->stages[i].duration, seconds);
+	if (i == MAX_STAGES)
+		return;
+	metrics->stages[i].name = stage;
+	if (i == metrics->n_stages)
+		metrics->n_stages++;
+	observe(&metrics->stages[i].duration, seconds);
+}
+
+/* The tier's counters; the last ones when there are more tiers than room. */
+static int tier_of(ruv_metrics *metrics, const char *name)
+{
+	int i = 0;
+
+	while (i < metrics->n_tiers && strcmp(metrics->tiers[i].name, name))
+		i++;
+	if (i == metrics->n_tiers && i < MAX_TIERS) {
+		snprintf(metrics->tiers[i].name, sizeof metrics->tiers[i].name, "%s", name);
+		metrics->n_tiers++;
 	}
+	return i < MAX_TIERS ? i : MAX_TIERS - 1;
+}
+
+static void observe_route(ruv_metrics *metrics, const ruv_answer_route *route)
+{
+	for (int why = 0; why < N_WHYS; why++)
+		if (!strcmp(route->why, ruv_route_why_name(why)))
+			metrics->tiers[tier_of(metrics, route->first)].decisions[why]++;
+	metrics->tiers[tier_of(metrics, route->tier)].answers++;
+	metrics->escalations += route->n_escalations;
+}
+
+static void observe_verdict(ruv_metrics *metrics, const ruv_verdict *verdict)
+{
+	int i = (int)ceil((double)verdict->quality * N_SCORES) - 1;
+
+	metrics->scores[i < 0 ? 0 : i < N_SCORES ? i : N_SCORES - 1]++;
+	metrics->n_scores++;
+	metrics->score_sum += (double)verdict->quality;
+	metrics->refusals += verdict->refusal;
+}
+
+void ruv_metrics_answer(ruv_metrics *metrics, const ruv_answer *answer)
+{
+	pthread_mutex_lock(&metrics->lock);
+	for (int i = 0; i < answer->n_stages; i++)
+		observe_stage(metrics, answer->stages[i].name, answer->stages[i].ms * 1e-3);
+	observe(&metrics->ask, answer->total_ms * 1e-3);
+	metrics->ask_sources += answer->n_in_prompt;
+	metrics->ask_unknown += answer->unknown;
+	if (answer->route.used)
+		observe_route(metrics, &answer->route);
+	if (answer->verdict.quality >= 0)
+		observe_verdict(metrics, &answer->verdict);
+	if (answer->wrote)
+		metrics->written[answer->written.as]++;
 	pthread_mutex_unlock(&metrics->lock);
 }
 
-void ruv_metrics_ask(ruv_metrics *metrics, double seconds, int n_sources, bool unknown)
+void ruv_metrics_feedback(ruv_metrics *metrics, ruv_feedback feedback, const ruv_feedback_result *result)
 {
 	pthread_mutex_lock(&metrics->lock);
-	observe(&metrics->ask, seconds);
-	metrics->ask_sources += n_sources;
-	metrics->ask_unknown += unknown;
+	metrics->feedback[feedback]++;
+	if (result->wrote)
+		metrics->written[result->written.as]++;
+	pthread_mutex_unlock(&metrics->lock);
+}
+
+void ruv_metrics_agent(ruv_metrics *metrics, bool abstains)
+{
+	pthread_mutex_lock(&metrics->lock);
+	metrics->agents_routed++;
+	metrics->agents_abstained += abstains;
 	pthread_mutex_unlock(&metrics->lock);
 }
 
@@ -304,6 +372,77 @@ static void write_ask(ruv_buf *out, const ruv_metrics *metrics)
 	    (double)metrics->embedded_tokens);
 }
 
+/* Of the server's own count: decisions, verdicts, feedback, writes. */
+static void write_judged(ruv_buf *out, const ruv_metrics *metrics)
+{
+	static const char *const written[N_WRITTEN] = {"new", "merged", "superseded", "contradicts", "not_good", "junk"};
+	static const char *const said[N_FEEDBACK] = {"accept", "correct", "reject"};
+	double score_bounds[N_SCORES];
+
+	head(out, "ruvllm_router_decisions_total", "counter", "Tiers that the router chose first; why safe: the fallback.");
+	for (int i = 0; i < metrics->n_tiers; i++)
+		for (int why = 0; why < N_WHYS; why++)
+			ruv_buf_printf(out, "ruvllm_router_decisions_total{model=\"%s\",why=\"%s\"} %lld\n", metrics->tiers[i].name,
+			               ruv_route_why_name(why), (long long)metrics->tiers[i].decisions[why]);
+	head(out, "ruvllm_router_answers_total", "counter", "Routed questions by the tier that answered in the end.");
+	for (int i = 0; i < metrics->n_tiers; i++)
+		ruv_buf_printf(out, "ruvllm_router_answers_total{model=\"%s\"} %lld\n", metrics->tiers[i].name,
+		               (long long)metrics->tiers[i].answers);
+	one(out, "ruvllm_router_escalations_total", "counter", "Answers that a larger tier was asked for again.",
+	    (double)metrics->escalations);
+	for (int i = 0; i < N_SCORES; i++)
+		score_bounds[i] = (double)(i + 1) / N_SCORES;
+	head(out, "ruvllm_judge_quality", "histogram", "Quality that the judge gave answers from memory, 0 to 1.");
+	histogram_lines(out, "ruvllm_judge_quality", "", score_bounds, 1, N_SCORES, metrics->scores, metrics->score_sum,
+	                metrics->n_scores);
+	one(out, "ruvllm_judge_refusals_total", "counter", "Judged answers that say that they do not know.",
+	    (double)metrics->refusals);
+	head(out, "ruvllm_feedback_total", "counter", "What users said of answers.");
+	for (int i = 0; i < N_FEEDBACK; i++)
+		ruv_buf_printf(out, "ruvllm_feedback_total{feedback=\"%s\"} %lld\n", said[i], (long long)metrics->feedback[i]);
+	head(out, "ruvllm_memory_writes_total", "counter", "Answers that write-back looked at, by what became of them.");
+	for (int i = 0; i < N_WRITTEN; i++)
+		ruv_buf_printf(out, "ruvllm_memory_writes_total{outcome=\"%s\"} %lld\n", written[i],
+		               (long long)metrics->written[i]);
+	one(out, "ruvllm_agent_routes_total", "counter", "Tasks routed to agents.", (double)metrics->agents_routed);
+	one(out, "ruvllm_agent_abstentions_total", "counter", "Of them those that are no agent's.",
+	    (double)metrics->agents_abstained);
+}
+
+/* Router and learner, once something has opened them: neither is opened for being looked at. */
+static void write_learning(ruv_buf *out, ruv_server *server)
+{
+	ruv_router *router = ruv_runtime_router_if_open(server->runtime);
+	ruv_learner *learner = ruv_runtime_learner_if_open(server->runtime);
+	ruv_learner_status status;
+
+	if (router) {
+		ruv_router_info info;
+
+		ruv_router_get_info(router, &info);
+		one(out, "ruvllm_router_version", "gauge", "Version of the router's weights.", info.version);
+		one(out, "ruvllm_router_observations", "gauge", "Outcomes that the router has learned or may learn from.",
+		    info.n_observations);
+		one(out, "ruvllm_router_refinements_total", "counter", "Refinements of the router that were kept.", info.n_refined);
+		one(out, "ruvllm_router_rollbacks_total", "counter", "Refinements of the router that were not kept.",
+		    info.n_rolled_back);
+	}
+	if (!learner || ruv_learner_get_status(learner, &status, NULL))
+		return;
+	one(out, "ruvllm_adapter_active", "gauge", "1 while an adapter is live.", status.live_version > 0);
+	one(out, "ruvllm_adapter_version", "gauge", "The live adapter's version; 0: the bare model.", status.live_version);
+	head(out, "ruvllm_adapter_gates_total", "counter", "Candidates that the gate looked at, by what it said.");
+	ruv_buf_printf(out,
+	               "ruvllm_adapter_gates_total{result=\"passed\"} %lld\nruvllm_adapter_gates_total{result=\"refused\"} %lld\n",
+	               (long long)status.n_published, (long long)status.n_gates_refused);
+	one(out, "ruvllm_adapter_rollbacks_total", "counter", "Ways back to an earlier version.", (double)status.n_rollbacks);
+	one(out, "ruvllm_adapter_training_steps_total", "counter", "Steps of training.", (double)status.n_steps);
+	one(out, "ruvllm_learner_queue_length", "gauge", "Interactions that wait to be learned.", status.n_queued);
+	one(out, "ruvllm_learner_queue_refused_total", "counter", "Interactions dropped because the queue was full.",
+	    (double)status.n_refused);
+	one(out, "ruvllm_learner_replay_lessons", "gauge", "Lessons that are replayed.", status.n_replay);
+}
+
 static void write_memory(ruv_buf *out, ruv_server *server)
 {
 	ruv_memory_stats stats;
@@ -361,10 +500,12 @@ char *ruv_metrics_text(ruv_metrics *metrics, ruv_server *server)
 	pthread_mutex_lock(&metrics->lock);
 	write_http(&out, metrics, server);
 	write_ask(&out, metrics);
+	write_judged(&out, metrics);
 	pthread_mutex_unlock(&metrics->lock);
 	ruv_scheduler_get_stats(server->scheduler, stats);
 	write_scheduler(&out, stats);
 	write_memory(&out, server);
+	write_learning(&out, server);
 	write_process(&out, server);
 	free(stats);
 	return ruv_buf_take(&out);

@@ -17,9 +17,12 @@ void ruv_metrics_free(ruv_metrics *metrics); /* NULL is fine */
 
 /* A finished request. */
 void ruv_metrics_request(ruv_metrics *metrics, int route, unsigned method, int status, double seconds);
-/* A stage of the loop (stage: "embed", "retrieve", ...; a static string) and a whole answer. */
-void ruv_metrics_stage(ruv_metrics *metrics, const char *stage, double seconds);
-void ruv_metrics_ask(ruv_metrics *metrics, double seconds, int n_sources, bool unknown);
+/* An answer of the loop: its stages, sources, route, verdict, and what memory made of it. */
+void ruv_metrics_answer(ruv_metrics *metrics, const ruv_answer *answer);
+/* What a user said of an answer, and what became of it. */
+void ruv_metrics_feedback(ruv_metrics *metrics, ruv_feedback feedback, const ruv_feedback_result *result);
+/* A task that was routed to an agent. */
+void ruv_metrics_agent(ruv_metrics *metrics, bool abstains);
 void ruv_metrics_embedding(ruv_metrics *metrics, int64_t n_texts, int64_t n_tokens);
 /* A client that was cut off or went away before its answer was whole. */
 void ruv_metrics_gone(ruv_metrics *metrics, bool too_slow);

@@ -28,10 +28,9 @@
 static const char where[] = "server";
 
 /* Every table of routes. */
-static const ruv_route *const tables[] = {ruv_routes_ops,    ruv_routes_openai,    ruv_routes_native,
-                                          ruv_routes_memory, ruv_routes_learn,     ruv_routes_anthropic,
-                                          ruv_routes_ollama, ruv_routes_responses, ruv_routes_mcp,
-                                          ruv_routes_assets};
+static const ruv_route *const tables[] = {ruv_routes_ops,       ruv_routes_openai, ruv_routes_native,    ruv_routes_memory,
+                                          ruv_routes_learn,     ruv_routes_agents, ruv_routes_anthropic, ruv_routes_ollama,
+                                          ruv_routes_responses, ruv_routes_mcp,    ruv_routes_assets};
 enum { N_TABLES = sizeof tables / sizeof *tables };
 
 /* ---- the way back to the loop ------------------------------------------------------------------------------------------ */
@@ -654,6 +653,8 @@ int ruv_server_open(ruv_server **out, ruv_runtime *runtime, const ruv_server_opt
 	if (!rc)
 		rc = ruv_runtime_scheduler(runtime, &server->scheduler, err);
 	if (!rc)
+		rc = ruv_decisions_create(&server->decisions, err);
+	if (!rc)
 		rc = collect_routes(server, err);
 	if (!rc)
 		rc = open_http(server, err);
@@ -722,6 +723,7 @@ void ruv_server_free(ruv_server *server)
 	SSL_CTX_free(server->tls);
 	ruv_auth_free(server->auth);
 	ruv_metrics_free(server->metrics);
+	ruv_decisions_free(server->decisions);
 	for (int i = 0; i < server->n_strings; i++)
 		free(server->strings[i]);
 	free(server->workers);

@@ -76,7 +76,7 @@ const char *ruv_server_ask_model(ruv_server *server, const char *name, const ruv
 /* ---- tables of routes: each protocol has one, ending with {0} ---- */
 
 extern const ruv_route ruv_routes_ops[], ruv_routes_openai[], ruv_routes_native[], ruv_routes_memory[], ruv_routes_learn[],
-    ruv_routes_anthropic[], ruv_routes_ollama[], ruv_routes_responses[], ruv_routes_mcp[], ruv_routes_assets[];
+    ruv_routes_agents[], ruv_routes_anthropic[], ruv_routes_ollama[], ruv_routes_responses[], ruv_routes_mcp[], ruv_routes_assets[];
 /* anthropic.c, ollama.c, responses.c, mcp.c: declare theirs here and add them to the list in server.c. */
 
 #endif

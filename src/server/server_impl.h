@@ -18,6 +18,7 @@
 #include <pthread.h>
 
 #include "server/auth.h"
+#include "server/decisions.h"
 #include "server/metrics.h"
 #include "server/server.h"
 
@@ -134,6 +135,7 @@ struct ruv_server {
 
 	ruv_auth *auth; /* loop: replaced by SIGHUP */
 	ruv_metrics *metrics;
+	ruv_decisions *decisions;
 
 	const ruv_route *routes[SERVER_MAX_TABLES];
 	int n_tables;

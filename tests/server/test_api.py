@@ -7,6 +7,7 @@ import signal
 import socket
 import struct
 import subprocess
+import tempfile
 import time
 
 from harness import Server, chat, run, threads
@@ -208,6 +209,60 @@ def test_memory_and_ask(ruvllm):
         assert any(x["id"] == mine["id"] for x in a["sources"]), a
 
 
+def test_agents(ruvllm):
+    """Tasks go to agents; what is taught and how tasks went counts at once and after a restart."""
+    with tempfile.TemporaryDirectory() as data:
+        with Server(ruvllm, data=data) as s:
+            a = s.json("POST", "/v1/agents/route", {"task": "find out why the nightly build crashes with a segmentation fault"})
+            names = [i["agent"] for i in s.json("GET", "/v1/agents")["data"]]
+            assert len(names) >= 13 and a["agent"] in names and not a["abstains"] and a["reason"], a
+            assert 0 < a["probability"] <= 1 and all(b["agent"] in names for b in a["alternatives"]), a
+            for task in ("translate the menu into French", "translate this letter into German", "translate the manual into Spanish"):
+                s.json("POST", "/v1/agents/teach", {"agent": "translator", "task": task, "purpose": "translates texts", "type": "improve"})
+            assert s.json("POST", "/v1/agents/route", {"task": "translate the contract into Italian"})["agent"] == "translator"
+            s.json("POST", "/v1/agents/outcome", {"agent": "translator", "task": "translate the contract into Italian", "good": True})
+            s.json("POST", "/v1/agents/outcome", {"agent": "translator", "task": "explain the contract", "good": False, "right": names[0]})
+            for path, body, field in (("route", {"task": ""}, "task"), ("route", {"task": 3}, "task"), ("teach", {"agent": "", "task": "x"}, "agent"),
+                                      ("teach", {"agent": "a", "task": "x", "type": "juggle"}, "type"), ("outcome", {"agent": "a", "task": "x"}, None),
+                                      ("outcome", {"agent": "translator", "task": "x", "good": True, "right": "coder"}, None)):
+                e = s.json("POST", f"/v1/agents/{path}", body, expect=400)["error"]
+                assert e["message"] and (field is None or e["param"] == field), (path, body, e)
+            assert s.metric("ruvllm_agent_routes_total") == 2
+        with Server(ruvllm, data=data) as s:
+            # a task that went well is an example, too
+            mine = [i for i in s.json("GET", "/v1/agents")["data"] if i["agent"] == "translator"]
+            assert mine and mine[0]["taught"] == 4 and mine[0]["good"] == 1 and mine[0]["bad"] == 1 and not mine[0]["bundled"], mine
+            s.json("DELETE", "/v1/agents/translator")
+            assert s.json("POST", "/v1/agents/route", {"task": "translate the contract into Italian"})["agent"] != "translator"
+            s.json("DELETE", "/v1/agents/coder", expect=400)
+
+
+def test_routing(ruvllm):
+    """The router's decisions are kept, counted, and carry what the user said of the answer."""
+    with Server(ruvllm, "--api-keys", "@/keys.json", files={"keys.json": keys("ada", "admin")}) as s:
+        admin, ada = {"Authorization": "Bearer sk-admin-00"}, {"Authorization": "Bearer sk-ada-0000"}
+        s.json("POST", "/v1/memory", {"text": "The nightly backup starts at 02:30."}, admin, expect=201)
+        assert s.json("GET", "/v1/route/decisions", headers=admin)["data"] == []
+        s.json("POST", "/v1/ask", {"question": "When does the nightly backup start?", "model": "l"}, admin)
+        assert s.json("GET", "/v1/route/decisions", headers=admin)["data"] == []  # a named tier is no decision
+        a = s.json("POST", "/v1/ask", {"question": "When does the nightly backup start?", "model": "auto"}, admin)
+        s.json("POST", "/v1/chat/completions", chat("When does the backup start?", model="auto"), ada)
+        kept = s.json("GET", "/v1/route/decisions", headers=admin)["data"]
+        assert [d["question"] for d in kept] == ["When does the backup start?", "When does the nightly backup start?"], kept
+        assert kept[1]["answer_id"] == a["id"] and kept[1]["tier"] == a["route"]["tier"] and kept[1]["feedback"] is None, kept
+        assert [d["question"] for d in s.json("GET", "/v1/route/decisions", headers=ada)["data"]] == ["When does the backup start?"]
+        s.json("POST", "/v1/feedback", {"answer_id": a["id"], "feedback": "accept"}, admin)
+        assert s.json("GET", "/v1/route/decisions?limit=2", headers=admin)["data"][1]["feedback"] == "accept"
+        s.json("GET", "/v1/route/decisions?limit=0", headers=admin, expect=400)
+        route = s.json("POST", "/v1/route", {"question": "When does the nightly backup start?"}, admin)
+        assert route["tier"] in ("s", "m", "l") and abs(sum(t["probability"] for t in route["tiers"]) - 1) < 1e-3, route
+        page = s.request("GET", "/metrics", headers=admin)[2].decode()
+        for line in ('ruvllm_judge_quality_count 3', 'ruvllm_feedback_total{feedback="accept"} 1', 'ruvllm_memory_writes_total{outcome="new"} 1'):
+            assert line in page.splitlines(), f"{line}\n{page}"
+        answers = [l for l in page.splitlines() if l.startswith("ruvllm_router_answers_total{")]
+        assert sum(int(l.rsplit(" ", 1)[1]) for l in answers) == 2, answers
+
+
 def test_refusals(ruvllm):
     with Server(ruvllm, "--max-body-bytes", "65536", "--context", "512") as s:
         def error(body, code, param=None, status=400, path="/v1/chat/completions"):
@@ -355,7 +410,6 @@ def test_sockets(ruvllm):
 
 class tempfile_certificate:
     def __enter__(self):
-        import tempfile
         self.dir = tempfile.TemporaryDirectory()
         cert, key = f"{self.dir.name}/cert.pem", f"{self.dir.name}/key.pem"
         subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2", "-subj", "/CN=localhost",
@@ -372,6 +426,8 @@ def test_operations(ruvllm):
         s.json("POST", "/v1/memory", {"text": "The nightly backup starts at 02:30."}, expect=201)
         s.json("POST", "/v1/ask", {"question": "When does the nightly backup start?"})
         s.json("POST", "/v1/chat/completions", chat("Hello"))
+        s.json("POST", "/v1/route", {"question": "When does the nightly backup start?"})  # opens the router, the next one the learner
+        s.json("GET", "/v1/learn")
         _, headers, page = s.request("GET", "/metrics")
         promtool = shutil.which("promtool")
         assert promtool, "promtool is missing: scripts/setup.sh test installs it (package prometheus)"
@@ -431,4 +487,4 @@ def test_busy(ruvllm):
         s.json("POST", "/v1/chat/completions", chat("Hello"))
 
 
-run([test_chat, test_structured, test_completions_and_embeddings, test_memory_and_ask, test_refusals, test_keys, test_sockets, test_operations, test_busy])
+run([test_chat, test_structured, test_completions_and_embeddings, test_memory_and_ask, test_agents, test_routing, test_refusals, test_keys, test_sockets, test_operations, test_busy])

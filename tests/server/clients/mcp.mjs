@@ -18,7 +18,7 @@ delete env.RUVLLM_URL;
 
 async function useTools(client) {
   const { tools } = await client.listTools();
-  assert.deepEqual(tools.map((t) => t.name).filter((n) => n !== "route_agent"), ["memory_search", "memory_add", "memory_forget", "ask"]);
+  assert.deepEqual(tools.map((t) => t.name), ["memory_search", "memory_add", "memory_forget", "ask", "agent_route", "agent_outcome"]);
   assert.equal(tools.find((t) => t.name === "memory_search").annotations.readOnlyHint, true);
   const added = await client.callTool({ name: "memory_add", arguments: { text: "The lighthouse keeper is called Morwenna Tregear.", source: "harbour.md", tags: ["people"] } });
   assert.ok(!added.isError, JSON.stringify(added));
@@ -39,6 +39,15 @@ async function useTools(client) {
   assert.ok(!(await client.callTool({ name: "memory_forget", arguments: { id } })).isError);
   const again = await client.callTool({ name: "memory_forget", arguments: { id } });
   assert.ok(again.isError);
+  const task = "find out why the nightly build crashes with a segmentation fault";
+  const routed = await client.callTool({ name: "agent_route", arguments: { task } });
+  assert.ok(!routed.isError, JSON.stringify(routed));
+  assert.equal(routed.structuredContent.abstains, false);
+  assert.ok(routed.content[0].text.startsWith(routed.structuredContent.agent));
+  const noted = await client.callTool({ name: "agent_outcome", arguments: { task, agent: routed.structuredContent.agent, good: true } });
+  assert.ok(!noted.isError, JSON.stringify(noted));
+  for (const [name, args] of [["agent_route", { task: "" }], ["agent_outcome", { task, agent: "coder", good: "yes" }], ["agent_outcome", { task, agent: "nobody-known", good: true }]])
+    assert.ok((await client.callTool({ name, arguments: args })).isError, name);
 }
 
 check("the SDK over stdio", async () => {
@@ -140,6 +149,8 @@ check("--read-only changes nothing", async () => {
   s.send({ id: 1, method: "tools/call", params: { name: "memory_add", arguments: { text: "x" } } });
   const answer = (await s.next()).result;
   assert.ok(answer.isError && /memory_add/.test(answer.content[0].text));
+  s.send({ id: 2, method: "tools/call", params: { name: "agent_outcome", arguments: { task: "x", agent: "coder", good: true } } });
+  assert.ok((await s.next()).result.isError);
   await s.end();
 });
 
