@@ -415,11 +415,11 @@ static void report(const struct run *r)
 
 int cmd_learn_user(int argc, char **argv)
 {
-	static int epochs = 12, show;
-	static double rate = 3e-3;
+	static int epochs = 30, show;
+	static double rate = 1e-2;
 	static const cli_option options[] = {
-	    {"epochs", 'e', CLI_INT, &epochs, "N", "passes over the lessons after teaching (default 12)"},
-	    {"rate", 0, CLI_DOUBLE, &rate, "X", "of Adam (default 0.003)"},
+	    {"epochs", 'e', CLI_INT, &epochs, "N", "passes over the lessons after teaching (default 30)"},
+	    {"rate", 0, CLI_DOUBLE, &rate, "X", "of Adam (default 0.01)"},
 	    {"show", 0, CLI_INT, &show, "N", "print the first N questions with their answers"},
 	    {0}};
 	static const cli_spec spec = {

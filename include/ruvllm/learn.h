@@ -191,7 +191,7 @@ typedef struct ruv_learner_options {
 	int hooks[RUV_VARIANT_MAX_HOOKS]; /* layers, ascending, */
 	int n_hooks;                      /* [the variant's] */
 	int rank;                         /* 1..4 [the variant's] */
-	float learning_rate;              /* [0.003] */
+	float learning_rate;              /* of passes, a third of it of single steps [0.01] */
 	float ewc_lambda;                 /* [the default of docs/learning.md] */
 	bool no_replay, no_ewc;           /* for comparing */
 	int queue_capacity;   /* interactions and feedback waiting [256]; when full the newest is refused with RUV_EBUSY */

@@ -26,14 +26,14 @@
 #include "base/log.h"
 #include "base/status.h"
 #include "base/uuid.h"
-#include "learn/base_text.h"
 #include "learn/learner_object.h"
 #include "model/object.h"
 
 static const char where[] = "learn";
 
-enum { DEFAULT_EPOCHS = 4 };
+enum { DEFAULT_EPOCHS = 8 };
 #define BASE_BUDGET 1.009 /* of perplexity; the gate's limit is 1.01 */
+#define INSTANT_RATE 0.3f /* of the learning rate: a step on one interaction is noisier than one of a pass */
 
 /* ---- interactions ---- */
 
@@ -189,7 +189,9 @@ static int instant_step(ruv_learner *l, const ruv_example *example, ruv_error *e
 			batch[n++] = old;
 	}
 	const int64_t started = ruv_clock_now_ns();
+	l->candidate->rate = INSTANT_RATE * l->options.learning_rate;
 	int rc = ruv_learner_step(l, l->candidate, batch, n, 1, l->options.no_ewc ? NULL : l->ewc, &loss, err);
+	l->candidate->rate = l->options.learning_rate;
 	if (rc)
 		return rc;
 	l->dirty = true;
@@ -238,7 +240,8 @@ static int learn(ruv_learner *l, const char *task_name, const char *question, co
  * holds it; NULL when none does (or memory is out: then this lesson is left out). */
 static char *grounded_answer(const char *prompt, const char *answer)
 {
-	const char *at = strncmp(prompt, "Sources:\n", 9) ? NULL : prompt + 8;
+	const char *at =
+	    strncmp(prompt, RUV_LEARN_SOURCES, strlen(RUV_LEARN_SOURCES)) ? NULL : prompt + strlen(RUV_LEARN_SOURCES) - 1;
 	const char *end = NULL;
 	for (const char *next = at; next && (next = strstr(next, "\n\nQuestion: ")); next++)
 		end = next; /* the last one is the question's */
@@ -417,21 +420,39 @@ static int suite_nll(ruv_learner *l, const ruv_microlora *lora, double *nll, ruv
 	return rc;
 }
 
-/* An adapter that costs the base more than the gate allows would be refused however much it has learned: its change is scaled down
- * a tenth at a time until base perplexity is within BASE_BUDGET. What it costs falls with the square of the scale, what it knows
- * falls more slowly. */
+static void scale_change(ruv_microlora *lora, const float *theta, float scale)
+{
+	memcpy(lora->theta, theta, (size_t)lora->n * sizeof *theta);
+	for (int i = 0; i < lora->n_params; i++)
+		for (int64_t k = 0; k < lora->params[i].rank * lora->params[i].n_out; k++)
+			lora->params[i].b[k] *= scale;
+}
+
+/* An adapter that costs the base more than the gate allows would be refused however much it has learned: the largest scale of its
+ * change with which base perplexity stays within BASE_BUDGET is searched by halving. */
 static int fit_budget(ruv_learner *l, ruv_error *err)
 {
+	ruv_microlora *c = l->candidate;
+	const size_t bytes = (size_t)c->n * sizeof *c->theta;
 	double bare = 0, nll = 0;
+	float low = 0, high = 1; /* low fits, high does not */
 	int rc = suite_nll(l, NULL, &bare, err);
-	for (int tries = 0; tries < 8 && rc == RUV_OK; tries++) {
-		rc = suite_nll(l, l->candidate, &nll, err);
-		if (rc || nll - bare <= log(BASE_BUDGET))
-			break;
-		for (int i = 0; i < l->candidate->n_params; i++)
-			for (int64_t k = 0; k < l->candidate->params[i].rank * l->candidate->params[i].n_out; k++)
-				l->candidate->params[i].b[k] *= 0.9f;
+	if (rc == RUV_OK)
+		rc = suite_nll(l, c, &nll, err);
+	if (rc || nll - bare <= log(BASE_BUDGET))
+		return rc;
+	float *whole = malloc(bytes);
+	if (!whole)
+		return ruv_fail_memory(err, where, bytes);
+	memcpy(whole, c->theta, bytes);
+	for (int tries = 0; tries < 7 && rc == RUV_OK; tries++) {
+		const float middle = (low + high) / 2;
+		scale_change(c, whole, middle);
+		rc = suite_nll(l, c, &nll, err);
+		*(nll - bare <= log(BASE_BUDGET) ? &low : &high) = middle;
 	}
+	scale_change(c, whole, rc ? 1 : low);
+	free(whole);
 	return rc;
 }
 
@@ -554,19 +575,6 @@ static void *thread_main(void *arg)
 
 /* ---- opening ---- */
 
-static int make_texts(ruv_learner *l, ruv_example **out, int *n, const char *const *texts, int max_tokens, ruv_error *err)
-{
-	int count_texts = 0, rc = RUV_OK;
-	while (texts[count_texts])
-		count_texts++;
-	*out = calloc((size_t)count_texts + 1, sizeof **out);
-	if (!*out)
-		return ruv_fail_memory(err, where, (size_t)count_texts * sizeof **out);
-	for (*n = 0; *n < count_texts && rc == RUV_OK; ++*n)
-		rc = ruv_lesson_text(&(*out)[*n], l->model, texts[*n], max_tokens, err);
-	return rc;
-}
-
 static int set_options(ruv_learner *l, const ruv_learner_options *given, ruv_error *err)
 {
 	ruv_learner_options *o = &l->options;
@@ -592,7 +600,7 @@ static int set_options(ruv_learner *l, const ruv_learner_options *given, ruv_err
 	if (o->rank == 0)
 		o->rank = variant->micro_lora_rank;
 	if (!(o->learning_rate > 0))
-		o->learning_rate = 3e-3f;
+		o->learning_rate = 1e-2f;
 	if (!(o->ewc_lambda > 0))
 		o->ewc_lambda = 1;
 	if (o->queue_capacity <= 0)
@@ -655,9 +663,7 @@ static int open_parts(ruv_learner *l, const char *model_path, ruv_error *err)
 	if (rc == RUV_OK)
 		rc = ruv_replay_create(&l->replay, l->options.replay_capacity, 1, err);
 	if (rc == RUV_OK)
-		rc = make_texts(l, &l->anchors, &l->n_anchors, ruv_learn_anchors, RUV_LEARN_ANCHOR_TOKENS, err);
-	if (rc == RUV_OK)
-		rc = make_texts(l, &l->suite, &l->n_suite, ruv_learn_base_suite, RUV_LEARN_MAX_TOKENS, err);
+		rc = ruv_anchors_open(l, err);
 	snprintf(path, sizeof path, "%s/bank.db", l->dir);
 	if (rc == RUV_OK)
 		rc = ruv_bank_open(

@@ -40,6 +40,39 @@ static int fill_example(ruv_example *out, const ruv_token *ids, int n, int first
 	return RUV_OK;
 }
 
+/* Which tokens of the prompt are the question's: those that a prompt with another question does not share. */
+static int find_free(ruv_example *e, const ruv_model *model, const ruv_token_list *prompt, ruv_error *err)
+{
+	enum { LEAST = 4 }; /* of a shorter question every word is needed */
+	const ruv_message other = {.role = "user", .content = "."};
+	ruv_token_list list = {0};
+	int before = 0, behind = 0;
+	int rc = ruv_model_chat_tokens(model, &other, 1, NULL, true, &list, err);
+	const int most = rc == RUV_OK ? (list.n < prompt->n ? list.n : prompt->n) : 0;
+	while (before < most && list.ids[before] == prompt->ids[before])
+		before++;
+	while (behind < most - before && list.ids[list.n - 1 - behind] == prompt->ids[prompt->n - 1 - behind])
+		behind++;
+	e->free_from = before;
+	e->n_free = prompt->n - before - behind;
+	e->n_free = e->n_free < LEAST ? 0 : e->n_free;
+	ruv_token_list_release(&list);
+	return rc;
+}
+
+int ruv_example_thin(const ruv_example *e, ruv_rng *rng, ruv_token *tokens, float *weight)
+{
+	int n = 0;
+	for (int i = 0; i < e->n; i++) {
+		const bool may_go = i >= e->free_from && i < e->free_from + e->n_free;
+		if (may_go && ruv_rng_double(rng) < RUV_LEARN_WORD_DROPOUT)
+			continue;
+		tokens[n] = e->tokens[i];
+		weight[n++] = e->weight[i];
+	}
+	return n;
+}
+
 int ruv_lesson_make(ruv_lesson *out, const ruv_model *model, const char *question, const char *answer, int task, ruv_error *err)
 {
 	const ruv_message both[2] = {{.role = "user", .content = question}, {.role = "assistant", .content = answer}};
@@ -74,6 +107,9 @@ int ruv_lesson_make(ruv_lesson *out, const ruv_model *model, const char *questio
 	                                  : ruv_fail_memory(err, where, strlen(question) + strlen(answer));
 	out->example.task = task;
 	out->example.difficulty = ruv_curriculum_difficulty(question, answer, 0);
+	out->sourced = strncmp(question, RUV_LEARN_SOURCES, strlen(RUV_LEARN_SOURCES)) == 0;
+	if (rc == RUV_OK && !out->sourced) /* what an answer is read from stays whole */
+		rc = find_free(&out->example, model, &prompt, err);
 done:
 	if (rc)
 		ruv_lesson_release(out);
@@ -139,35 +175,43 @@ int ruv_learner_task(ruv_learner *l, const char *name, ruv_error *err)
 	return l->tasks[l->n_tasks] ? l->n_tasks++ : ruv_fail_memory(err, where, strlen(name));
 }
 
+bool ruv_learner_stops(ruv_learner *l)
+{
+	pthread_mutex_lock(&l->lock);
+	const bool stop = l->stop;
+	pthread_mutex_unlock(&l->lock);
+	return stop;
+}
+
 /* ---- training ---- */
 
 int ruv_learner_step(ruv_learner *l, ruv_microlora *lora, const ruv_example *const *examples, int n, int n_anchors, ruv_ewc *ewc,
                      double *loss, ruv_error *err)
 {
 	ruv_train_seq seqs[RUV_TRAIN_MAX_SEQS];
-	float *scaled[RUV_TRAIN_MAX_SEQS] = {NULL};
-	int n_seqs = 0, rc = RUV_OK;
-	for (int i = 0; i < n && n_seqs < RUV_TRAIN_MAX_SEQS - 2; i++, n_seqs++) {
-		const ruv_example *e = examples[i];
-		float *w = scaled[n_seqs] = malloc((size_t)e->n * sizeof *w);
-		if (!w) {
-			rc = ruv_fail_memory(err, where, (size_t)e->n * sizeof *w);
-			goto done;
-		}
-		for (int k = 0; k < e->n; k++)
-			w[k] = e->weight[k] / (float)n;
-		seqs[n_seqs] = (ruv_train_seq){.tokens = e->tokens, .n = e->n, .weight = w};
+	int room = 0, n_seqs = 0, rc;
+	n_anchors = l->n_anchors ? n_anchors : 0;
+	n = n < RUV_TRAIN_MAX_SEQS - n_anchors ? n : RUV_TRAIN_MAX_SEQS - n_anchors;
+	for (int i = 0; i < n; i++)
+		room += examples[i]->n;
+	for (int i = 0; i < n_anchors; i++)
+		room += l->anchors[(l->next_anchor + i) % l->n_anchors].n;
+	ruv_token *tokens = malloc(((size_t)room + 1) * sizeof *tokens), *token = tokens;
+	float *weights = malloc(((size_t)room + 1) * sizeof *weights), *weight = weights;
+	if (!tokens || !weights) {
+		rc = ruv_fail_memory(err, where, (size_t)room * 8);
+		goto done;
 	}
-	for (int i = 0; i < n_anchors && l->n_anchors && n_seqs < RUV_TRAIN_MAX_SEQS; i++) {
-		const ruv_example *e = &l->anchors[l->next_anchor++ % l->n_anchors];
-		float *w = scaled[n_seqs] = malloc((size_t)e->n * sizeof *w);
-		if (!w) {
-			rc = ruv_fail_memory(err, where, (size_t)e->n * sizeof *w);
-			goto done;
-		}
-		for (int k = 0; k < e->n; k++)
-			w[k] = e->weight[k] * RUV_LEARN_ANCHOR_WEIGHT / (float)n_anchors;
-		seqs[n_seqs++] = (ruv_train_seq){.tokens = e->tokens, .n = e->n, .weight = w, .distill = true};
+	for (int i = 0; i < n + n_anchors; i++) {
+		const bool anchor = i >= n;
+		const ruv_example *e = anchor ? &l->anchors[l->next_anchor++ % l->n_anchors] : examples[i];
+		const float scale = anchor ? (float)RUV_LEARN_ANCHOR_WEIGHT / (float)n_anchors : 1.0f / (float)n;
+		const int kept = ruv_example_thin(e, &l->rng, token, weight);
+		for (int k = 0; k < kept; k++)
+			weight[k] *= scale;
+		seqs[n_seqs++] = (ruv_train_seq){.tokens = token, .n = kept, .weight = weight, .distill = anchor};
+		token += kept;
+		weight += kept;
 	}
 	rc = ruv_microlora_step(lora, l->backward, seqs, n_seqs, ewc, NULL, err);
 	if (rc == RUV_OK && loss) { /* of the examples alone */
@@ -180,59 +224,75 @@ int ruv_learner_step(ruv_learner *l, ruv_microlora *lora, const ruv_example *con
 		*loss = n_targets ? nll / n_targets : 0;
 	}
 done:
-	for (int i = 0; i < RUV_TRAIN_MAX_SEQS; i++)
-		free(scaled[i]);
+	free(tokens);
+	free(weights);
+	return rc;
+}
+
+/* The lessons of a pass, in its order: what the curriculum takes, those with sources in every fourth pass alone: they are long, and
+ * keep a form that the model has already. Returns how many. */
+static int order_pass(ruv_learner *l, int *order, const float *difficulty, int epoch, int n_epochs, ruv_rng *rng)
+{
+	const double progress = n_epochs > 1 ? (double)epoch / (n_epochs - 1) : 1;
+	const int take = ruv_curriculum_order(order, difficulty, l->n_lessons, progress, rng);
+	int n = 0;
+	for (int i = 0; i < take; i++)
+		if (!l->lessons[order[i]].sourced || epoch % 4 == 3 || n_epochs < 4)
+			order[n++] = order[i];
+	return take < 0 ? take : n;
+}
+
+/* One step on lessons[order[0..m)]; answers_of: as in ruv_learner_epochs. */
+static int lesson_step(ruv_learner *l, ruv_microlora *lora, const int *order, int m, const int *answers_of, ruv_ewc *ewc,
+                       ruv_error *err)
+{
+	const ruv_example *batch[RUV_LEARN_BATCH];
+	ruv_lesson mixed[RUV_LEARN_BATCH] = {0};
+	int rc = RUV_OK;
+	for (int k = 0; k < m && rc == RUV_OK; k++) {
+		const ruv_lesson *lesson = &l->lessons[order[k]];
+		batch[k] = &lesson->example;
+		if (answers_of) {
+			rc = ruv_lesson_make(&mixed[k], l->model, lesson->question, l->lessons[answers_of[order[k]]].answer,
+			                     lesson->example.task, err);
+			batch[k] = &mixed[k].example;
+		}
+	}
+	if (rc == RUV_OK)
+		rc = ruv_learner_step(l, lora, batch, m, 1, ewc, NULL, err);
+	for (int k = 0; k < m; k++)
+		ruv_lesson_release(&mixed[k]);
 	return rc;
 }
 
 int ruv_learner_epochs(ruv_learner *l, ruv_microlora *lora, int n_epochs, const int *answers_of, ruv_ewc *ewc, ruv_error *err)
 {
 	const int n = l->n_lessons;
-	int *order = malloc((size_t)(n + 1) * sizeof *order), rc = RUV_OK, step = 0;
+	const float rate = lora->rate;
+	int *order = malloc((size_t)(n + 1) * sizeof *order);
 	float *difficulty = malloc((size_t)(n + 1) * sizeof *difficulty);
-	const float rate = lora->rate; /* falls with what is done, so that the noise of single steps dies away */
 	ruv_rng rng;
-	if (!order || !difficulty) {
-		rc = ruv_fail_memory(err, where, (size_t)n * 8);
-		goto done;
-	}
+	int rc = order && difficulty ? ruv_anchors_draw(l, err) : ruv_fail_memory(err, where, (size_t)n * 8);
 	ruv_rng_init(&rng, 0x5eed);
-	for (int i = 0; i < n; i++)
+	for (int i = 0; i < n && rc == RUV_OK; i++)
 		difficulty[i] = l->lessons[i].example.difficulty;
 	for (int epoch = 0; epoch < n_epochs && rc == RUV_OK; epoch++) {
-		const int take =
-		    ruv_curriculum_order(order, difficulty, n, n_epochs > 1 ? (double)epoch / (n_epochs - 1) : 1, &rng);
+		const int take = order_pass(l, order, difficulty, epoch, n_epochs, &rng);
 		if (take < 0)
 			rc = ruv_fail_memory(err, where, (size_t)n * 8);
-		for (int i = 0; i < take && rc == RUV_OK; i += RUV_LEARN_BATCH, step++) {
+		for (int i = 0; i < take && rc == RUV_OK; i += RUV_LEARN_BATCH) {
 			const int m = take - i < RUV_LEARN_BATCH ? take - i : RUV_LEARN_BATCH;
-			const ruv_example *batch[RUV_LEARN_BATCH];
-			ruv_lesson mixed[RUV_LEARN_BATCH] = {0};
-			for (int k = 0; k < m && rc == RUV_OK; k++) {
-				const ruv_lesson *lesson = &l->lessons[order[i + k]];
-				batch[k] = &lesson->example;
-				if (answers_of) {
-					rc =
-					    ruv_lesson_make(&mixed[k], l->model, lesson->question,
-					                    l->lessons[answers_of[order[i + k]]].answer, lesson->example.task, err);
-					batch[k] = &mixed[k].example;
-				}
-			}
-			if (rc == RUV_OK) {
-				lora->rate = rate * (float)(1 - 0.95 * (epoch + (double)i / take) / n_epochs);
-				rc = ruv_learner_step(l, lora, batch, m, 2, ewc, NULL, err);
-			}
-			for (int k = 0; k < m; k++)
-				ruv_lesson_release(&mixed[k]);
+			const double done = (epoch + (double)i / take) / n_epochs;
+			/* rises while the moments settle, then falls, so that the noise of single steps dies away */
+			lora->rate = rate * (float)(fmin(1, done / 0.05 + 0.02) * (1 - 0.95 * done));
+			rc = lesson_step(l, lora, order + i, m, answers_of, ewc, err);
 			pthread_mutex_lock(&l->lock);
 			l->status.n_replayed += rc == RUV_OK && !answers_of ? m : 0;
-			const bool stop = l->stop;
 			pthread_mutex_unlock(&l->lock);
-			if (stop && rc == RUV_OK)
+			if (rc == RUV_OK && ruv_learner_stops(l))
 				rc = ruv_fail(err, RUV_ECANCELLED, where, "the learner is closing");
 		}
 	}
-done:
 	lora->rate = rate;
 	free(order);
 	free(difficulty);

@@ -10,8 +10,8 @@
 
 enum { RUV_MICROLORA_MAX_RANK = 4 };
 
-/* Bits of ruv_adapter_slot. Slots that a layer does not have are left out there. */
-#define RUV_MICROLORA_SLOTS ((1u << RUV_SLOT_FFN_GATE) | (1u << RUV_SLOT_FFN_UP) | (1u << RUV_SLOT_FFN_DOWN))
+/* Bits of ruv_adapter_slot: every matrix of a hook layer. Slots that a layer does not have are left out there. */
+#define RUV_MICROLORA_SLOTS ((1u << RUV_SLOT_N) - 1)
 
 typedef struct ruv_microlora {
 	ruv_model *model;       /* held */

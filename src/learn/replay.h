@@ -12,8 +12,9 @@ typedef struct ruv_example {
 	ruv_token *tokens; /* [n] */
 	float *weight;     /* [n]; the sum is 1 */
 	int n, task;
-	float difficulty; /* curriculum.h */
-	int64_t key;      /* the caller's */
+	int free_from, n_free; /* tokens that training may leave out (words of the question); 0: none */
+	float difficulty;      /* curriculum.h */
+	int64_t key;           /* the caller's */
 } ruv_example;
 
 void ruv_example_release(ruv_example *example);

@@ -50,4 +50,9 @@ enum { RUV_TRAIN_MAX_ROWS = 2048 /* tokens of one call, all sequences together *
 int ruv_backward_run(ruv_backward *backward, const ruv_lora_param *params, int n_params, ruv_train_seq *seqs, int n_seqs,
                      bool gradients, double *loss, ruv_error *err);
 
+/* n_seqs texts of n_tokens tokens each into out [n_seqs, n_tokens], drawn from the bare model at temperature 1, text i beginning
+ * with first[i]. The same for a seed on one machine. RUV_ELIMIT beyond RUV_TRAIN_MAX_SEQS or RUV_TRAIN_MAX_ROWS. */
+int ruv_backward_sample(ruv_model *model, const ruv_token *first, int n_seqs, int n_tokens, uint64_t seed, ruv_token *out,
+                        ruv_error *err);
+
 #endif

@@ -359,10 +359,53 @@ static void test_refusals(void **state)
 	ruv_model_free(model);
 }
 
+/* Texts drawn from the model follow its own distribution: their mean surprise is its entropy, which a pass over them shows. */
+static void test_samples(void **state)
+{
+	enum { N = 40, LENGTH = 70 };
+	ruv_error err = {0};
+	ruv_model *model = NULL;
+	ruv_backward *b = NULL;
+	ruv_token first[N], ids[N * LENGTH], again[N * LENGTH], off[2] = {1, 1 << 30};
+	float weight[LENGTH];
+	double surprise = 0, ignored = 0;
+	(void)state;
+	assert_ok(ruv_model_open(&model, RUV_TEST_DATA "/model/lfm2.gguf", &(ruv_model_options){.n_threads = 1}, &err), err);
+	assert_ok(ruv_backward_open(&b, model, &err), err);
+	for (int i = 0; i < N; i++)
+		first[i] = i % model->hp.n_vocab;
+	for (int i = 0; i < LENGTH; i++)
+		weight[i] = i > 0;
+	assert_ok(ruv_backward_sample(model, first, N, LENGTH, 3, ids, &err), err);
+	assert_ok(ruv_backward_sample(model, first, N, LENGTH, 3, again, &err), err);
+	assert_memory_equal(ids, again, sizeof ids);
+	assert_ok(ruv_backward_sample(model, first, N, LENGTH, 4, again, &err), err);
+	assert_memory_not_equal(ids, again, sizeof ids);
+	for (int i = 0; i < N; i++) {
+		ruv_train_seq own = {.tokens = ids + i * LENGTH, .n = LENGTH, .weight = weight};
+		assert_int_equal(ids[i * LENGTH], first[i]);
+		assert_ok(ruv_backward_run(b, NULL, 0, &own, 1, false, NULL, &err), err);
+		surprise += own.nll / (N * (LENGTH - 1));
+		/* the same text shifted by some tokens of the vocabulary is none of the model's */
+		for (int k = 1; k < LENGTH; k++)
+			again[k] = (ids[i * LENGTH + k] + 7) % model->hp.n_vocab;
+		again[0] = first[i];
+		ruv_train_seq other = {.tokens = again, .n = LENGTH, .weight = weight};
+		assert_ok(ruv_backward_run(b, NULL, 0, &other, 1, false, NULL, &err), err);
+		ignored += other.nll / (N * (LENGTH - 1));
+	}
+	print_message("own texts %.3f nats a token, others %.3f, uniform %.3f\n", surprise, ignored, log(model->hp.n_vocab));
+	assert_true(surprise < log(model->hp.n_vocab) + 0.02 && surprise < 0.9 * ignored);
+	assert_int_equal(ruv_backward_sample(model, off, 2, 8, 1, again, &err), RUV_EINVAL);
+	assert_int_equal(ruv_backward_sample(model, first, 0, 8, 1, again, &err), RUV_ELIMIT);
+	ruv_backward_free(b);
+	ruv_model_free(model);
+}
+
 int main(void)
 {
-	const struct CMUnitTest tests[] = {cmocka_unit_test(test_torch), cmocka_unit_test(test_finite_differences),
-	                                   cmocka_unit_test(test_batches), cmocka_unit_test(test_descends_quantized),
-	                                   cmocka_unit_test(test_refusals)};
+	const struct CMUnitTest tests[] = {cmocka_unit_test(test_torch),    cmocka_unit_test(test_finite_differences),
+	                                   cmocka_unit_test(test_batches),  cmocka_unit_test(test_descends_quantized),
+	                                   cmocka_unit_test(test_refusals), cmocka_unit_test(test_samples)};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
