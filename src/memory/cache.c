@@ -19,6 +19,7 @@ typedef struct shared_arena {
 struct ruv_cache_owner {
 	shared_arena *shared;
 	ruv_memory_hit *items; /* the result's own copy, NULL when the arena holds it */
+	ruv_arena *attached;   /* of this result alone, NULL: none */
 };
 
 typedef struct entry {
@@ -73,7 +74,15 @@ void ruv_cache_release(void *of)
 		return;
 	let_go(owner->shared);
 	free(owner->items);
+	ruv_memory_arena_free(owner->attached);
 	free(owner);
+}
+
+void ruv_cache_attach(ruv_memory_hits *hits, ruv_arena *arena)
+{
+	ruv_cache_owner *owner = hits->owner;
+
+	owner->attached = arena;
 }
 
 static void drop(entry *e)

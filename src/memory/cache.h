@@ -31,6 +31,9 @@ void ruv_cache_keep(ruv_cache *cache, const ruv_memory_hits *hits, const ruv_buf
 
 /* Makes a result's arena (on the heap, from ruv_memory_arena) shareable; takes it over, also on failure. */
 int ruv_cache_own(ruv_memory_hits *hits, ruv_arena *arena, ruv_error *err);
+/* The result, which has an owner, takes over an arena (from ruv_memory_arena) of its own beside that: hits may lie in either. Once
+ * a result. */
+void ruv_cache_attach(ruv_memory_hits *hits, ruv_arena *arena);
 void ruv_cache_release(void *owner);
 
 #endif

@@ -141,6 +141,9 @@ static const char *const sql_text[N_SQL] = {
 		     " ON CONFLICT(src,dst,type) DO UPDATE SET weight=excluded.weight,confidence=excluded.confidence,"
 		     "created_by=excluded.created_by RETURNING id,created_ms",
     [SQL_EDGE_DELETE] = "DELETE FROM edges WHERE id=?1 RETURNING src",
+    [SQL_LINKS_OF] = "SELECT src,dst,type,weight,confidence,created_ms FROM"
+		     " (SELECT * FROM edges WHERE src=?1 UNION ALL SELECT * FROM edges WHERE dst=?1)"
+		     " ORDER BY weight DESC,key LIMIT ?2",
     [SQL_EDGES_OF] = "SELECT e.id,a.id,b.id,e.type,e.weight,e.confidence,e.created_ms,e.created_by FROM"
 		     " (SELECT * FROM edges WHERE src=?1 UNION SELECT * FROM edges WHERE dst=?1) e"
 		     " JOIN nodes a ON a.key=e.src JOIN nodes b ON b.key=e.dst ORDER BY e.weight DESC,e.key LIMIT ?2",
@@ -841,6 +844,8 @@ static const ruv_store_ops sqlite_ops = {
     .edge_put = ruv_sqlite_edge_put,
     .edge_erase = ruv_sqlite_edge_erase,
     .edges_of = ruv_sqlite_edges_of,
+    .links_of = ruv_sqlite_links_of,
+    .node_keys = ruv_sqlite_node_keys,
     .scan = ruv_sqlite_scan,
     .changes = ruv_sqlite_changes,
     .last_event = ruv_sqlite_last_event,

@@ -44,6 +44,7 @@
 	X(SQL_EDGE_SET)                                                                                                            \
 	X(SQL_EDGE_DELETE)                                                                                                         \
 	X(SQL_EDGE_GET)                                                                                                            \
+	X(SQL_LINKS_OF)                                                                                                            \
 	X(SQL_EDGES_OF)                                                                                                            \
 	X(SQL_EDGE_LIST)                                                                                                           \
 	X(SQL_EVENT_ADD)                                                                                                           \
@@ -170,6 +171,9 @@ int ruv_sqlite_edge_put(ruv_store *base, ruv_memory_edge *edge, ruv_error *err);
 int ruv_sqlite_edge_erase(ruv_store *base, const char *id, ruv_error *err);
 int ruv_sqlite_edges_of(ruv_store *base, ruv_arena *arena, ruv_memory_edge **edges, int *n, const char *id, int limit,
                         ruv_error *err);
+int ruv_sqlite_links_of(ruv_store *base, ruv_arena *arena, ruv_store_link **links, int *n, const int64_t *keys, int n_keys,
+                        int limit, ruv_error *err);
+int ruv_sqlite_node_keys(ruv_store *base, int64_t *keys, const char *const *ids, int n, ruv_error *err);
 int ruv_sqlite_history(ruv_store *base, ruv_arena *arena, ruv_memory_event **events, int *n, const char *id, int limit,
                        ruv_error *err);
 

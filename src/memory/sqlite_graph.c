@@ -434,6 +434,64 @@ int ruv_sqlite_edges_of(ruv_store *base, ruv_arena *arena, ruv_memory_edge **edg
 	return rc;
 }
 
+int ruv_sqlite_links_of(ruv_store *base, ruv_arena *arena, ruv_store_link **links, int *n, const int64_t *keys, int n_keys,
+                        int limit, ruv_error *err)
+{
+	ruv_sqlite *store = (ruv_sqlite *)base;
+	ruv_store_link *items = NULL;
+	sqlite3_stmt *stmt;
+	int rc = RUV_OK, code = SQLITE_DONE, cap = 0;
+	ruv_sqlite_conn *conn = ruv_sqlite_reader(store, &rc, err);
+
+	*n = 0;
+	*links = NULL;
+	if (!conn)
+		return rc;
+	stmt = ruv_sqlite_stmt(store, conn, SQL_LINKS_OF, &rc, err);
+	for (int i = 0; !rc && i < n_keys; i++) {
+		sqlite3_bind_int64(stmt, 1, keys[i]);
+		sqlite3_bind_int(stmt, 2, limit);
+		while (!rc && (code = sqlite3_step(stmt)) == SQLITE_ROW) {
+			items = grow(arena, items, *n, &cap, sizeof *items);
+			if (items)
+				items[(*n)++] = (ruv_store_link){.src = sqlite3_column_int64(stmt, 0),
+				                                 .dst = sqlite3_column_int64(stmt, 1),
+				                                 .type = (ruv_edge_type)sqlite3_column_int(stmt, 2),
+				                                 .weight = (float)sqlite3_column_double(stmt, 3),
+				                                 .confidence = (float)sqlite3_column_double(stmt, 4),
+				                                 .created_ms = sqlite3_column_int64(stmt, 5)};
+			else
+				rc = ruv_fail_memory(err, "memory", (size_t)cap * sizeof *items);
+		}
+		if (!rc && code != SQLITE_DONE)
+			rc = ruv_sqlite_fail(store, conn->db, code, "reading edges", err);
+		sqlite3_reset(stmt);
+	}
+	if (stmt)
+		ruv_sqlite_done(stmt);
+	ruv_sqlite_reader_done(store, conn);
+	*links = items;
+	return rc;
+}
+
+int ruv_sqlite_node_keys(ruv_store *base, int64_t *keys, const char *const *ids, int n, ruv_error *err)
+{
+	ruv_sqlite *store = (ruv_sqlite *)base;
+	int rc = RUV_OK;
+	ruv_sqlite_conn *conn = ruv_sqlite_reader(store, &rc, err);
+
+	if (!conn)
+		return rc;
+	for (int i = 0; !rc && i < n; i++) {
+		keys[i] = 0;
+		rc = key_of(store, conn, ids[i], &keys[i], err);
+		if (rc == RUV_ENOTFOUND)
+			rc = RUV_OK;
+	}
+	ruv_sqlite_reader_done(store, conn);
+	return rc;
+}
+
 int ruv_sqlite_visit_edges(ruv_sqlite *store, ruv_sqlite_conn *conn, ruv_arena *arena, const ruv_store_visitor *visitor,
                            ruv_error *err)
 {

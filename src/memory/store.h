@@ -50,6 +50,14 @@ typedef struct ruv_store_term {
 	int n;
 } ruv_store_term;
 
+/* An edge as the graph stage reads it. */
+typedef struct ruv_store_link {
+	int64_t src, dst; /* keys */
+	ruv_edge_type type;
+	float weight, confidence;
+	int64_t created_ms;
+} ruv_store_link;
+
 typedef struct ruv_store_match {
 	int64_t key;
 	double score; /* greater is better */
@@ -123,6 +131,12 @@ typedef struct ruv_store_ops {
 	/* Edges that touch the node (either end), heaviest first. */
 	int (*edges_of)(ruv_store *store, ruv_arena *arena, ruv_memory_edge **edges, int *n, const char *id, int limit,
 	                ruv_error *err);
+	/* The `limit` heaviest edges of each of keys[0..n_keys), one key after the other: an edge between two of them comes twice.
+	 * *links is an arena array. */
+	int (*links_of)(ruv_store *store, ruv_arena *arena, ruv_store_link **links, int *n, const int64_t *keys, int n_keys,
+	                int limit, ruv_error *err);
+	/* keys[i] of ids[i], 0 where there is no such node. */
+	int (*node_keys)(ruv_store *store, int64_t *keys, const char *const *ids, int n, ruv_error *err);
 
 	/* Indexes; these three see only what is committed, inside a transaction too. scan: every node, once, and the sequence
 	 * number that this state has. changes: every node touched after `since`. */
