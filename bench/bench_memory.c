@@ -2,15 +2,18 @@
  * both, beside a writer, and opening again.
  *
  *   bench_memory DIR [--n N] [--batch B] [--lines FILE --vectors FILE] [--questions FILE] [--dim D] [--bits 8|4|1] [--m M]
+ *              [--realtime 1]
  *
  * DIR must not hold a memory yet. With --lines (a text a line) and --vectors (raw float32, one a line) the passages are real, and
  * the last 500 are kept as questions; --questions takes the words of the word searches from a file, up to a tab in each line.
  * Without: random vectors, 40 words a text drawn with a skew from 20,000, about as often as in English. Exact search stands beside
  * its bound, the bytes of the vectors over the machine's read bandwidth; word search in memory beside FTS5's, over the same
- * questions in turns. */
+ * questions in turns. --realtime: where other programs run, the searches beside a writer are those of a thread before whom they
+ * stand back (SCHED_RR, root's right), alone and beside the writer alike; the writer is not. */
 #include <fcntl.h>
 #include <math.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -30,7 +33,7 @@ enum { N_WORDS = 20000, TEXT_WORDS = 40, N_QUESTIONS = 500, MAX_LINE = 4096, LIM
 
 typedef struct bench {
 	const char *dir, *lines, *vectors, *questions;
-	int n, batch, dim, bits, m;
+	int n, batch, dim, bits, m, realtime;
 	FILE *line_file, *vector_file;
 	ruv_rng rng;
 	float *asked;            /* [N_QUESTIONS, dim] */
@@ -285,6 +288,7 @@ static void beside_writer(bench *b)
 {
 	static const char *const names[] = {"by vector, alone", "by vector, beside a writer", "by vector, alone again"};
 	static double wall[ROUNDS * N_QUESTIONS], cpu[ROUNDS * N_QUESTIONS];
+	const struct sched_param first = {.sched_priority = 1}, none = {0};
 
 	for (int part = 0; part < 3; part++) {
 		writer w = {.b = b};
@@ -297,6 +301,8 @@ static void beside_writer(bench *b)
 		if (part == 2 && ruv_memory_index(b->memory, 2, false, NULL, NULL, &err))
 			die("the graph", &err);
 		began = ruv_clock_now_ns();
+		if (b->realtime && sched_setscheduler(0, SCHED_RR, &first))
+			die("no right to real-time priority", NULL);
 		for (int i = 0; i < ROUNDS * N_QUESTIONS; i++) { /* another ef each round: no result is kept from before */
 			ruv_memory_query q = {.vector = b->asked + (size_t)(i % N_QUESTIONS) * (size_t)b->dim,
 			                      .k = 10,
@@ -314,6 +320,8 @@ static void beside_writer(bench *b)
 				most_pending = stats.index_n_pending;
 		}
 		began = ruv_clock_now_ns() - began;
+		if (b->realtime)
+			(void)sched_setscheduler(0, SCHED_OTHER, &none);
 		print_times(names[part], cpu, ROUNDS * N_QUESTIONS);
 		printf(" of CPU;");
 		print_times("", wall, ROUNDS * N_QUESTIONS);
@@ -341,7 +349,8 @@ int main(int argc, char **argv)
 	int done = 0;
 
 	if (argc < 2)
-		die("DIR [--n N] [--batch B] [--lines FILE --vectors FILE] [--questions FILE] [--dim D] [--bits 8|4|1] [--m M]",
+		die("DIR [--n N] [--batch B] [--lines FILE --vectors FILE] [--questions FILE] [--dim D] [--bits 8|4|1] [--m M] "
+		    "[--realtime 1]",
 		    NULL);
 	b.dir = argv[1];
 	for (int i = 2; i + 1 < argc; i += 2) {
@@ -356,6 +365,8 @@ int main(int argc, char **argv)
 			b.bits = atoi(value);
 		else if (!strcmp(name, "--m"))
 			b.m = atoi(value);
+		else if (!strcmp(name, "--realtime"))
+			b.realtime = atoi(value);
 		else if (!strcmp(name, "--lines"))
 			b.lines = value;
 		else if (!strcmp(name, "--vectors"))

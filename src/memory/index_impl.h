@@ -35,6 +35,7 @@ struct ruv_index {
 	char graph_name[64];  /* of the files that are there, "" */
 	_Atomic int64_t n_in_graph;
 	_Atomic int64_t searched_ns; /* when the last search began */
+	atomic_int n_helping;        /* writers that link, ruv_index_make_room */
 	atomic_int n_cold;           /* > 0: rows are mostly not in memory, for so many searches more */
 
 	pthread_mutex_t lock; /* over what follows */

@@ -22,7 +22,7 @@ enum {
 	FIRST_BATCH = 4096, /* the codes' centre comes from it */
 	BIG_BATCH = 8192,   /* with a pool */
 	ROOM = 2048,        /* pending vectors that searches put up with: about a third of a walk's cost */
-	HELP_BATCH = 64,    /* of a writer that helps */
+	HELP_BATCH = 64,    /* of a writer that helps, and of the thread meanwhile: so long one waits for the other */
 	SEARCHES_MS = 1000, /* so long after one there are searches */
 	GONE_MIN = 64,
 	SAVE_MIN = 4096, /* changes after which the files are written, and a 16th of all */
@@ -183,7 +183,7 @@ static void *run(void *arg)
 		if (atomic_load(&x->stop))
 			break;
 		pthread_mutex_lock(&x->work);
-		rc = do_batch(x, BATCH, NULL, &n, &err);
+		rc = do_batch(x, atomic_load(&x->n_helping) ? HELP_BATCH : BATCH, NULL, &n, &err);
 		pthread_mutex_lock(&x->lock);
 		more = has_work(x);
 		pthread_mutex_unlock(&x->lock);
@@ -234,16 +234,22 @@ static bool owes(ruv_index *x)
 void ruv_index_make_room(ruv_index *x)
 {
 	int64_t n;
+	bool helping = false;
 
 	while (owes(x)) {
 		ruv_error err;
 		int rc;
+		if (!helping)
+			atomic_fetch_add(&x->n_helping, 1);
+		helping = true;
 		pthread_mutex_lock(&x->work);
 		rc = x->graph ? do_batch(x, HELP_BATCH, NULL, &n, &err) : RUV_OK;
 		pthread_mutex_unlock(&x->work);
 		if (rc)
 			break; /* the thread will say so */
 	}
+	if (helping)
+		atomic_fetch_sub(&x->n_helping, 1);
 }
 
 /* ---- on request ---- */

@@ -424,6 +424,33 @@ static void test_threads(void **state)
 	free(ids);
 }
 
+/* A writer that outruns the graph while somebody searches: it links some itself, and nothing is lost or seen twice. */
+static void test_writer_ahead(void **state)
+{
+	shared s = {.m = open_with(*state, 400, true)};
+	pthread_t readers[2];
+	ruv_memory_stats stats;
+	ruv_error err = {0};
+
+	add_range(s.m, 0, STEADY, 1, NULL);
+	assert_ok(ruv_memory_index(s.m, 1, false, NULL, NULL, &err), err);
+	for (int i = 0; i < 2; i++)
+		assert_int_equal(pthread_create(&readers[i], NULL, read_on, &s), 0);
+	add_range(s.m, 1000, 4000, 9, NULL);   /* more than searches put up with, */
+	for (int i = 4000; i < 4600; i += 100) /* so these are linked as they come */
+		add_range(s.m, i, i + 100, 9, NULL);
+	atomic_store(&s.stop, true);
+	for (int i = 0; i < 2; i++)
+		pthread_join(readers[i], NULL);
+	if (atomic_load(&s.n_errors))
+		fail_msg("%s", s.error);
+	assert_ok(ruv_memory_index(s.m, 1, false, NULL, NULL, &err), err);
+	assert_ok(ruv_memory_get_stats(s.m, &stats, &err), err);
+	assert_int_equal(stats.index_n_graph, STEADY + 3600);
+	check_clean(s.m);
+	ruv_memory_free(s.m);
+}
+
 /* ---- kill -9 ---- */
 
 static void write_and_save(const char *dir, int fd)
@@ -496,7 +523,8 @@ static void test_killed(void **state)
 int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, make_dir, drop_dir)
-	const struct CMUnitTest tests[] = {T(test_recall_and_filters), T(test_follows_writes), T(test_damaged_files),
-	                                   T(test_restored),           T(test_threads),        T(test_killed)};
+	const struct CMUnitTest tests[] = {
+	    T(test_recall_and_filters), T(test_follows_writes), T(test_damaged_files), T(test_restored), T(test_threads),
+	    T(test_writer_ahead),       T(test_killed)};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
