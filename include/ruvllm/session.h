@@ -231,7 +231,7 @@ typedef struct ruv_speculation {
 	bool prompt_lookup; /* guess that what followed the last few tokens before follows again */
 	int max_lookahead;  /* 2..RUV_MAX_LOOKAHEAD tokens a time; 0: RUV_MAX_LOOKAHEAD */
 	bool fixed;         /* always max_lookahead tokens, never off (measuring); else as measured acceptance and cost say */
-	float min_prob;     /* drafting stops early below this confidence of the draft; 0: 0.3 */
+	float min_prob;     /* drafting stops early below this confidence of the draft; it does anyway where checking costs more */
 } ruv_speculation;
 
 /* Since the session was opened or its speculation set. */

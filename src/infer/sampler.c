@@ -295,6 +295,42 @@ static bool masked_best(float *y, bool all, const float *x, const float *mask, i
 	return true;
 }
 
+bool ruv_sampler_best(ruv_sampler *s, const float *logits, const ruv_candidate **list, float *sure)
+{
+	enum { LANES = 16 };
+	const float *mask = s->scratch->mask;
+	const int n = s->n_vocab;
+	float first[LANES], second[LANES], best = -INFINITY, next = -INFINITY;
+	int i = 0;
+	if (!ruv_sampler_is_greedy(s) || s->p.n_bias || penalizes(&s->p))
+		return false;
+	for (int k = 0; k < LANES; k++)
+		first[k] = second[k] = -INFINITY;
+	for (; i + LANES <= n; i += LANES)
+		for (int k = 0; k < LANES; k++) {
+			const float v = logits[i + k] + mask[i + k], low = v < first[k] ? v : first[k];
+			second[k] = low > second[k] ? low : second[k];
+			first[k] = v > first[k] ? v : first[k];
+		}
+	for (int k = 0; k < LANES; k++) {
+		next = first[k] > best ? (best > second[k] ? best : second[k]) : first[k] > next ? first[k] : next;
+		best = first[k] > best ? first[k] : best;
+	}
+	for (; i < n; i++) {
+		const float v = logits[i] + mask[i];
+		next = v > best ? best : v > next ? v : next;
+		best = v > best ? v : best;
+	}
+	if (!(best > -INFINITY && best < INFINITY))
+		return false; /* ruv_sampler_distribution says what is wrong */
+	for (i = 0; i < n && logits[i] + mask[i] != best; i++)
+		;
+	*sure = 1 / (1 + expf(next - best));
+	s->scratch->list[0] = (ruv_candidate){.token = i, .logit = best, .p = 1};
+	*list = s->scratch->list;
+	return i < n;
+}
+
 /* The best of the allowed tokens alone, when nothing changes their logits. */
 static bool allowed_best(const ruv_sampler *s, const float *logits, ruv_token *best)
 {

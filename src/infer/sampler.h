@@ -42,6 +42,9 @@ void ruv_sampler_allow(ruv_sampler *sampler, const uint64_t *allowed);
  * is left to choose from. */
 int ruv_sampler_distribution(ruv_sampler *sampler, const float *logits, const ruv_token *history, int n_history,
                              const ruv_candidate **candidates, int *n, ruv_error *err);
+/* For a draft: the best token alone when the sampler is greedy and nothing changes the logits (constraints are not looked at), and
+ * how far it is before the second, 1 / (1 + e^(second - best)) in 0.5..1; false: it is not so, or no logit is finite. */
+bool ruv_sampler_best(ruv_sampler *sampler, const float *logits, const ruv_candidate **candidate, float *sure);
 /* Draws from candidates [n] by their p with one number of the generator (none when n is 1). */
 ruv_token ruv_candidates_draw(const ruv_candidate *candidates, int n, ruv_rng *rng);
 /* Both: the distribution and a draw from it. */

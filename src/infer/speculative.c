@@ -1,8 +1,11 @@
 /* speculative.c - drafting, accepting, and choosing how far to look ahead.
  *
- * The lookahead k maximises expected tokens by expected time, (1 + a + ... + a^k) / (v + k (s + d)): a the measured chance that a
- * draft is taken, v a plain pass of the target, s what a row more costs it, d a pass of the draft; all of them running means, kept
- * for each number of lanes. Where no k beats plain decoding, drafting is off and tried again now and then.
+ * Measured as running means, for each number of lanes: v a plain pass of the target, s what a row more costs it, d a pass of the
+ * draft, a the chance that a draft is taken. Guesses from the text are k at once, the k that maximises expected tokens by expected
+ * time, (1 + a + ... + a^k) / (v + k s). A draft model goes token by token: how sure it is of one says (by what was taken when it
+ * was that sure) with which chance c the round gets that far; the token is checked when c v > s, and another one drafted when
+ * c a v > s + d. Where rounds with drafts bring fewer tokens by time than plain decoding, drafting is off and tried again now and
+ * then.
  *
  * The draft's session runs the tokens behind its last common one, then its own drafts one by one. Its convolution state is kept
  * behind every pass, so that going back to where the target disagreed is a copy. */
@@ -25,18 +28,24 @@ enum {
 	PLAIN_FIRST = 4,  /* rounds without drafts, to know what they cost */
 	DRAFT_FIRST = 4,  /* and with them */
 	PLAIN_EVERY = 64, /* rounds between plain ones while drafting, */
-	TRY_EVERY = 48,   /* and between drafts while it is off */
+	TRY_EVERY = 48,   /* and between drafts while it is off: */
+	TRY_ROUNDS = 4,   /* so many with a draft model, and */
+	TRY_MOST = 768,   /* after each try that lost twice as many rounds later, up to this */
+	CAUGHT_UP = 3,    /* rows of a draft's first pass that are usual */
+	N_SURE = 16,      /* classes of how sure the draft is */
 	NGRAM_MAX = 4,
 	NGRAM_MIN = 2
 };
-static const float SPARSE_MIN_P = 0.002f; /* of the draft's distribution, so that its lists are short */
-static const float DEFAULT_MIN_PROB = 0.3f;
+static const float SPARSE_MIN_P = 0.002f;                           /* of the draft's distribution, so that its lists are short */
 static const double TOKEN_WEIGHT = 1.0 / 48, TIME_WEIGHT = 1.0 / 8; /* of the running means */
+static const double ROUND_KEPT = 31.0 / 32;                         /* of the sums of rounds with a draft model, each round */
 
 struct cost {
 	double plain_ms, row_ms, draft_ms;
 	int n_plain, n_verify, n_draft;
 	int rounds, off_rounds;
+	int try_at, tries;             /* with a draft model that is off: the off round to try it again, and tries that lost */
+	double model_tokens, model_ms; /* of rounds in which the draft model ran, fading */
 };
 
 struct ruv_speculator {
@@ -49,9 +58,10 @@ struct ruv_speculator {
 	ruv_sampler_scratch *scratch;
 	float *q; /* [n_vocab of the target] zero between calls */
 	double accept[RUV_DRAFT_MODEL + 1];
+	double taken_when[N_SURE];       /* chance that a draft is taken, by how sure the draft model is of it */
 	struct cost cost[MAX_LANES + 1]; /* by number of lanes */
 	double round_draft_ms;
-	int round_passes;
+	int round_passes, round_lanes;
 	ruv_speculation_stats stats;
 };
 
@@ -122,14 +132,14 @@ int ruv_speculator_open(ruv_speculator **out, ruv_model *target, const ruv_specu
 	sp->target = target;
 	sp->draft = how->draft ? ruv_model_hold(how->draft) : NULL;
 	sp->max_lookahead = how->max_lookahead ? how->max_lookahead : RUV_MAX_LOOKAHEAD;
-	if (sp->how.min_prob == 0)
-		sp->how.min_prob = DEFAULT_MIN_PROB;
 	sp->n_ctx = n_ctx;
 	sp->n_lanes = n_lanes < MAX_LANES ? n_lanes : MAX_LANES;
 	const int n_vocab = sp->draft && sp->draft->hp.n_vocab > target->hp.n_vocab ? sp->draft->hp.n_vocab : target->hp.n_vocab;
 	sp->n_words = (n_vocab + 63) / 64;
 	sp->accept[RUV_DRAFT_LOOKUP] = 0.5;
 	sp->accept[RUV_DRAFT_MODEL] = 0.7;
+	for (int i = 0; i < N_SURE; i++)
+		sp->taken_when[i] = (i + 0.5) / N_SURE;
 	sp->stats.lookahead = sp->max_lookahead;
 	sp->q = calloc((size_t)n_vocab, sizeof *sp->q);
 	int rc = sp->q ? RUV_OK : ruv_fail_memory(err, where, (size_t)n_vocab * sizeof *sp->q);
@@ -199,13 +209,13 @@ static void mean_time(double *value, double x, int n_before)
 		mean(value, x < 1.5 * *value ? x : 1.5 * *value, TIME_WEIGHT);
 }
 
-/* Expected tokens of a round over its time; k 0: plain. */
-static double rate(const struct cost *c, double accept, double draft_ms, int k)
+/* Expected tokens of a round with k guesses over its time; k 0: plain. */
+static double rate(const struct cost *c, double accept, int k)
 {
 	double tokens = 1, p = 1;
 	for (int i = 0; i < k; i++)
 		tokens += p *= accept;
-	return tokens / (c->plain_ms + k * (c->row_ms + draft_ms));
+	return tokens / (c->plain_ms + k * c->row_ms);
 }
 
 static int lookahead(ruv_speculator *sp, int n_lanes, ruv_draft_source source)
@@ -218,11 +228,28 @@ static int lookahead(ruv_speculator *sp, int n_lanes, ruv_draft_source source)
 		return 0;
 	if (c->n_verify < DRAFT_FIRST || (source == RUV_DRAFT_MODEL && c->n_draft < DRAFT_FIRST))
 		return sp->max_lookahead < 4 ? sp->max_lookahead : 4; /* nothing is known yet */
-	const double draft_ms = source == RUV_DRAFT_MODEL ? c->draft_ms : 0, accept = sp->accept[source];
+	if (source == RUV_DRAFT_MODEL) {
+		const bool loses = c->model_tokens * c->plain_ms < 1.02 * c->model_ms * n_lanes;
+		sp->stats.lookahead = loses ? 0 : sp->max_lookahead;
+		if (!loses) {
+			c->off_rounds = c->tries = 0;
+			c->try_at = TRY_EVERY;
+			return sp->max_lookahead;
+		}
+		if (++c->off_rounds < c->try_at)
+			return 0;
+		if (c->off_rounds == c->try_at + TRY_ROUNDS) { /* it lost again */
+			const int wait = TRY_EVERY << (c->tries < 4 ? c->tries++ : 4);
+			c->try_at = c->off_rounds + (wait < TRY_MOST ? wait : TRY_MOST);
+			return 0;
+		}
+		return sp->max_lookahead;
+	}
+	const double accept = sp->accept[source];
 	int best = 0;
-	double best_rate = 1.03 * rate(c, accept, draft_ms, 0);
+	double best_rate = 1.03 * rate(c, accept, 0);
 	for (int k = 2; k <= sp->max_lookahead; k++) {
-		const double r = rate(c, accept, draft_ms, k);
+		const double r = rate(c, accept, k);
 		if (r > best_rate) {
 			best = k;
 			best_rate = r;
@@ -260,8 +287,12 @@ void ruv_speculator_measured(ruv_speculator *sp, ruv_lane *const *lanes, int n_l
 		const double rows = (double)n_drafts / n_lanes;
 		mean_time(&c->row_ms, fmax(0.02 * c->plain_ms, ms - c->plain_ms) / rows, c->n_verify++);
 	}
-	if (n_model && sp->round_passes)
+	sp->round_lanes = n_lanes;
+	if (n_model && sp->round_passes) {
 		mean_time(&c->draft_ms, sp->round_draft_ms / sp->round_passes, c->n_draft++);
+		c->model_tokens *= ROUND_KEPT;
+		c->model_ms = c->model_ms * ROUND_KEPT + ms + sp->round_draft_ms;
+	}
 }
 
 /* ---- drafting ---- */
@@ -407,34 +438,75 @@ static int catch_up(ruv_speculator *sp, ruv_lane *lane, int room, ruv_error *err
 	return RUV_OK;
 }
 
-/* The draft's next token for a lane from its logits; *go_on: a further one may be drafted behind it. */
-static int draft_token(ruv_speculator *sp, ruv_lane *lane, const float *logits, int want, bool *go_on, ruv_error *err)
+static double *taken_when(ruv_speculator *sp, float sure)
 {
-	const int i = lane->n_drafts, n_history = lane->n_known + i;
-	ruv_token *tokens = lane->session->tokens;
-	const ruv_candidate *list;
-	int n, rc;
-	*go_on = false;
+	const int i = (int)(sure * N_SURE);
+	return &sp->taken_when[i < 0 ? 0 : i >= N_SURE ? N_SURE - 1 : i];
+}
+
+/* The draft's distribution at a lane's next place: its list, and how sure it is of its best token. *n 0: it has nothing to say. */
+static int look_ahead(ruv_speculator *sp, ruv_lane *lane, const float *logits, const ruv_candidate **list, int *n, float *sure,
+                      ruv_error *err)
+{
+	const int i = lane->n_drafts;
+	int rc;
+	*n = 0;
+	if (!lane->stream->constraint && ruv_sampler_best(lane->draft_sampler, logits, list, sure)) {
+		*n = 1;
+		return RUV_OK;
+	}
 	if (lane->stream->constraint && (rc = limit_place(sp, lane, i, err)))
 		return rc;
 	ruv_sampler_allow(lane->draft_sampler, lane->stream->constraint ? bits_of(sp, lane, i) : NULL);
-	rc = ruv_sampler_distribution(lane->draft_sampler, logits, tokens, n_history, &list, &n, NULL);
-	if (rc)
-		return RUV_OK; /* nothing that the draft could say here: the target decides, and tells of a fault of its own */
-	const bool greedy = ruv_sampler_is_greedy(lane->draft_sampler);
-	float best = 0;
-	if (greedy)
-		best = (float)exp((double)list[0].logit - ruv_log_sum_exp(logits, sp->draft->hp.n_vocab));
-	else
-		for (int j = 0; j < n; j++)
-			best = list[j].p > best ? list[j].p : best;
-	if (i > 0 && !sp->how.fixed && best < sp->how.min_prob)
+	if (ruv_sampler_distribution(lane->draft_sampler, logits, lane->session->tokens, lane->n_known + i, list, n, NULL)) {
+		*n = 0; /* the target decides, and tells of a fault of its own */
 		return RUV_OK;
+	}
+	*sure = 0;
+	if (*n == 1 && lane->stream->constraint)
+		*sure = 1; /* most often the only one that is allowed */
+	else if (ruv_sampler_is_greedy(lane->draft_sampler))
+		*sure = (float)exp((double)(*list)[0].logit - ruv_log_sum_exp(logits, sp->draft->hp.n_vocab));
+	else
+		for (int j = 0; j < *n; j++)
+			*sure = (*list)[j].p > *sure ? (*list)[j].p : *sure;
+	return RUV_OK;
+}
+
+/* Whether a token of which the draft is so sure is worth checking at a lane's next place, and *go_on: one more worth drafting. */
+static bool is_worth(ruv_speculator *sp, ruv_lane *lane, float sure, bool *go_on)
+{
+	const struct cost *c = &sp->cost[sp->round_lanes];
+	*go_on = true;
+	if (sp->how.fixed)
+		return true;
+	if (lane->n_drafts > 0 && sure < sp->how.min_prob)
+		return false;
+	lane->chance *= *taken_when(sp, sure);
+	if (c->n_plain < PLAIN_FIRST || c->n_verify < DRAFT_FIRST || c->n_draft < DRAFT_FIRST)
+		return true; /* nothing is known yet */
+	*go_on = lane->chance * sp->accept[RUV_DRAFT_MODEL] * c->plain_ms > c->row_ms + c->draft_ms;
+	return lane->chance * c->plain_ms > c->row_ms;
+}
+
+/* The draft's next token for a lane from its logits; *go_on: a further one may be drafted behind it. */
+static int draft_token(ruv_speculator *sp, ruv_lane *lane, const float *logits, int want, bool *go_on, ruv_error *err)
+{
+	const int i = lane->n_drafts;
+	ruv_token *tokens = lane->session->tokens;
+	const ruv_candidate *list;
+	float sure = 0;
+	bool more;
+	int n, rc;
+	*go_on = false;
+	if ((rc = look_ahead(sp, lane, logits, &list, &n, &sure, err)) || n == 0 || !is_worth(sp, lane, sure, &more))
+		return rc;
 	const ruv_token token = ruv_candidates_draw(list, n, ruv_sampler_rng(lane->draft_sampler));
 	if (token >= sp->target->hp.n_vocab)
 		return RUV_OK;
+	lane->sure[i] = sure;
 	lane->n_q[i] = 0;
-	if (!greedy) {
+	if (!ruv_sampler_is_greedy(lane->draft_sampler)) {
 		if (lane->cap_q[i] < n) {
 			free(lane->q[i]);
 			lane->cap_q[i] = 0;
@@ -452,7 +524,7 @@ static int draft_token(ruv_speculator *sp, ruv_lane *lane, const float *logits, 
 			return rc;
 	}
 	tokens[lane->n_known + lane->n_drafts++] = token;
-	*go_on = lane->n_drafts < want && !ruv_model_token_is_end(sp->target, token);
+	*go_on = more && lane->n_drafts < want && !ruv_model_token_is_end(sp->target, token);
 	return RUV_OK;
 }
 
@@ -477,16 +549,23 @@ static int draft_by_model(ruv_speculator *sp, ruv_lane **lanes, const int *wante
 		    (rc = catch_up(sp, lanes[i], sp->batch.max_rows / (2 * n_lanes) + 1, err)))
 			break;
 		lanes[i]->source = RUV_DRAFT_MODEL;
+		lanes[i]->chance = 1;
 		lanes[i]->n_draft_passes = 0;
 		live[n_live] = lanes[i];
 		want[n_live] = wanted[i];
 		up_to[n_live++] = lanes[i]->n_base = lanes[i]->n_known;
 	}
-	const int64_t start = ruv_clock_now_ns();
+	int64_t start = ruv_clock_now_ns(), behind = 0; /* the time of a first pass that had more to read than is usual */
 	while (n_live && rc == RUV_OK) {
+		int n_rows = 0;
 		if ((rc = draft_pass(sp, live, up_to, n_live, parts, err)))
 			break;
-		sp->round_passes++;
+		for (int i = 0; i < n_live; i++)
+			n_rows += parts[i].n_rows;
+		if (n_rows > CAUGHT_UP * n_live)
+			behind = ruv_clock_now_ns() - start;
+		else
+			sp->round_passes++;
 		int n = 0;
 		for (int i = 0; i < n_live && rc == RUV_OK; i++) {
 			ruv_lane *lane = live[i];
@@ -502,7 +581,8 @@ static int draft_by_model(ruv_speculator *sp, ruv_lane **lanes, const int *wante
 		}
 		n_live = n;
 	}
-	sp->round_draft_ms += (double)(ruv_clock_now_ns() - start) / 1e6;
+	sp->round_draft_ms += (double)(ruv_clock_now_ns() - start - behind) / 1e6;
+	sp->stats.draft_ms += (double)behind / 1e6;
 	for (int i = 0; i < n_lanes; i++) {
 		int back = unwind(lanes[i], lanes[i]->n_drafts, rc ? NULL : err);
 		rc = rc ? rc : back;
@@ -526,6 +606,7 @@ int ruv_speculator_draft(ruv_speculator *sp, ruv_lane **lanes, int n_lanes, ruv_
 		return RUV_OK;
 	sp->round_draft_ms = 0;
 	sp->round_passes = 0;
+	sp->round_lanes = n_lanes;
 	for (int i = 0; i < n_lanes && rc == RUV_OK; i++) {
 		ruv_lane *lane = lanes[i];
 		/* the last token of a generation is not run, and rows must fit the context */
@@ -646,6 +727,8 @@ int ruv_speculator_accept(ruv_speculator *sp, ruv_lane *lane, const float *logit
 			accepted = p >= q || (p > 0 && ruv_rng_double(rng) * (double)q < (double)p);
 			token = accepted ? x : n == 1 ? list[0].token : draw_rest(sp, lane, i, list, n, rng);
 			mean(&sp->accept[lane->source], accepted, TOKEN_WEIGHT);
+			if (lane->source == RUV_DRAFT_MODEL)
+				mean(taken_when(sp, lane->sure[i]), accepted, TOKEN_WEIGHT);
 			sp->stats.drafted_at[i]++;
 			sp->stats.accepted_at[i] += accepted;
 		} else {
@@ -671,6 +754,8 @@ int ruv_speculator_accept(ruv_speculator *sp, ruv_lane *lane, const float *logit
 	if (sp) {
 		sp->stats.n_accepted += taken;
 		sp->stats.n_emitted += lane->stream->out->n_tokens - n_before;
+		if (lane->source == RUV_DRAFT_MODEL)
+			sp->cost[sp->round_lanes].model_tokens += lane->stream->out->n_tokens - n_before;
 		settle_draft(sp, lane, kept);
 		sp->stats.sample_ms += (double)(ruv_clock_now_ns() - start) / 1e6;
 	}

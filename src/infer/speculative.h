@@ -30,6 +30,8 @@ typedef struct ruv_lane {
 	/* of the round */
 	int n_drafts; /* they stand behind the known tokens in session->tokens */
 	ruv_draft_source source;
+	float sure[RUV_MAX_LOOKAHEAD]; /* how sure the draft model was of each */
+	double chance;                 /* that all of them are taken */
 	/* kept by the speculator */
 	ruv_session *draft;         /* the draft model's; NULL: none yet */
 	int n_common;               /* tokens of draft that are known tokens of session */
