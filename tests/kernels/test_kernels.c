@@ -312,13 +312,13 @@ static void test_tiles(const ruv_kernels *table, const ruv_kernels *ref, ruv_rng
 					      *p = random_floats(rng, 7 * TILE, 0.2);
 					memset(u, 0, 7 * TILE * 4);
 					memset(v, 0, 7 * TILE * 4);
-					ref->keys_dot(u, q, rows, kv_types[t], n_rows, dim, n);
-					table->keys_dot(v, q, rows, kv_types[t], n_rows, dim, n);
+					ref->keys_dot(u, q, rows, NULL, kv_types[t], n_rows, dim, n);
+					table->keys_dot(v, q, rows, rows, kv_types[t], n_rows, dim, n);
 					compare("keys_dot", table->name, v, u, 7 * TILE, 1e-5, 1e-5);
 					for (int i = 0; i < 7 * ld; i++)
 						u[i] = v[i] = (float)i;
-					ref->values_add(u, ld, p, rows, kv_types[t], n_rows, dim, n);
-					table->values_add(v, ld, p, rows, kv_types[t], n_rows, dim, n);
+					ref->values_add(u, ld, p, rows, NULL, kv_types[t], n_rows, dim, n);
+					table->values_add(v, ld, p, rows, rows, kv_types[t], n_rows, dim, n);
 					compare("values_add", table->name, v, u, 7 * ld, 1e-6, 1e-5);
 					free(q), free(p);
 				}

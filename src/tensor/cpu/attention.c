@@ -123,9 +123,10 @@ static int padded(int head_dim)
 	return (head_dim + 15) & ~15;
 }
 
-/* Adds page `page` of the sequence to every row of the tile. first: position of the tile's first token, n_tokens of it. */
-static void add_page(const struct job *job, struct tile *tile, const ruv_batch_seq *seq, int kv_head, int page, int first,
-                     int n_tokens)
+/* Adds page `page` of the sequence to every row of the tile; next_page comes after it (-1: none). first: position of the tile's
+ * first token, n_tokens of it. */
+static void add_page(const struct job *job, struct tile *tile, const ruv_batch_seq *seq, int kv_head, int page, int next_page,
+                     int first, int n_tokens)
 {
 	const ruv_kernels *k = job->backend->k;
 	const ruv_kv_layer *kv = job->kv;
@@ -136,7 +137,9 @@ static void add_page(const struct job *job, struct tile *tile, const ruv_batch_s
 	size_t at = (size_t)seq->pages[page] * kv->page_bytes + (size_t)kv_head * head_bytes;
 
 	if (rows <= FEW_ROWS) {
-		k->keys_dot(tile->scores, tile->q, (const uint8_t *)kv->k + at, kv->dtype, rows, dim, stored);
+		/* Waiting for memory: the page's values come while its keys are used, the next page's keys while its values are. */
+		k->keys_dot(tile->scores, tile->q, (const uint8_t *)kv->k + at, (const uint8_t *)kv->v + at, kv->dtype, rows, dim,
+		            stored);
 	} else {
 		k->load_keys(tile->keys, (const uint8_t *)kv->k + at, kv->dtype, dim, stored);
 		k->tile_mul(tile->scores, PAGE, tile->q, dim, tile->keys, PAGE, rows, PAGE, dim, false);
@@ -160,7 +163,11 @@ static void add_page(const struct job *job, struct tile *tile, const ruv_batch_s
 				tile->out[r * ld + i] *= keep;
 	}
 	if (rows <= FEW_ROWS) {
-		k->values_add(tile->out, ld, tile->scores, (const uint8_t *)kv->v + at, kv->dtype, rows, dim, stored);
+		const uint8_t *next = NULL;
+		if (next_page >= 0)
+			next =
+			    (const uint8_t *)kv->k + (size_t)seq->pages[next_page] * kv->page_bytes + (size_t)kv_head * head_bytes;
+		k->values_add(tile->out, ld, tile->scores, (const uint8_t *)kv->v + at, next, kv->dtype, rows, dim, stored);
 		return;
 	}
 	k->load_values(tile->values, ld, (const uint8_t *)kv->v + at, kv->dtype, dim, stored);
@@ -209,7 +216,7 @@ static void attention_task(void *arg, int task, int thread)
 	}
 	memset(tile->out, 0, (size_t)(rows * ld) * sizeof(float));
 	for (int page = from; page < to; page++)
-		add_page(job, tile, seq, kv_head, page, first, n_tokens);
+		add_page(job, tile, seq, kv_head, page, page + 1 < to ? page + 1 : -1, first, n_tokens);
 
 	for (int r = 0; r < rows; r++) {
 		int64_t row = (int64_t)(seq->first_row + t0 + r / job->group) * n_heads + kv_head * job->group + r % job->group;

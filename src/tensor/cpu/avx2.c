@@ -3,7 +3,7 @@
 #include "tensor/cpu/x86_256.h"
 
 #define NT_MAX 2
-enum { VW = 8, NT = NT_MAX, Q8_OFFSET = 0 };
+enum { VW = 8, NT = NT_MAX, Q8_OFFSET = 0, KEY_ROWS = 2, VALUE_VECTORS = 2 };
 
 typedef float vf __attribute__((vector_size(32)));
 typedef int32_t vi __attribute__((vector_size(32)));
@@ -57,6 +57,12 @@ X86_INLINE vi load_signed_bytes(const int8_t *p)
 X86_INLINE float sum_lanes(vf v)
 {
 	return gf_sum((gf)v);
+}
+
+X86_INLINE void sum_lanes_4(float *to, const vf v[4])
+{
+	__m256 u = _mm256_hadd_ps(_mm256_hadd_ps((__m256)v[0], (__m256)v[1]), _mm256_hadd_ps((__m256)v[2], (__m256)v[3]));
+	_mm_storeu_ps(to, _mm_add_ps(_mm256_castps256_ps128(u), _mm256_extractf128_ps(u, 1)));
 }
 
 X86_INLINE void transpose_words(uint32_t *to, size_t ld, const vi rows[8])

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "base/status.h"
 
@@ -172,6 +173,17 @@ void ruv_backend_unbind(ruv_backend *b, ruv_tensor *tensor)
 
 /* From calloc, which does not touch fresh pages: keys and values of a long context cost memory as they are written. The block's own
  * address stands in front of the aligned one. */
+/* Large memory (keys and values of long contexts) goes in huge pages, whose translations stay in the processor; what is used first
+ * stays in small ones, so that a short context takes no more than it needs. */
+static void huge_pages(char *p, size_t n_bytes)
+{
+	const uintptr_t huge = 2u << 20, from = ((uintptr_t)p + 2 * huge - 1) & ~(huge - 1),
+			to = ((uintptr_t)p + n_bytes) & ~(huge - 1);
+
+	if (to > from)
+		madvise((void *)from, to - from, MADV_HUGEPAGE); /* a wish: without them all is the same but slower */
+}
+
 int ruv_backend_alloc(ruv_backend *b, void **address, size_t n_bytes, ruv_error *err)
 {
 	char *block, *p;
@@ -185,6 +197,7 @@ int ruv_backend_alloc(ruv_backend *b, void **address, size_t n_bytes, ruv_error 
 	p = block + sizeof block;
 	p += (ALIGN - (uintptr_t)p % ALIGN) % ALIGN;
 	memcpy(p - sizeof block, &block, sizeof block);
+	huge_pages(p, n_bytes);
 	*address = p;
 	return RUV_OK;
 }

@@ -1,23 +1,40 @@
 /* generic.h - the kernels, written once over a vector type that each ISA file names before it includes this.
  *
- * The including file defines
- *   VW                    float lanes of a vector; vf, vi, vh: GCC vectors of VW floats, int32, uint16
- *   NT                    tokens of the gemm micro-kernel (2 * NT int32 and 2 * NT float accumulators must fit the registers)
- *   Q8_OFFSET             128 when dot() wants unsigned codes of 8 bits, 0 when dot_signed() multiplies Q8_0's signed ones
+ * The including file defines:
+ *
+ *   VW                     float lanes of a vector; vf, vi, vh: GCC vectors of VW floats, int32, uint16
+ *
+ *   NT                     tokens of the gemm micro-kernel (2 * NT int32 and 2 * NT float accumulators must fit the registers)
+ *
+ *   KEY_ROWS, VALUE_VECTORS  decode's attention: query rows met by four keys at a time, vectors of values at a time (2 or 4)
+ *
+ *   Q8_OFFSET              128 when dot() wants unsigned codes of 8 bits, 0 when dot_signed() multiplies Q8_0's signed ones
+ *
  *   splat(x), splat_int(i) every lane the same
- *   half_to_float(h)      one f16
- *   load_bytes(p), load_signed_bytes(p)   VW bytes as int32
- *   vf_max(a, b)          lane by lane
- *   vf_from_half(vh)      f16 -> f32;  vh_from_float(vf): f32 -> f16, nearest even
- *   dot(acc, c, x)        acc lane += sum of 4 products of unsigned bytes c (<= 63, or <= 255 with Q8_OFFSET 128) and signed bytes
- * x dot_signed(acc, c, x) the same with signed c (Q8_OFFSET 0 only) group_dot(acc, c, x, s0, s1, is_signed)   acc (a vector gf,
- * summed by gf_sum) += s0 * (bytes 0-15 of c . x) + s1 * (bytes 16-31) sum_lanes(vf) transpose_words(to, ld, rows)   to[j * ld + i]
- * = rows[i][j] for VW vectors of VW 32-bit words and is compiled with -ffp-contract=fast, so that a * b + c is one fused
- * instruction where there is one.
+ *
+ *   half_to_float(h)       one f16
+ *
+ *   load_bytes(p), load_signed_bytes(p)  VW bytes as int32
+ *
+ *   vf_max(a, b)           lane by lane
+ *
+ *   vf_from_half(vh)       f16 -> f32; vh_from_float(vf): f32 -> f16, nearest even
+ *
+ *   dot(acc, c, x)         acc lane += sum of 4 products of unsigned bytes c (<= 63, or <= 255 with Q8_OFFSET 128) and signed
+ *                          bytes x; dot_signed(acc, c, x) the same with signed c (Q8_OFFSET 0 only)
+ *
+ *   group_dot(acc, c, x, s0, s1, is_signed)  acc (a vector gf, summed by gf_sum) += s0 * (bytes 0-15 of c . x) + s1 * (bytes 16-31)
+ *
+ *   sum_lanes(vf)          one sum; sum_lanes_4(to, vf[4]) four
+ *
+ *   transpose_words(to, ld, rows)  to[j * ld + i] = rows[i][j] for VW vectors of VW 32-bit words
+ *
+ * and is compiled with -ffp-contract=fast, so that a * b + c is one fused instruction where there is one.
  *
  * gemm micro-kernel: 2 vectors of weight rows x NT tokens in registers. Four consecutive codes of VW rows meet one broadcast word
- * of a token's codes. After a group the int32 sums become floats, times the rows' scales, times the token's scale. Layer: tensor
- * (private to cpu/). */
+ * of a token's codes. After a group the int32 sums become floats, times the rows' scales, times the token's scale.
+ *
+ * Layer: tensor (private to cpu/). */
 #ifndef RUV_TENSOR_CPU_GENERIC_H
 #define RUV_TENSOR_CPU_GENERIC_H
 
@@ -31,6 +48,13 @@
 #else
 #define REGISTER(v) "+w"(v)
 #endif
+
+/* Memory that is read soon. */
+INLINE void fetch_ahead(const uint8_t *p, size_t n_bytes)
+{
+	for (size_t line = 0; line < n_bytes; line += 64)
+		__builtin_prefetch(p + line, 0, 3);
+}
 
 enum { PANEL_ROWS = 2 * VW, ROW_BATCH = 4 };
 
@@ -817,89 +841,118 @@ static void load_keys(float *kt, const void *keys, ruv_dtype dtype, int head_dim
 		load_keys_of(kt, keys, RUV_Q8_0, head_dim, n_tokens);
 }
 
-/* Decode: few rows, so the page is used as it lies. A key's vectors are loaded once for the rows. */
-INLINE void keys_dot_of(float *scores, const float *q, const uint8_t *keys, ruv_dtype dtype, int n_rows, int head_dim, int n_tokens,
-                        int nr)
+/* Decode: few rows, so the page is used as it lies. Four keys' vectors are loaded once for nr rows, and their sums over the lanes
+ * taken together; a row's scores do not depend on how many rows there are. */
+INLINE void keys_dot_of(float *scores, const float *q, const uint8_t *keys, const uint8_t *next, ruv_dtype dtype, int head_dim,
+                        int n_tokens, int nr)
 {
-	size_t row_bytes = ruv_dtype_row_bytes(dtype, head_dim);
-	(void)n_rows;
-	for (int t = 0; t < n_tokens; t++) {
-		const uint8_t *key = keys + (size_t)t * row_bytes;
-		vf acc[4];
-		float rest[4] = {0};
+	enum { N_KEYS = 4 };
+	const size_t row_bytes = ruv_dtype_row_bytes(dtype, head_dim);
+	for (int t = 0; t < n_tokens; t += N_KEYS) {
+		const uint8_t *key[N_KEYS];
+		vf acc[KEY_ROWS][N_KEYS];
+		float out[N_KEYS];
 		int d = 0;
+		if (next)
+			fetch_ahead(next + (size_t)t * row_bytes, (size_t)N_KEYS * row_bytes);
+#pragma GCC unroll 4
+		for (int i = 0; i < N_KEYS; i++) /* behind the last one: the last again */
+			key[i] = keys + (size_t)(t + i < n_tokens ? t + i : n_tokens - 1) * row_bytes;
+#pragma GCC unroll 4
 		for (int r = 0; r < nr; r++)
-			acc[r] = splat(0);
+#pragma GCC unroll 4
+			for (int i = 0; i < N_KEYS; i++)
+				acc[r][i] = splat(0);
 		for (; d + VW <= head_dim; d += VW) {
-			vf k = load_kv(dtype, key, d);
+			vf k[N_KEYS];
 #pragma GCC unroll 4
-			for (int r = 0; r < nr; r++)
-				acc[r] += k * load(q + r * head_dim + d);
+			for (int i = 0; i < N_KEYS; i++)
+				k[i] = load_kv(dtype, key[i], d);
+#pragma GCC unroll 4
+			for (int r = 0; r < nr; r++) {
+				const vf x = load(q + r * head_dim + d);
+#pragma GCC unroll 4
+				for (int i = 0; i < N_KEYS; i++)
+					acc[r][i] += k[i] * x;
+			}
 		}
-		for (; d < head_dim; d++)
-			for (int r = 0; r < nr; r++)
-				rest[r] += load_kv_one(dtype, key, d) * q[r * head_dim + d];
 #pragma GCC unroll 4
-		for (int r = 0; r < nr; r++)
-			scores[r * RUV_KV_TILE + t] = sum_lanes(acc[r]) + rest[r];
+		for (int r = 0; r < nr; r++) {
+			sum_lanes_4(out, acc[r]);
+			for (int i = 0; i < N_KEYS && t + i < n_tokens; i++) {
+				for (int e = d; e < head_dim; e++)
+					out[i] += load_kv_one(dtype, key[i], e) * q[r * head_dim + e];
+				scores[r * RUV_KV_TILE + t + i] = out[i];
+			}
+		}
 	}
 }
 
-INLINE void keys_dot_rows(float *scores, const float *q, const uint8_t *keys, ruv_dtype dtype, int n_rows, int head_dim,
-                          int n_tokens)
+INLINE void keys_dot_rows(float *scores, const float *q, const uint8_t *keys, const uint8_t *next, ruv_dtype dtype, int n_rows,
+                          int head_dim, int n_tokens)
 {
 	int r = 0;
-	for (; r + 4 <= n_rows; r += 4)
-		keys_dot_of(scores + r * RUV_KV_TILE, q + r * head_dim, keys, dtype, 4, head_dim, n_tokens, 4);
+	for (; KEY_ROWS >= 4 && r + 4 <= n_rows; r += 4)
+		keys_dot_of(scores + r * RUV_KV_TILE, q + r * head_dim, keys, r ? NULL : next, dtype, head_dim, n_tokens,
+		            KEY_ROWS >= 4 ? 4 : 1);
 	for (; r + 2 <= n_rows; r += 2)
-		keys_dot_of(scores + r * RUV_KV_TILE, q + r * head_dim, keys, dtype, 2, head_dim, n_tokens, 2);
+		keys_dot_of(scores + r * RUV_KV_TILE, q + r * head_dim, keys, r ? NULL : next, dtype, head_dim, n_tokens, 2);
 	if (r < n_rows)
-		keys_dot_of(scores + r * RUV_KV_TILE, q + r * head_dim, keys, dtype, 1, head_dim, n_tokens, 1);
+		keys_dot_of(scores + r * RUV_KV_TILE, q + r * head_dim, keys, r ? NULL : next, dtype, head_dim, n_tokens, 1);
 }
 
-static void keys_dot(float *scores, const float *q, const void *keys, ruv_dtype dtype, int n_rows, int head_dim, int n_tokens)
+static void keys_dot(float *scores, const float *q, const void *keys, const void *next, ruv_dtype dtype, int n_rows, int head_dim,
+                     int n_tokens)
 {
 	if (dtype == RUV_F16)
-		keys_dot_rows(scores, q, keys, RUV_F16, n_rows, head_dim, n_tokens);
+		keys_dot_rows(scores, q, keys, next, RUV_F16, n_rows, head_dim, n_tokens);
 	else if (dtype == RUV_F32)
-		keys_dot_rows(scores, q, keys, RUV_F32, n_rows, head_dim, n_tokens);
+		keys_dot_rows(scores, q, keys, next, RUV_F32, n_rows, head_dim, n_tokens);
 	else
-		keys_dot_rows(scores, q, keys, RUV_Q8_0, n_rows, head_dim, n_tokens);
+		keys_dot_rows(scores, q, keys, next, RUV_Q8_0, n_rows, head_dim, n_tokens);
 }
 
 /* nr rows x nv vectors of the output stay in registers over all tokens. */
-INLINE void values_add_of(float *out, int64_t ld_out, const float *scores, const uint8_t *values, size_t row_bytes, ruv_dtype dtype,
-                          int d, int n_tokens, int nr, int nv)
+INLINE void values_add_of(float *out, int64_t ld_out, const float *scores, const uint8_t *values, const uint8_t *next,
+                          size_t row_bytes, ruv_dtype dtype, int d, int n_tokens, int nr, int nv)
 {
-	vf acc[4][2];
+	vf acc[4][VALUE_VECTORS];
 #pragma GCC unroll 4
 	for (int r = 0; r < nr; r++)
+#pragma GCC unroll 4
 		for (int v = 0; v < nv; v++)
 			acc[r][v] = load(out + r * ld_out + d + v * VW);
 	for (int t = 0; t < n_tokens; t++) {
-		vf value[2];
+		vf value[VALUE_VECTORS];
+		if (next)
+			fetch_ahead(next + (size_t)t * row_bytes, row_bytes);
+#pragma GCC unroll 4
 		for (int v = 0; v < nv; v++)
 			value[v] = load_kv(dtype, values + (size_t)t * row_bytes, d + v * VW);
 #pragma GCC unroll 4
 		for (int r = 0; r < nr; r++)
+#pragma GCC unroll 4
 			for (int v = 0; v < nv; v++)
 				acc[r][v] += splat(scores[r * RUV_KV_TILE + t]) * value[v];
 	}
 #pragma GCC unroll 4
 	for (int r = 0; r < nr; r++)
+#pragma GCC unroll 4
 		for (int v = 0; v < nv; v++)
 			store(out + r * ld_out + d + v * VW, acc[r][v]);
 }
 
-INLINE void values_add_rows(float *out, int64_t ld_out, const float *scores, const uint8_t *values, ruv_dtype dtype, int head_dim,
-                            int n_tokens, int nr)
+INLINE void values_add_rows(float *out, int64_t ld_out, const float *scores, const uint8_t *values, const uint8_t *next,
+                            ruv_dtype dtype, int head_dim, int n_tokens, int nr)
 {
 	size_t row_bytes = ruv_dtype_row_bytes(dtype, head_dim);
 	int d = 0;
+	for (; VALUE_VECTORS == 4 && d + 4 * VW <= head_dim; d += 4 * VW)
+		values_add_of(out, ld_out, scores, values, d ? NULL : next, row_bytes, dtype, d, n_tokens, nr, VALUE_VECTORS);
 	for (; d + 2 * VW <= head_dim; d += 2 * VW)
-		values_add_of(out, ld_out, scores, values, row_bytes, dtype, d, n_tokens, nr, 2);
+		values_add_of(out, ld_out, scores, values, d ? NULL : next, row_bytes, dtype, d, n_tokens, nr, 2);
 	for (; d + VW <= head_dim; d += VW)
-		values_add_of(out, ld_out, scores, values, row_bytes, dtype, d, n_tokens, nr, 1);
+		values_add_of(out, ld_out, scores, values, d ? NULL : next, row_bytes, dtype, d, n_tokens, nr, 1);
 	for (; d < head_dim; d++)
 		for (int t = 0; t < n_tokens; t++)
 			for (int r = 0; r < nr; r++)
@@ -907,27 +960,30 @@ INLINE void values_add_rows(float *out, int64_t ld_out, const float *scores, con
 				    scores[r * RUV_KV_TILE + t] * load_kv_one(dtype, values + (size_t)t * row_bytes, d);
 }
 
-INLINE void values_add_type(float *out, int64_t ld_out, const float *scores, const uint8_t *values, ruv_dtype dtype, int n_rows,
-                            int head_dim, int n_tokens)
+INLINE void values_add_type(float *out, int64_t ld_out, const float *scores, const uint8_t *values, const uint8_t *next,
+                            ruv_dtype dtype, int n_rows, int head_dim, int n_tokens)
 {
 	int r = 0;
 	for (; r + 4 <= n_rows; r += 4)
-		values_add_rows(out + r * ld_out, ld_out, scores + r * RUV_KV_TILE, values, dtype, head_dim, n_tokens, 4);
+		values_add_rows(out + r * ld_out, ld_out, scores + r * RUV_KV_TILE, values, r ? NULL : next, dtype, head_dim,
+		                n_tokens, 4);
 	for (; r + 2 <= n_rows; r += 2)
-		values_add_rows(out + r * ld_out, ld_out, scores + r * RUV_KV_TILE, values, dtype, head_dim, n_tokens, 2);
+		values_add_rows(out + r * ld_out, ld_out, scores + r * RUV_KV_TILE, values, r ? NULL : next, dtype, head_dim,
+		                n_tokens, 2);
 	if (r < n_rows)
-		values_add_rows(out + r * ld_out, ld_out, scores + r * RUV_KV_TILE, values, dtype, head_dim, n_tokens, 1);
+		values_add_rows(out + r * ld_out, ld_out, scores + r * RUV_KV_TILE, values, r ? NULL : next, dtype, head_dim,
+		                n_tokens, 1);
 }
 
-static void values_add(float *out, int64_t ld_out, const float *scores, const void *values, ruv_dtype dtype, int n_rows,
-                       int head_dim, int n_tokens)
+static void values_add(float *out, int64_t ld_out, const float *scores, const void *values, const void *next, ruv_dtype dtype,
+                       int n_rows, int head_dim, int n_tokens)
 {
 	if (dtype == RUV_F16)
-		values_add_type(out, ld_out, scores, values, RUV_F16, n_rows, head_dim, n_tokens);
+		values_add_type(out, ld_out, scores, values, next, RUV_F16, n_rows, head_dim, n_tokens);
 	else if (dtype == RUV_F32)
-		values_add_type(out, ld_out, scores, values, RUV_F32, n_rows, head_dim, n_tokens);
+		values_add_type(out, ld_out, scores, values, next, RUV_F32, n_rows, head_dim, n_tokens);
 	else
-		values_add_type(out, ld_out, scores, values, RUV_Q8_0, n_rows, head_dim, n_tokens);
+		values_add_type(out, ld_out, scores, values, next, RUV_Q8_0, n_rows, head_dim, n_tokens);
 }
 
 static float softmax_row(float *s, int from, int to, float scale, float *max, float *sum)

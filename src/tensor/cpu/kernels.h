@@ -113,10 +113,12 @@ typedef struct ruv_kernels {
 	/* v[64][ld_v] likewise, not transposed. */
 	void (*load_values)(float *v, int64_t ld_v, const void *values, ruv_dtype dtype, int head_dim, int n_tokens);
 	/* The same two products for a few rows of queries, straight from the page: scores[r][64] (the first n_tokens of each) =
-	 * q[r, :] . key t; out[r, :] += sum over t of scores[r][t] * value t. q: [n_rows][head_dim], out: [n_rows][ld_out]. */
-	void (*keys_dot)(float *scores, const float *q, const void *keys, ruv_dtype dtype, int n_rows, int head_dim, int n_tokens);
-	void (*values_add)(float *out, int64_t ld_out, const float *scores, const void *values, ruv_dtype dtype, int n_rows,
-	                   int head_dim, int n_tokens);
+	 * q[r, :] . key t; out[r, :] += sum over t of scores[r][t] * value t. q: [n_rows][head_dim], out: [n_rows][ld_out].
+	 * next: rows as long as these that will be read afterwards and are fetched meanwhile, or NULL. */
+	void (*keys_dot)(float *scores, const float *q, const void *keys, const void *next, ruv_dtype dtype, int n_rows,
+	                 int head_dim, int n_tokens);
+	void (*values_add)(float *out, int64_t ld_out, const float *scores, const void *values, const void *next, ruv_dtype dtype,
+	                   int n_rows, int head_dim, int n_tokens);
 	/* One row of online softmax: s[64] are scores, of which [from, to) count (to > from). With *max and *sum of the row so far:
 	 * s becomes exp(scale * s - new max), zero outside; *max, *sum are updated; returns what the row's output so far must be
 	 * multiplied with. */

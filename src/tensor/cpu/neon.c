@@ -6,7 +6,7 @@
 #define ARM_INLINE static inline __attribute__((always_inline))
 
 #define NT_MAX 6
-enum { VW = 4, NT = NT_MAX, Q8_OFFSET = 0 };
+enum { VW = 4, NT = NT_MAX, Q8_OFFSET = 0, KEY_ROWS = 4, VALUE_VECTORS = 4 };
 
 typedef float vf __attribute__((vector_size(16)));
 typedef int32_t vi __attribute__((vector_size(16)));
@@ -86,6 +86,12 @@ ARM_INLINE float gf_sum(gf v)
 ARM_INLINE float sum_lanes(vf v)
 {
 	return vaddvq_f32((float32x4_t)v);
+}
+
+ARM_INLINE void sum_lanes_4(float *to, const vf v[4])
+{
+	float32x4_t a = vpaddq_f32((float32x4_t)v[0], (float32x4_t)v[1]), b = vpaddq_f32((float32x4_t)v[2], (float32x4_t)v[3]);
+	vst1q_f32(to, vpaddq_f32(a, b));
 }
 
 ARM_INLINE void transpose_words(uint32_t *to, size_t ld, const vi rows[4])

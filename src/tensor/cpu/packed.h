@@ -222,12 +222,6 @@ INLINE vi packed_code(ruv_dtype dtype, const uint8_t *group, int half, int j, in
 /* How far before its use a panel is fetched: the processor's own prefetchers do not keep up with a core that decodes. */
 enum { PACKED_AHEAD = 12288 };
 
-INLINE void fetch_ahead(const uint8_t *p, size_t n_bytes)
-{
-	for (size_t line = 0; line < n_bytes; line += 64)
-		__builtin_prefetch(p + line, 0, 3);
-}
-
 /* nt rows of activations times one packed panel; dtype and nt are constants where this is inlined. */
 INLINE void packed_block(ruv_dtype dtype, float *c, int64_t ld_c, const uint8_t *at, int n_rows, const ruv_act_row *x, int64_t k,
                          const float *bias, bool accumulate, int nt)
@@ -255,8 +249,9 @@ INLINE void packed_block(ruv_dtype dtype, float *c, int64_t ld_c, const uint8_t 
 				fetch_ahead(ahead, share);
 				ahead += share;
 				for (int half = 0; half < 2; half++) {
+					const int n_starts = half == 0 || form.group == 16 ? nt : 0;
 #pragma GCC unroll 8
-					for (int t = 0; t < nt && (half == 0 || form.group == 16); t++) {
+					for (int t = 0; t < n_starts; t++) {
 						const int32_t *sums = x->sum + 2 * (t * n_groups + b + g);
 						int32_t sum = form.group == 16 ? sums[half] : sums[0] + sums[1];
 						acc_lo[t] = acc_hi[t] =

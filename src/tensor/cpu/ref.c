@@ -229,8 +229,10 @@ static void load_values(float *v, int64_t ld_v, const void *values, ruv_dtype dt
 		ruv_dequantize_row(v + t * ld_v, dtype, (const uint8_t *)values + (size_t)t * row_bytes, head_dim);
 }
 
-static void keys_dot(float *scores, const float *q, const void *keys, ruv_dtype dtype, int n_rows, int head_dim, int n_tokens)
+static void keys_dot(float *scores, const float *q, const void *keys, const void *next, ruv_dtype dtype, int n_rows, int head_dim,
+                     int n_tokens)
 {
+	(void)next;
 	size_t row_bytes = ruv_dtype_row_bytes(dtype, head_dim);
 	for (int t = 0; t < n_tokens; t++) {
 		float key[CHUNK];
@@ -244,9 +246,10 @@ static void keys_dot(float *scores, const float *q, const void *keys, ruv_dtype 
 	}
 }
 
-static void values_add(float *out, int64_t ld_out, const float *scores, const void *values, ruv_dtype dtype, int n_rows,
-                       int head_dim, int n_tokens)
+static void values_add(float *out, int64_t ld_out, const float *scores, const void *values, const void *next, ruv_dtype dtype,
+                       int n_rows, int head_dim, int n_tokens)
 {
+	(void)next;
 	size_t row_bytes = ruv_dtype_row_bytes(dtype, head_dim);
 	for (int r = 0; r < n_rows; r++) {
 		double sum[CHUNK] = {0};

@@ -6,7 +6,7 @@
 #include "tensor/cpu/x86_256.h"
 
 #define NT_MAX 6
-enum { VW = 16, NT = NT_MAX };
+enum { VW = 16, NT = NT_MAX, KEY_ROWS = 4, VALUE_VECTORS = 4 };
 
 typedef float vf __attribute__((vector_size(64)));
 typedef int32_t vi __attribute__((vector_size(64)));
@@ -50,6 +50,17 @@ X86_INLINE vi load_signed_bytes(const int8_t *p)
 X86_INLINE float sum_lanes(vf v)
 {
 	return _mm512_reduce_add_ps((__m512)v);
+}
+
+/* to[i] = sum of v[i]'s lanes. */
+X86_INLINE void sum_lanes_4(float *to, const vf v[4])
+{
+	__m512 t0 = _mm512_add_ps(_mm512_unpacklo_ps((__m512)v[0], (__m512)v[1]), _mm512_unpackhi_ps((__m512)v[0], (__m512)v[1]));
+	__m512 t1 = _mm512_add_ps(_mm512_unpacklo_ps((__m512)v[2], (__m512)v[3]), _mm512_unpackhi_ps((__m512)v[2], (__m512)v[3]));
+	__m512 u = _mm512_add_ps((__m512)_mm512_unpacklo_pd((__m512d)t0, (__m512d)t1),
+	                         (__m512)_mm512_unpackhi_pd((__m512d)t0, (__m512d)t1));
+	__m256 h = _mm256_add_ps(_mm512_castps512_ps256(u), _mm512_extractf32x8_ps(u, 1));
+	_mm_storeu_ps(to, _mm_add_ps(_mm256_castps256_ps128(h), _mm256_extractf128_ps(h, 1)));
 }
 
 X86_INLINE void transpose_words(uint32_t *to, size_t ld, const vi rows[16])
