@@ -460,7 +460,7 @@ int ruv_memory_weave(ruv_memory *memory, ruv_weave_report *report, const ruv_wea
 {
 	ruv_weave_report own;
 	weaving w = {.memory = memory, .o = options ? *options : (ruv_weave_options){0}, .report = report ? report : &own};
-	const ruv_store_visitor visitor = {&w, on_source, on_node, on_edge};
+	const ruv_store_visitor visitor = {&w, on_source, on_node, on_edge, NULL};
 	int rc, dimension;
 
 	memset(w.report, 0, sizeof *w.report);
