@@ -5,11 +5,13 @@
 //   g++ -O3 -march=native -std=c++20 -fopenmp -Iinclude -Isrc -I$HNSWLIB -I$PYGLASS -I$PYGLASS/third_party/helpa -DWITH_GLASS
 //       bench/bench_ann_peers.cc BUILD/lib/libruvllm.a -lxxhash -lcrypto -o bench_ann_peers
 // (without -DWITH_GLASS, hnswlib alone).
-//   bench_ann_peers FILE DIM N QUERIES M EFC [--keep DIR [--seconds S]] [--no-table] [bits...]
+//   bench_ann_peers FILE DIM N QUERIES M EFC [--keep DIR [--seconds S]] [--no-table] [--graft] [bits...]
 // FILE: raw float32, DIM a vector; the last QUERIES are the queries. Truth is an exact scan. Every row of the table is one ef,
 // every index asked in turns of 100 queries, three times, of which the last two count; "codes" is ours without any F32 vector. The
 // builds use two threads, one after the other. With --keep the indexes and the time they took are kept in DIR, and after S seconds
 // the program saves what it has and ends with 3: ask again, and it goes on (pyglass builds in one piece, so keep it out of this).
+// --graft: hnswlib does not build, it searches the graph of the first of ours that DIR keeps, its own F32 vectors beside: where its
+// own build takes too long. Its links are then ours; what it does with them, and its memory, are its own.
 #include <time.h>
 
 #include <algorithm>
@@ -121,6 +123,58 @@ struct kept {
 	}
 };
 
+// The links of a segment file (hnsw_file.c and hnsw_impl.h say where they are) for an hnswlib of the same M.
+static void graft(hnswlib::HierarchicalNSW<float> &h, const std::string &path, const float *v, size_t n, size_t dim)
+{
+	struct {
+		char magic[8];
+		uint32_t version, order, dimension, metric, bits, m, efc, efs;
+		uint64_t seed;
+		uint32_t n_ids, n_upper_words, n_free_words, record_bytes;
+		uint64_t n_live, entry, file_bytes;
+	} head;
+	auto page = [](uint64_t bytes) { return (bytes + 4095) / 4096 * 4096; };
+	FILE *f = fopen(path.c_str(), "rb");
+	if (!f || fread(&head, sizeof head, 1, f) != 1 || head.n_ids != n || head.dimension != dim || head.m != h.maxM_)
+		perror(path.c_str()), exit(1);
+	uint64_t at = 4096 + page(4ull * dim) + page(8ull * n), records = (uint64_t)n * head.record_bytes;
+	std::vector<uint32_t> uppers(head.n_upper_words);
+	std::vector<unsigned char> record(head.record_bytes);
+	if (fseek(f, (long)at, SEEK_SET) || fread(uppers.data(), 4, uppers.size(), f) != uppers.size() ||
+	    fseek(f,
+	          (long)(at + page(4ull * uppers.size()) + page(4ull * head.n_free_words) +
+	                 page((records + (1 << 20) - 1) / (1 << 20) * 8)),
+	          SEEK_SET))
+		perror(path.c_str()), exit(1);
+	ruv_code_format format;
+	ruv_code_format_init(&format, (int)dim, (int)head.bits, false);
+	auto put = [&](hnswlib::linklistsizeint *list, const uint32_t *from) {
+		h.setListCount(list, (unsigned short)from[0]);
+		memcpy(list + 1, from + 1, 4ull * from[0]);
+	};
+	for (size_t i = 0; i < n; i++) {
+		if (fread(record.data(), head.record_bytes, 1, f) != 1)
+			perror(path.c_str()), exit(1);
+		const uint32_t *tail = (const uint32_t *)(record.data() + format.n_bytes + sizeof(ruv_code_header));
+		uint32_t level = tail[1];
+		memset(h.data_level0_memory_ + i * h.size_data_per_element_, 0, h.size_data_per_element_);
+		h.setExternalLabel((hnswlib::tableint)i, i);
+		memcpy(h.getDataByInternalId((hnswlib::tableint)i), v + i * dim, 4 * dim);
+		h.label_lookup_[i] = (hnswlib::tableint)i;
+		h.element_levels_[i] = (int)level;
+		put(h.get_linklist0((hnswlib::tableint)i), tail + 4);
+		if (level) {
+			h.linkLists_[i] = (char *)calloc(level, h.size_links_per_element_ + 1);
+			for (uint32_t l = 1; l <= level; l++)
+				put(h.get_linklist((hnswlib::tableint)i, (int)l), uppers.data() + tail[2] + (l - 1) * (1 + head.m));
+		}
+	}
+	h.cur_element_count = n;
+	h.enterpoint_node_ = (hnswlib::tableint)head.entry;
+	h.maxlevel_ = (int)(head.entry >> 32);
+	fclose(f);
+}
+
 #ifdef WITH_GLASS
 struct glassy : peer {
 	std::unique_ptr<glass::GraphSearcherBase> s;
@@ -149,7 +203,7 @@ int main(int argc, char **argv)
 	std::vector<int> bits;
 	std::string dir;
 	double budget = 1e9;
-	bool table = true;
+	bool table = true, grafted = false;
 	for (int i = 7; i < argc; i++)
 		if (!strcmp(argv[i], "--keep") && i + 1 < argc)
 			dir = argv[++i];
@@ -157,6 +211,8 @@ int main(int argc, char **argv)
 			budget = atof(argv[++i]);
 		else if (!strcmp(argv[i], "--no-table"))
 			table = false;
+		else if (!strcmp(argv[i], "--graft"))
+			grafted = true;
 		else
 			bits.push_back(atoi(argv[i]));
 	if (bits.empty())
@@ -244,14 +300,19 @@ int main(int argc, char **argv)
 	}
 	hnswlib::InnerProductSpace space(dim);
 	kept state = {};
+	std::string our_path = dir + "/ours" + std::to_string(bits[0]) + "-" + std::to_string(m) + "-" + std::to_string(efc);
 	std::string path = dir + "/hnswlib-" + std::to_string(m) + "-" + std::to_string(efc);
-	if (!dir.empty())
+	if (!dir.empty() && !grafted)
 		state.read(path);
 	auto made = state.n ? std::make_unique<hnswlib::HierarchicalNSW<float>>(&space, path, false, n)
 	                    : std::make_unique<hnswlib::HierarchicalNSW<float>>(&space, n, (size_t)m, (size_t)efc);
 	hnswlib::HierarchicalNSW<float> &h = *made;
 	h.ef_construction_ = (size_t)efc;
-	{
+	if (grafted) {
+		graft(h, our_path, v, n, dim);
+		puts("hnswlib searches our graph");
+		all.push_back(std::make_unique<theirs>(h));
+	} else {
 		size_t first = state.n;
 		state.start();
 		if (!first)

@@ -1,17 +1,23 @@
 /* bench_tier.c - more vectors than memory: the graph with its codes in memory, the F32 vectors on disk, ranked again by reading
  * them.
  *
- *   bench_tier make  --from F --dim D --n N --queries Q --out O
+ *   bench_tier make  --from F --dim D --n N --queries Q --out O [--threads T]
  *   bench_tier build --file O --dim D --n N --queries Q --index I [--m M] [--efc E] [--bits 8|4|1] [--threads T] [--seconds S]
+ *   bench_tier truth --file O --dim D --n N --queries Q [--threads T]
  *   bench_tier ask   --file O --dim D --n N --queries Q --index I
  *
- * make writes N vectors to O and after them the queries, and to O.truth the ten nearest of each, by an exact scan of all. The first
- * vectors are those of F (raw float32), whose last Q are the queries; when F has fewer than N, the rest are made of them: a vector
- * x plus s (y - z), normalised, for x, y, z of F drawn at random and s from 0.4 to 0.8. So the noise has the directions of the
- * data, and a made vector's cosine with its x is about what a real one's with its nearest is (both are printed). build links them
- * in portions, saves, and ends with 3 when S seconds are over: ask again, and it goes on. ask opens the index, gives up O's pages
- * before every row of the table, and searches on one thread: by the clock, with the rows read one after the other and all at once,
- * and again with the rows that the pages hold by then; memory is what the process has without pages of files. */
+ * make: writes N vectors to O and after them the queries, and to O.truth the ten nearest of each, by an exact scan of all. The
+ * first vectors are those of F (raw float32), whose last Q are the queries; when F has fewer than N, the rest are made of them: a
+ * vector x plus s (y - z), normalised, for x, y, z of F drawn at random and s from 0.4 to 0.8, so that the noise has the directions
+ * of the data. It prints how near these are to their x, beside how near the nearest is to a query.
+ *
+ * build: links them in portions, saves, and ends with 3 when S seconds are over: ask again, and it goes on.
+ *
+ * truth: finds the ten nearest among the first N alone, for an index that holds no more.
+ *
+ * ask: opens the index, gives up O's pages before every row of the table, and searches on one thread: by the clock, with the rows
+ * read one after the other and all at once, and again with the rows that the pages hold by then. Memory is what the process has
+ * without pages of files. */
 #include <errno.h>
 #include <fcntl.h>
 #include <math.h>
@@ -164,14 +170,71 @@ static void write_all(int fd, const void *from, size_t n)
 	}
 }
 
+/* Returns how many of the nearest are among the first n_real vectors; *near: sum of the cosines of the nearest. */
+static int write_truth(const bench *b, const char *of, double *near)
+{
+	char path[4096];
+	int n_real_found = 0;
+	FILE *f;
+
+	snprintf(path, sizeof path, "%s.truth", of);
+	f = fopen(path, "wb");
+	for (int q = 0; q < b->n_queries; q++) {
+		*near += b->found[q].score[0];
+		for (int i = 0; i < K; i++)
+			n_real_found += b->found[q].id[i] < b->n_real;
+		if (!f || fwrite(b->found[q].id, sizeof *b->found[q].id, K, f) != K)
+			die(path);
+	}
+	if (fclose(f))
+		die(path);
+	return n_real_found;
+}
+
+/* The queries end the file. */
+static void take_queries(bench *b, const float *rows, int64_t n_floats)
+{
+	int64_t n = n_floats / b->dim - b->n_queries;
+
+	if (n < b->n)
+		die("the file holds fewer vectors");
+	memcpy(b->queries, rows + (size_t)n * (size_t)b->dim, sizeof(float) * (size_t)b->n_queries * (size_t)b->dim);
+}
+
+static void find_truth(bench *b, ruv_pool *pool)
+{
+	size_t row = sizeof(float) * (size_t)b->dim;
+	const float *rows;
+	int64_t n_floats;
+	double near = 0;
+	int fd = open(b->file, O_RDONLY);
+
+	b->found = calloc((size_t)b->n_queries, sizeof *b->found);
+	if (fd < 0 || !b->found)
+		die(b->file);
+	rows = map_floats(b->file, &n_floats);
+	take_queries(b, rows, n_floats);
+	for (b->first = 0; b->first < b->n; b->first += BLOCK) {
+		size_t bytes;
+		b->n_block = b->n - b->first < BLOCK ? (int)(b->n - b->first) : BLOCK;
+		bytes = row * (size_t)b->n_block;
+		if (pread(fd, b->block, bytes, (off_t)((int64_t)row * b->first)) != (ssize_t)bytes)
+			die(b->file);
+		(void)posix_fadvise(fd, (off_t)((int64_t)row * b->first), (off_t)bytes, POSIX_FADV_DONTNEED);
+		ruv_pool_run(pool, compare_query, b, b->n_queries);
+	}
+	(void)write_truth(b, b->file, &near);
+	printf("the ten nearest of %lld vectors found; cosine of the queries with their nearest %.3f\n", (long long)b->n,
+	       near / b->n_queries);
+	close(fd);
+}
+
 static void make(bench *b, ruv_pool *pool)
 {
 	int64_t n_floats, n_cosines = 0;
 	size_t row = sizeof(float) * (size_t)b->dim;
-	char path[4096];
 	double made = 0, near = 0;
-	int fd, n_real_found = 0;
-	FILE *f;
+	int fd, n_real_found;
 
 	b->real = map_floats(b->from, &n_floats);
 	b->n_real = n_floats / b->dim - b->n_queries;
@@ -203,17 +266,7 @@ static void make(bench *b, ruv_pool *pool)
 	write_all(fd, b->queries, row * (size_t)b->n_queries);
 	if (fsync(fd) || close(fd))
 		die(b->out);
-	snprintf(path, sizeof path, "%s.truth", b->out);
-	f = fopen(path, "wb");
-	for (int q = 0; q < b->n_queries; q++) {
-		near += b->found[q].score[0];
-		for (int i = 0; i < K; i++)
-			n_real_found += b->found[q].id[i] < b->n_real;
-		if (!f || fwrite(b->found[q].id, sizeof *b->found[q].id, K, f) != K)
-			die(path);
-	}
-	if (fclose(f))
-		die(path);
+	n_real_found = write_truth(b, b->out, &near);
 	printf(
 	    "%lld x %d written, %lld of them real; cosine of the queries with their nearest %.3f, of made vectors with what they "
 	    "were made of %.3f; of the ten nearest %.0f %% are real\n",
@@ -356,9 +409,7 @@ static void ask(bench *b)
 	f = fopen(path, "rb");
 	if (!f || fread(truth, sizeof *truth, K * (size_t)b->n_queries, f) != K * (size_t)b->n_queries || fclose(f))
 		die(path);
-	if (n_floats != (b->n + b->n_queries) * b->dim)
-		die("the file holds another number of vectors");
-	memcpy(b->queries, base + (size_t)b->n * (size_t)b->dim, sizeof(float) * (size_t)b->n_queries * (size_t)b->dim);
+	take_queries(b, base, n_floats);
 	if (ruv_hnsw_open_file(&x, b->index, RUV_HNSW_MAP | RUV_HNSW_TRUST, 0, NULL, &err))
 		die_of(b->index, &err);
 	printf("opened, mapped, in %.2f s\n", 1e-9 * (double)(ruv_clock_now_ns() - began));
@@ -369,7 +420,8 @@ static void ask(bench *b)
 	ruv_hnsw_get_stats(x, &stats);
 	printf("read into memory in %.1f s; %lld nodes, M %d, efConstruction %d, %d bits, %.0f bytes a vector in memory\n",
 	       1e-9 * (double)(ruv_clock_now_ns() - began), (long long)stats.n_nodes, ruv_hnsw_get_params(x)->m,
-	       ruv_hnsw_get_params(x)->ef_construction, ruv_hnsw_get_params(x)->bits, (double)stats.n_bytes / (double)b->n);
+	       ruv_hnsw_get_params(x)->ef_construction, ruv_hnsw_get_params(x)->bits,
+	       (double)stats.n_bytes / (double)stats.n_nodes);
 	printf("%5s %-12s %8s %12s %10s %10s %10s %10s\n", "ef", "rows", "recall", "rows read", "median ms", "p99 ms", "CPU ms",
 	       "reads/s");
 	for (size_t e = 0; e < sizeof efs / sizeof *efs; e++)
@@ -461,10 +513,12 @@ int main(int argc, char **argv)
 		make(&b, pool);
 	else if (!strcmp(what, "build") && b.file && b.index)
 		rc = build(&b, pool);
+	else if (!strcmp(what, "truth") && b.file)
+		find_truth(&b, pool);
 	else if (!strcmp(what, "ask") && b.file && b.index)
 		ask(&b);
 	else
-		die("make|build|ask: the beginning of bench_tier.c says how");
+		die("make|build|truth|ask: the beginning of bench_tier.c says how");
 	ruv_pool_free(pool);
 	free(b.block);
 	free(b.queries);

@@ -1,12 +1,25 @@
-# make install: the program, the libraries with their headers and pkg-config file, the bundled models.
+# make install: the program with its manual pages and completions, the libraries with their headers and pkg-config file, the bundled
+# models, the documentation, and what runs it as a service. packaging/ makes packages of the same.
 include(GNUInstallDirs)
 if(TARGET ruvllm)
-  install(TARGETS ruvllm RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
+  install(TARGETS ruvllm RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR} COMPONENT program)
 endif()
-install(TARGETS ruvllm_shared LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR})
-install(TARGETS ruvllm_static ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR})
-install(DIRECTORY ${PROJECT_SOURCE_DIR}/include/ruvllm DESTINATION ${CMAKE_INSTALL_INCLUDEDIR} FILES_MATCHING PATTERN "*.h")
-install(DIRECTORY ${PROJECT_SOURCE_DIR}/models/ DESTINATION ${CMAKE_INSTALL_DATADIR}/ruvllm/models
-  FILES_MATCHING PATTERN "*.gguf" PATTERN "MODEL_CARD.md" PATTERN "SHA256SUMS")
+install(TARGETS ruvllm_shared LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR} COMPONENT library NAMELINK_COMPONENT library)
+install(TARGETS ruvllm_static ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR} COMPONENT library)
+install(DIRECTORY ${PROJECT_SOURCE_DIR}/include/ruvllm DESTINATION ${CMAKE_INSTALL_INCLUDEDIR} COMPONENT library FILES_MATCHING PATTERN "*.h")
+install(DIRECTORY ${PROJECT_SOURCE_DIR}/models/ DESTINATION ${CMAKE_INSTALL_DATADIR}/ruvllm/models COMPONENT program
+  FILES_MATCHING PATTERN "*.gguf" PATTERN "*.bin" PATTERN "MODEL_CARD.md" PATTERN "SHA256SUMS")
+file(RELATIVE_PATH RUV_PC_TO_PREFIX /prefix/${CMAKE_INSTALL_LIBDIR}/pkgconfig /prefix)
+set(RUV_PC_LIBS)
+foreach(package JANSSON PCRE2 UTF8PROC LIBXML2 CMARK SQLITE INIH ZSTD XXHASH CURL LIBEVENT LIBEVENT_OPENSSL OPENSSL CRYPTO)
+  foreach(library ${${package}_LIBRARIES})
+    list(APPEND RUV_PC_LIBS -l${library})
+  endforeach()
+endforeach()
+list(REMOVE_DUPLICATES RUV_PC_LIBS)
+list(JOIN RUV_PC_LIBS " " RUV_PC_LIBS)
 configure_file(${PROJECT_SOURCE_DIR}/cmake/ruvllm.pc.in ${CMAKE_BINARY_DIR}/ruvllm.pc @ONLY)
-install(FILES ${CMAKE_BINARY_DIR}/ruvllm.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)
+install(FILES ${CMAKE_BINARY_DIR}/ruvllm.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig COMPONENT library)
+install(FILES ${PROJECT_SOURCE_DIR}/README.md ${PROJECT_SOURCE_DIR}/LICENSE DESTINATION ${CMAKE_INSTALL_DOCDIR} COMPONENT program)
+install(DIRECTORY ${PROJECT_SOURCE_DIR}/docs/ DESTINATION ${CMAKE_INSTALL_DOCDIR} COMPONENT program FILES_MATCHING PATTERN "*.md" PATTERN "*.svg" PATTERN "*.png")
+add_subdirectory(packaging)

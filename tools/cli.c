@@ -20,6 +20,8 @@ cli_state cli = {.command = ""};
 
 static bool want_help, no_color;
 
+const cli_visitor *cli_visiting;
+
 static const cli_option shared_options[] = {
     {"json", 0, CLI_FLAG, &cli.json, NULL, "print the result as one JSON document"},
     {"quiet", 'q', CLI_FLAG, &cli.quiet, NULL, "no progress and no notes"},
@@ -28,6 +30,11 @@ static const cli_option shared_options[] = {
     {"help", 'h', CLI_FLAG, &want_help, NULL, "show this help"},
     {0},
 };
+
+const cli_option *cli_shared_options(void)
+{
+	return shared_options;
+}
 
 /* ---- spelling ---------------------------------------------------------------------------------------------------------- */
 
@@ -96,11 +103,22 @@ static void show_parts(const cli_parts *command, FILE *out)
 	fprintf(out, "\n`ruvllm %s %s --help` explains one.\n", command->name, kind);
 }
 
+/* Hands over the table and those of its parts. */
+static int visit_parts(const cli_parts *command)
+{
+	cli_visiting->parts(cli_visiting->user, command);
+	for (const cli_part *part = command->parts; part->name; part++)
+		part->run(1, (char *[]){(char *)(uintptr_t)part->name, NULL});
+	return CLI_EXIT_OK;
+}
+
 int cli_run_part(const cli_parts *command, int argc, char **argv)
 {
 	const char *names[64], *nearest;
 	int n = 0;
 
+	if (cli_visiting)
+		return visit_parts(command);
 	cli.command = command->name;
 	if (argc < 2) {
 		show_parts(command, stderr);
@@ -307,6 +325,10 @@ bool cli_parse(const cli_spec *spec, int argc, char **argv, cli_args *args, int 
 
 	args->items = argv + 1;
 	*exit_code = CLI_EXIT_OK;
+	if (cli_visiting) {
+		cli_visiting->spec(cli_visiting->user, spec);
+		return false;
+	}
 	for (int i = 1; i < argc; i++) {
 		if (only_args || argv[i][0] != '-' || !argv[i][1]) {
 			argv[1 + n_args++] = argv[i];

@@ -91,6 +91,18 @@ typedef struct cli_parts {
 	const cli_part *parts;
 } cli_parts;
 
+/* Where the tables go instead, when something is made of them (manual pages, completions): no command runs then. `parts` is called
+ * before the specs of those parts, which come in their order; what they get is valid during the call only, but for the texts and options. */
+typedef struct cli_visitor {
+	void (*spec)(void *user, const cli_spec *spec);
+	void (*parts)(void *user, const cli_parts *command);
+	void *user;
+} cli_visitor;
+extern const cli_visitor *cli_visiting; /* NULL: commands run */
+
+/* The options that every command has; ends with {0}. */
+const cli_option *cli_shared_options(void);
+
 /* What the shared options said. */
 typedef struct cli_state {
 	const char *command; /* the running subcommand's name */

@@ -86,14 +86,56 @@ const char *cli_config_name_at(int i)
 	return key ? key->name : NULL;
 }
 
+/* Which keys a command's help lists; every command takes all of them. Others list all. */
+static const struct {
+	const char *command, *groups;
+} uses[] = {
+    {"agent", "place compute whose"},
+    {"ask", "place model compute generate search route learn whose"},
+    {"bench", "place model compute generate"},
+    {"chat", "place model compute generate search route learn whose"},
+    {"eval", "place model compute generate search remember route"},
+    {"learn", "place model compute generate search learn whose"},
+    {"mcp", "place model compute generate search remember route learn whose"},
+    {"memory", "place compute search whose"},
+    {"pull", "place pull"},
+    {"remember", "place compute remember whose"},
+    {"router", "place model compute generate search route whose"},
+    {"serve", "place model compute generate search remember route learn whose serve"},
+};
+
+static const char *groups_of(const char *command)
+{
+	for (size_t i = 0; i < sizeof uses / sizeof *uses; i++)
+		if (!strcmp(uses[i].command, command))
+			return uses[i].groups;
+	return NULL;
+}
+
+/* Is the word one of the list's? */
+static bool is_listed(const char *list, const char *word)
+{
+	const size_t n = strlen(word);
+
+	for (const char *p = list; (p = strstr(p, word)); p += n)
+		if ((p == list || p[-1] == ' ') && (p[n] == ' ' || !p[n]))
+			return true;
+	return false;
+}
+
 void cli_config_help(FILE *out)
 {
+	const char *groups = groups_of(cli.command);
+
 	fprintf(out,
 	        "\n%sConfiguration%s (also in the environment, RUVLLM_..., and in the file; `ruvllm config` shows the values)\n",
 	        cli_sgr(out, CLI_BOLD), cli_sgr(out, CLI_PLAIN));
 	fprintf(out, "      --config FILE            the file (default: ~/.config/ruvllm/config.ini)\n");
 	for (int i = 0; ruv_config_key_at(i); i++) {
 		const ruv_config_key *key = ruv_config_key_at(i);
+
+		if (groups && !is_listed(groups, ruv_config_key_group(i)))
+			continue;
 		bool has_default = *key->default_value && !strstr(key->help, "default");
 		char left[96];
 		int n = snprintf(left, sizeof left, "      --%s%s%s", key->name, key->is_switch ? "" : " ",
@@ -105,6 +147,8 @@ void cli_config_help(FILE *out)
 		fprintf(out, "%s%s%s%s\n", key->help, has_default ? " (default " : "", has_default ? key->default_value : "",
 		        has_default ? ")" : "");
 	}
+	if (groups)
+		fprintf(out, "Other keys are taken as well: `ruvllm config --help` lists all.\n");
 }
 
 static void log_line(void *user, ruv_log_level level, const char *where, const char *line)

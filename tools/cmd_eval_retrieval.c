@@ -84,7 +84,10 @@ int cmd_eval_retrieval(int argc, char **argv)
 	static int limit;
 	static int64_t seed = 1;
 	static const char *histogram;
+	static bool graph;
 	static const cli_option options[] = {
+	    {"graph", 0, CLI_FLAG, &graph, NULL,
+	     "compare hybrid search with and without graph attention instead (docs/graph-attention.md)"},
 	    {"limit", 'n', CLI_INT, &limit, "N", "only a seeded sample of N questions (default: all)"},
 	    {"sample-seed", 0, CLI_INT64, &seed, "N", "seed of the sample (default 1)"},
 	    {"histogram", 0, CLI_STRING, &histogram, "FILE", "draw the cosines of related and unrelated pairs as SVG"},
@@ -128,6 +131,10 @@ int cmd_eval_retrieval(int argc, char **argv)
 		goto done;
 	if (ruv_runtime_embedder(runtime, &embedder, &err) || ruv_runtime_model(runtime, "encoder", &encoder, &err)) {
 		code = cli_runtime_fail(&err);
+		goto done;
+	}
+	if (graph) {
+		code = cmd_eval_graph(runtime, embedder, &set, limit, (uint64_t)seed);
 		goto done;
 	}
 	ruv_model_get_info(encoder, &info);

@@ -60,11 +60,25 @@ failed:
 	return NULL;
 }
 
-static int close_learner(ruv_learner *learner, ruv_runtime *runtime, int rc, const ruv_error *err)
+/* What a part does with the open learner; prints its result. */
+typedef int (*part_work)(ruv_learner *learner, void *user, ruv_error *err);
+
+/* The frame of every part: opens the learner, works, closes. The exit code. */
+static int with_learner(bool read_only, part_work work, void *user)
 {
+	ruv_runtime *runtime;
+	ruv_error err = {0};
+	int code;
+	ruv_learner *learner = open_learner(read_only, &runtime, &code);
+	if (!learner)
+		return code;
+	const int rc = work(learner, user, &err);
 	ruv_learner_free(learner);
 	ruv_runtime_free(runtime);
-	return rc ? cli_fail(err, NULL) : CLI_EXIT_OK;
+	if (rc == RUV_OK)
+		return CLI_EXIT_OK;
+	code = cli_fail(&err, rc == RUV_ECANCELLED ? "`ruvllm learn resume` goes on" : NULL);
+	return code == CLI_EXIT_INTERRUPTED ? CLI_EXIT_FAILED : code; /* paused; nobody pressed Ctrl-C */
 }
 
 json_t *cmd_learn_gate_json(const ruv_gate_result *g)
@@ -104,98 +118,109 @@ static const char common_notes[] =
 
 /* ---- looking ---- */
 
-static int part_status(int argc, char **argv)
+static int print_status(ruv_learner *l, void *user, ruv_error *err)
 {
-	PART("status", "", "Says what the learner of a model has learned and what is live.", 0, 0);
-	ruv_runtime *runtime;
-	ruv_error err = {0};
 	ruv_learner_status s;
-	ruv_learner *l = open_learner(true, &runtime, &code);
-	if (!l)
-		return code;
-	int rc = ruv_learner_get_status(l, &s, &err);
-	if (rc == RUV_OK && cli.json) {
+	(void)user;
+	int rc = ruv_learner_get_status(l, &s, err);
+	if (rc)
+		return rc;
+	if (cli.json) {
 		json_t *hooks = json_array();
 		for (int i = 0; i < s.n_hooks; i++)
 			json_array_append_new(hooks, json_integer(s.hooks[i]));
-		json_t *object = json_pack(
+		cli_json_print(json_pack(
 		    "{s:i, s:i, s:b, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:i, s:i, s:i, s:I, s:o, s:I, s:I}", "live_version",
 		    s.live_version, "last_version", s.last_version, "paused", s.paused, "observed", (json_int_t)s.n_observed,
 		    "accepted", (json_int_t)s.n_accepted, "corrected", (json_int_t)s.n_corrected, "rejected",
 		    (json_int_t)s.n_rejected, "steps", (json_int_t)s.n_steps, "replayed", (json_int_t)s.n_replayed, "held_out",
 		    (json_int_t)s.n_held_out, "skipped", (json_int_t)s.n_skipped, "lessons", s.n_replay, "tasks", s.n_tasks, "rank",
 		    s.rank, "parameters", (json_int_t)s.n_params, "hooks", hooks, "trajectories", (json_int_t)s.n_trajectories,
-		    "strategies", (json_int_t)s.n_strategies);
-		code = cli_json_print(object);
-	} else if (rc == RUV_OK) {
-		printf("live version    %d of %d%s\n", s.live_version, s.last_version, s.paused ? ", paused" : "");
-		printf("adapter         rank %d at layers", s.rank);
-		for (int i = 0; i < s.n_hooks; i++)
-			printf("%s %d", i ? "," : "", s.hooks[i]);
-		printf(", %lld parameters\n", (long long)s.n_params);
-		printf("lessons         %d trained on, %lld held out, %d kinds of tasks\n", s.n_replay, (long long)s.n_held_out,
-		       s.n_tasks);
-		printf("feedback        %lld accepted, %lld corrected, %lld rejected\n", (long long)s.n_accepted,
-		       (long long)s.n_corrected, (long long)s.n_rejected);
-		printf("steps           %lld, %lld replayed\n", (long long)s.n_steps, (long long)s.n_replayed);
-		printf("reasoning bank  %lld trajectories, %lld strategies\n", (long long)s.n_trajectories,
-		       (long long)s.n_strategies);
-		code = CLI_EXIT_OK;
+		    "strategies", (json_int_t)s.n_strategies));
+		return RUV_OK;
 	}
-	const int closed = close_learner(l, runtime, rc, &err);
-	return rc ? closed : code;
+	printf("live version    %d of %d%s\n", s.live_version, s.last_version, s.paused ? ", paused" : "");
+	printf("adapter         rank %d at layers", s.rank);
+	for (int i = 0; i < s.n_hooks; i++)
+		printf("%s %d", i ? "," : "", s.hooks[i]);
+	printf(", %lld parameters\n", (long long)s.n_params);
+	printf("lessons         %d trained on, %lld held out, %d kinds of tasks\n", s.n_replay, (long long)s.n_held_out, s.n_tasks);
+	printf("feedback        %lld accepted, %lld corrected, %lld rejected\n", (long long)s.n_accepted, (long long)s.n_corrected,
+	       (long long)s.n_rejected);
+	printf("steps           %lld, %lld replayed\n", (long long)s.n_steps, (long long)s.n_replayed);
+	printf("reasoning bank  %lld trajectories, %lld strategies\n", (long long)s.n_trajectories, (long long)s.n_strategies);
+	return RUV_OK;
+}
+
+static int part_status(int argc, char **argv)
+{
+	PART("status", "", "Says what the learner of a model has learned and what is live.", 0, 0);
+	return with_learner(true, print_status, NULL);
+}
+
+static json_t *event_json(const ruv_learner_event *e)
+{
+	return json_pack("{s:I, s:s, s:i, s:I, s:o}", "time_ms", (json_int_t)e->time_ms, "what", e->what, "version", e->version,
+	                 "steps", (json_int_t)e->n_steps, "gate", cmd_learn_gate_json(&e->gate));
+}
+
+static void event_row(cli_table *table, const ruv_learner_event *e)
+{
+	const time_t seconds = (time_t)(e->time_ms / 1000);
+	const bool gate = e->gate.n > 0;
+	char when[32];
+	struct tm tm;
+	strftime(when, sizeof when, "%Y-%m-%d %H:%M:%S", localtime_r(&seconds, &tm));
+	cli_table_cell(table, "%s", when);
+	cli_table_cell(table, "%s", e->what);
+	cli_table_cell(table, "%d", e->version);
+	cli_table_cell(table, "%lld", (long long)e->n_steps);
+	if (gate) {
+		cli_table_cell(table, "%+.3f", e->gate.gain);
+		cli_table_cell(table, "[%+.3f, %+.3f]", e->gate.gain_low, e->gate.gain_high);
+		cli_table_cell(table, "x %.4f", e->gate.perplexity_ratio);
+	}
+	for (int k = 0; !gate && k < 3; k++)
+		cli_table_cell(table, "%s", "");
+	cli_table_cell(table, "%s", e->gate.why);
+}
+
+static int print_history(ruv_learner *l, void *user, ruv_error *err)
+{
+	enum { MOST = 100 };
+	static ruv_learner_event events[MOST];
+	(void)user;
+	const int n = ruv_learner_history(l, events, MOST, err);
+	if (n < 0)
+		return n;
+	if (cli.json) {
+		json_t *list = json_array();
+		for (int i = 0; i < n; i++)
+			json_array_append_new(list, event_json(&events[i]));
+		cli_json_print(list);
+		return RUV_OK;
+	}
+	cli_table *table = cli_table_create("time|what|>version|>steps|>gain|interval|>perplexity|why");
+	for (int i = 0; i < n; i++)
+		event_row(table, &events[i]);
+	cli_table_print(table, stdout);
+	return RUV_OK;
 }
 
 static int part_history(int argc, char **argv)
 {
-	PART("history", "", "Lists versions, refusals of the gate and rollbacks, newest first.", 0, 0);
-	enum { MOST = 100 };
-	static ruv_learner_event events[MOST];
-	ruv_runtime *runtime;
-	ruv_error err = {0};
-	ruv_learner *l = open_learner(true, &runtime, &code);
-	if (!l)
-		return code;
-	const int n = ruv_learner_history(l, events, MOST, &err);
-	json_t *list = cli.json ? json_array() : NULL;
-	cli_table *table = cli.json ? NULL : cli_table_create("time|what|>version|>steps|>gain|interval|>perplexity|why");
-	for (int i = 0; i < n; i++) {
-		const ruv_learner_event *e = &events[i];
-		const time_t seconds = (time_t)(e->time_ms / 1000);
-		char when[32];
-		struct tm tm;
-		strftime(when, sizeof when, "%Y-%m-%d %H:%M:%S", localtime_r(&seconds, &tm));
-		if (list) {
-			json_array_append_new(list, json_pack("{s:I, s:s, s:i, s:I, s:o}", "time_ms", (json_int_t)e->time_ms,
-			                                      "what", e->what, "version", e->version, "steps",
-			                                      (json_int_t)e->n_steps, "gate", cmd_learn_gate_json(&e->gate)));
-			continue;
-		}
-		const bool gate = e->gate.n > 0;
-		cli_table_cell(table, "%s", when);
-		cli_table_cell(table, "%s", e->what);
-		cli_table_cell(table, "%d", e->version);
-		cli_table_cell(table, "%lld", (long long)e->n_steps);
-		if (gate) {
-			cli_table_cell(table, "%+.3f", e->gate.gain);
-			cli_table_cell(table, "[%+.3f, %+.3f]", e->gate.gain_low, e->gate.gain_high);
-			cli_table_cell(table, "x %.4f", e->gate.perplexity_ratio);
-		}
-		for (int k = 0; !gate && k < 3; k++)
-			cli_table_cell(table, "%s", "");
-		cli_table_cell(table, "%s", e->gate.why);
-	}
-	code = CLI_EXIT_OK;
-	if (list)
-		code = n < 0 ? CLI_EXIT_OK : cli_json_print(json_incref(list));
-	json_decref(list);
-	if (table)
-		cli_table_print(table, stdout);
-	const int closed = close_learner(l, runtime, n < 0 ? n : 0, &err);
-	return n < 0 ? closed : code;
+	PART("history", "", "Lists versions, refusals of the gate, rollbacks and refinements of the router, newest first.", 0, 0);
+	return with_learner(true, print_history, NULL);
 }
 
 /* ---- changing ---- */
+
+static int teach(ruv_learner *l, void *user, ruv_error *err)
+{
+	char **pair = user;
+	int rc = ruv_learner_teach(l, "taught", pair[0], pair[1], err);
+	return rc ? rc : ruv_learner_work(l, err);
+}
 
 static int part_teach(int argc, char **argv)
 {
@@ -203,21 +228,18 @@ static int part_teach(int argc, char **argv)
 	     "Teaches one answer: a lesson, and one step of the candidate. `learn train` and `learn gate --publish` bring it to "
 	     "life.",
 	     2, 2);
-	ruv_runtime *runtime;
-	ruv_error err = {0};
-	ruv_learner *l = open_learner(false, &runtime, &code);
-	if (!l)
-		return code;
-	int rc = ruv_learner_teach(l, "taught", args.items[0], args.items[1], &err);
-	if (rc == RUV_OK)
-		rc = ruv_learner_work(l, &err);
-	return close_learner(l, runtime, rc, &err);
+	return with_learner(false, teach, args.items);
+}
+
+static int train(ruv_learner *l, void *user, ruv_error *err)
+{
+	return ruv_learner_train(l, *(const int *)user, err);
 }
 
 static int part_train(int argc, char **argv)
 {
-	static int epochs = 4;
-	static const cli_option options[] = {{"epochs", 'e', CLI_INT, &epochs, "N", "passes over all lessons (default 4)"}, {0}};
+	static int epochs = 30;
+	static const cli_option options[] = {{"epochs", 'e', CLI_INT, &epochs, "N", "passes over all lessons (default 30)"}, {0}};
 	static const cli_spec spec = {
 	    .name = "learn train",
 	    .usage = "[OPTIONS]",
@@ -229,10 +251,21 @@ static int part_train(int argc, char **argv)
 	int code;
 	if (!cli_parse(&spec, argc, argv, &args, &code))
 		return code;
-	ruv_runtime *runtime;
-	ruv_error err = {0};
-	ruv_learner *l = open_learner(false, &runtime, &code);
-	return l ? close_learner(l, runtime, ruv_learner_train(l, epochs, &err), &err) : code;
+	return with_learner(false, train, &epochs);
+}
+
+struct gate_run {
+	bool control, publish;
+	ruv_gate_result result;
+	int live;
+};
+
+static int gate(ruv_learner *l, void *user, ruv_error *err)
+{
+	struct gate_run *run = user;
+	int rc = ruv_learner_gate(l, run->control, run->publish, &run->result, err);
+	run->live = ruv_learner_live_version(l);
+	return rc;
 }
 
 static int part_gate(int argc, char **argv)
@@ -257,35 +290,44 @@ static int part_gate(int argc, char **argv)
 	int code;
 	if (!cli_parse(&spec, argc, argv, &args, &code))
 		return code;
-	ruv_runtime *runtime;
-	ruv_error err = {0};
-	ruv_gate_result gate;
-	ruv_learner *l = open_learner(false, &runtime, &code);
-	if (!l)
+	struct gate_run run = {.control = control, .publish = publish};
+	code = with_learner(false, gate, &run);
+	if (code != CLI_EXIT_OK)
 		return code;
-	int rc = ruv_learner_gate(l, control, publish, &gate, &err);
-	if (rc == RUV_OK && cli.json)
-		cli_json_print(cmd_learn_gate_json(&gate));
-	else if (rc == RUV_OK)
-		cmd_learn_print_gate(&gate);
-	const int live = ruv_learner_live_version(l);
-	code = close_learner(l, runtime, rc, &err);
-	if (rc == RUV_OK && gate.pass && publish)
-		cli_note("version %d is live", live);
-	return rc ? code : gate.pass ? CLI_EXIT_OK : CLI_EXIT_FAILED;
+	if (cli.json)
+		cli_json_print(cmd_learn_gate_json(&run.result));
+	else
+		cmd_learn_print_gate(&run.result);
+	if (run.result.pass && publish)
+		cli_note("version %d is live", run.live);
+	return run.result.pass ? CLI_EXIT_OK : CLI_EXIT_FAILED;
+}
+
+static int rollback(ruv_learner *l, void *user, ruv_error *err)
+{
+	return ruv_learner_rollback(l, *(const int *)user, err);
 }
 
 static int part_rollback(int argc, char **argv)
 {
 	PART("rollback", " VERSION", "Makes an earlier version live again, exactly as it was. 0: none, the bare model.", 1, 1);
 	char *end;
-	const long version = strtol(args.items[0], &end, 10);
-	if (end == args.items[0] || *end || version < 0 || version > INT32_MAX)
+	const long given = strtol(args.items[0], &end, 10);
+	if (end == args.items[0] || *end || given < 0 || given > INT32_MAX)
 		return cli_usage("'%s' is no version; `ruvllm learn history` lists them", args.items[0]);
-	ruv_runtime *runtime;
-	ruv_error err = {0};
-	ruv_learner *l = open_learner(false, &runtime, &code);
-	return l ? close_learner(l, runtime, ruv_learner_rollback(l, (int)version, &err), &err) : code;
+	int version = (int)given;
+	return with_learner(false, rollback, &version);
+}
+
+struct exported {
+	int version;
+	const char *path;
+};
+
+static int export(ruv_learner *l, void *user, ruv_error *err)
+{
+	const struct exported *what = user;
+	return ruv_learner_export(l, what->version, what->path, err);
 }
 
 static int part_export(int argc, char **argv)
@@ -304,49 +346,51 @@ static int part_export(int argc, char **argv)
 	int code;
 	if (!cli_parse(&spec, argc, argv, &args, &code))
 		return code;
-	ruv_runtime *runtime;
-	ruv_error err = {0};
-	ruv_learner *l = open_learner(true, &runtime, &code);
-	return l ? close_learner(l, runtime, ruv_learner_export(l, version, args.items[0], &err), &err) : code;
+	struct exported what = {version, args.items[0]};
+	return with_learner(true, export, &what);
+}
+
+static int pause_learning(ruv_learner *l, void *user, ruv_error *err)
+{
+	return ruv_learner_pause(l, *(const bool *)user, err);
 }
 
 static int part_pause(int argc, char **argv)
 {
 	PART("pause", "", "Stops learning until `ruvllm learn resume`: nothing is observed, nothing trained.", 0, 0);
-	ruv_runtime *runtime;
-	ruv_error err = {0};
-	ruv_learner *l = open_learner(false, &runtime, &code);
-	return l ? close_learner(l, runtime, ruv_learner_pause(l, true, &err), &err) : code;
+	bool paused = true;
+	return with_learner(false, pause_learning, &paused);
 }
 
 static int part_resume(int argc, char **argv)
 {
 	PART("resume", "", "Goes on learning after `ruvllm learn pause`.", 0, 0);
-	ruv_runtime *runtime;
-	ruv_error err = {0};
-	ruv_learner *l = open_learner(false, &runtime, &code);
-	return l ? close_learner(l, runtime, ruv_learner_pause(l, false, &err), &err) : code;
+	bool paused = false;
+	return with_learner(false, pause_learning, &paused);
+}
+
+static int consolidate(ruv_learner *l, void *user, ruv_error *err)
+{
+	ruv_bank_report r;
+	(void)user;
+	int rc = ruv_learner_consolidate(l, &r, err);
+	if (rc)
+		return rc;
+	if (cli.json)
+		cli_json_print(json_pack("{s:i, s:i, s:i, s:i, s:i, s:f}", "trajectories", r.n_trajectories, "clusters",
+		                         r.n_clusters, "merged", r.n_merged, "pruned", r.n_pruned, "strategies", r.n_strategies,
+		                         "ms", r.ms));
+	else
+		printf("%d trajectories in %d clusters (%d merged, %d pruned): %d strategies, %.1f ms\n", r.n_trajectories,
+		       r.n_clusters, r.n_merged, r.n_pruned, r.n_strategies, r.ms);
+	return RUV_OK;
 }
 
 static int part_consolidate(int argc, char **argv)
 {
 	PART("consolidate", "",
 	     "The deep loop: clusters what the reasoning bank holds and distils strategies from successes and failures.", 0, 0);
-	ruv_runtime *runtime;
-	ruv_error err = {0};
-	ruv_bank_report r;
-	ruv_learner *l = open_learner(false, &runtime, &code);
-	if (!l)
-		return code;
-	int rc = ruv_learner_consolidate(l, &r, &err);
-	if (rc == RUV_OK && cli.json)
-		cli_json_print(json_pack("{s:i, s:i, s:i, s:i, s:i, s:f}", "trajectories", r.n_trajectories, "clusters",
-		                         r.n_clusters, "merged", r.n_merged, "pruned", r.n_pruned, "strategies", r.n_strategies,
-		                         "ms", r.ms));
-	else if (rc == RUV_OK)
-		printf("%d trajectories in %d clusters (%d merged, %d pruned): %d strategies, %.1f ms\n", r.n_trajectories,
-		       r.n_clusters, r.n_merged, r.n_pruned, r.n_strategies, r.ms);
-	return close_learner(l, runtime, rc, &err);
+	return with_learner(false, consolidate, NULL);
 }
 
 static const cli_part parts[] = {

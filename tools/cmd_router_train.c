@@ -239,7 +239,7 @@ int cmd_router_train(int argc, char **argv)
 {
 	static const char *out, *classes, *from;
 	static int hidden = 48, rank = 16, epochs = 80;
-	static double density = 0.3, mu = 0.3, lambda = 0.05, ewc = 1;
+	static double density = 0.3, mu = 0.3, lambda = 0.05, ewc = 1, regret = 0.08;
 	static int64_t seed = 1;
 	static bool shared;
 	static const cli_option options[] = {
@@ -252,6 +252,8 @@ int cmd_router_train(int argc, char **argv)
 	    {"shared", 0, CLI_FLAG, &shared, NULL, "one pair of weight matrices for both gates, as in the FastGRNN paper"},
 	    {"mu", 0, CLI_DOUBLE, &mu, "X", "points of quality that a large answer's computation is worth (default 0.3)"},
 	    {"lambda", 0, CLI_DOUBLE, &lambda, "X", "points of quality that a second is worth (default 0.05)"},
+	    {"regret", 0, CLI_DOUBLE, &regret, "X",
+	     "points of quality that the cascade may lose to always asking the largest tier (default 0.08)"},
 	    {"ewc", 0, CLI_DOUBLE, &ewc, "X", "strength of EWC with --from (default 1)"},
 	    {"epochs", 0, CLI_INT, &epochs, "N", "at most (default 80)"},
 	    {"seed", 0, CLI_INT64, &seed, "N", "seed of the split and of training (default 1)"},
@@ -299,6 +301,7 @@ int cmd_router_train(int argc, char **argv)
 	                                 .shared = shared,
 	                                 .mu = mu,
 	                                 .lambda = lambda,
+	                                 .regret = regret,
 	                                 .ewc = ewc,
 	                                 .n_epochs = epochs,
 	                                 .seed = (uint64_t)seed,
@@ -398,18 +401,18 @@ static json_t *policy_json(const ruv_policy_result *r, const ruv_route_data *dat
 
 	for (int t = 0; t < data->n_tiers; t++)
 		json_object_set_new(shares, data->tiers[t].name, json_real(r->shares[t]));
-	return json_pack("{s:f, s:f, s:f, s:f, s:[f,f], s:f, s:f, s:f, s:f, s:f, s:f, s:o}", "accuracy", r->accuracy, "as_good",
-	                 r->as_good, "quality", r->quality, "quality_regret", r->quality_regret, "quality_regret_interval",
-	                 r->regret_low, r->regret_high, "latency_ms", r->latency_ms, "latency_regret_ms", r->latency_regret_ms,
-	                 "cost", r->cost, "cost_regret", r->cost_regret, "utility", r->utility, "escalated", r->escalated, "shares",
-	                 shares);
+	return json_pack("{s:f, s:f, s:f, s:f, s:f, s:[f,f], s:f, s:f, s:f, s:f, s:f, s:f, s:o}", "accuracy", r->accuracy,
+	                 "cheapest_good", r->cheapest_good, "as_good", r->as_good, "quality", r->quality, "quality_regret",
+	                 r->quality_regret, "quality_regret_interval", r->regret_low, r->regret_high, "latency_ms", r->latency_ms,
+	                 "latency_regret_ms", r->latency_regret_ms, "cost", r->cost, "cost_regret", r->cost_regret, "utility",
+	                 r->utility, "escalated", r->escalated, "shares", shares);
 }
 
 static void print_part(const ruv_policy_result *results, ruv_route_part part, const ruv_route_data *data)
 {
-	cli_table *table =
-	    cli_table_create("policy|>oracle's tier|>as good|>quality|>regret to big (95 %)|>latency ms|>to oracle|>cost|>to "
-	                     "oracle|>utility|tiers");
+	cli_table *table = cli_table_create(
+	    "policy|>oracle's tier|>cheapest good|>as good|>quality|>regret to big (95 %)|>latency ms|>to oracle|>cost|>to "
+	    "oracle|>utility|tiers");
 
 	printf("\n%s: %d questions\n", ruv_route_part_name(part), results[0].n);
 	for (int p = 0; p < RUV_N_ROUTE_POLICIES && table; p++) {
@@ -421,6 +424,7 @@ static void print_part(const ruv_policy_result *results, ruv_route_part part, co
 			         data->tiers[t].name, 100 * r->shares[t]);
 		cli_table_cell(table, "%s", ruv_route_policy_name(p));
 		cli_table_cell(table, "%.1f %%", 100 * r->accuracy);
+		cli_table_cell(table, "%.1f %%", 100 * r->cheapest_good);
 		cli_table_cell(table, "%.1f %%", 100 * r->as_good);
 		cli_table_cell(table, "%.3f", r->quality);
 		cli_table_cell(table, "%.3f (%.3f..%.3f)", r->quality_regret, r->regret_low, r->regret_high);

@@ -33,7 +33,20 @@
 	X(router, GROUP_MEASURE, "Which model a question gets: ask, collect, train, eval, refine, ...")                            \
 	X(config, GROUP_SYSTEM, "Show every setting and where it comes from")                                                      \
 	X(doctor, GROUP_SYSTEM, "Check the processor, the models, memory and the disk")                                            \
+	X(completion, GROUP_SYSTEM, "Print what makes a shell complete these commands")                                            \
+	X(man, GROUP_SYSTEM, "Print or write the manual pages")                                                                    \
 	X(version, GROUP_SYSTEM, "Print the version and how it was built")
+
+/* A row as data; NULL past the last. */
+typedef struct cli_command {
+	const char *name;
+	int group;
+	const char *help;
+	int (*run)(int argc, char **argv);
+} cli_command;
+const cli_command *cli_command_at(int i);
+/* NULL past the last group. */
+const char *cli_group_heading(int group);
 
 #define X(name, group, help) int cmd_##name(int argc, char **argv);
 CLI_COMMAND_LIST(X)

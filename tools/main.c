@@ -12,24 +12,29 @@ enum {
 	    N_GROUPS
 };
 
-static const struct {
-	const char *name;
-	int group;
-	const char *help;
-	int (*run)(int argc, char **argv);
-} commands[] = {
-#define X(name, group, help) {#name, group, help, cmd_##name},
-    CLI_COMMAND_LIST(X)
-#undef X
-};
-
 static const char *const headings[] = {
 #define X(id, heading) heading,
     CLI_GROUP_LIST(X)
 #undef X
 };
 
+static const cli_command commands[] = {
+#define X(name, group, help) {#name, group, help, cmd_##name},
+    CLI_COMMAND_LIST(X)
+#undef X
+};
+
 #define N_COMMANDS ((int)(sizeof commands / sizeof *commands))
+
+const cli_command *cli_command_at(int i)
+{
+	return i >= 0 && i < N_COMMANDS ? &commands[i] : NULL;
+}
+
+const char *cli_group_heading(int group)
+{
+	return group >= 0 && group < N_GROUPS ? headings[group] : NULL;
+}
 
 static void print_help(FILE *out)
 {

@@ -1,7 +1,6 @@
 /* The chat: questions to memory over /v1/ask, or plain turns over /v1/chat/completions; sources, route, stage times, feedback. */
 import { api, byId, complain, el, events, round } from './lib.js';
 
-export const decisions = []; /* what the router chose for the answers of this page, newest first */
 let history = [];
 let running = null;
 
@@ -65,7 +64,6 @@ async function ask(question) {
           showSources(parts.sources, data.sources);
           showMeta(parts['meta-block'], data);
           feedback(parts.feedback, data.id);
-          if (data.route) decisions.unshift({ question, ...data.route, ms: data.total_ms });
         }
       }
     } else {

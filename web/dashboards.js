@@ -1,6 +1,5 @@
 /* Router decisions, the learner's history with rollback, and latencies from /metrics. */
 import { api, byId, complain, el, round, table, text } from './lib.js';
-import { decisions } from './chat.js';
 
 async function route(question) {
   const d = await api('POST', '/v1/route', { question });
@@ -13,15 +12,21 @@ async function rollback(version) {
   try { await api('POST', '/v1/learn/rollback', { version }); await learning(); } catch (error) { complain(error); }
 }
 
+async function decisions() {
+  const list = (await api('GET', '/v1/route/decisions?limit=50')).data;
+  byId('decisions').replaceChildren(list.length ? table(['When', 'Question', 'Tier', 'Why', 'Confidence', 'Quality', 'ms', 'Feedback'], list.map((d) => [new Date(d.time_ms).toLocaleTimeString(),
+    d.question.slice(0, 60), d.escalations ? `${d.tier} after ${d.first}` : d.tier, d.why, round(d.confidence), d.quality === null ? '' : round(d.quality), round(d.total_ms, 1), d.feedback ?? '']))
+    : el('p', { class: 'soft' }, 'None yet: ask with the model auto.'));
+}
+
 async function learning() {
-  byId('decisions').replaceChildren(decisions.length ? table(['Question', 'Tier', 'Why', 'Confidence', 'ms'],
-    decisions.slice(0, 50).map((d) => [d.question.slice(0, 60), d.tier, d.why, round(d.confidence), round(d.ms, 1)])) : el('p', { class: 'soft' }, 'None yet: ask with the model auto.'));
+  await decisions().catch((error) => byId('decisions').replaceChildren(el('p', { class: 'soft' }, error.message)));
   try {
     const s = await api('GET', '/v1/learn');
     const state = s.training ? 'training' : s.paused ? 'paused' : 'waiting';
     byId('learner').replaceChildren(table(['State', 'Live version', 'Observed', 'Accepted', 'Corrected', 'Rejected', 'Queued', 'Steps', 'Mean loss'],
       [[state, s.live_version || 'bare model', s.observed, s.accepted, s.corrected, s.rejected, s.queued, s.steps, round(s.mean_loss, 3)]]),
-    s.error ? el('p', { class: 'soft' }, s.error) : null,
+    s.error ? el('p', { class: 'soft' }, s.error) : '',
     el('div', { class: 'row' }, el('button', { type: 'button', onclick: () => api('POST', `/v1/learn/${s.paused ? 'resume' : 'pause'}`, {}).then(learning).catch(complain) }, s.paused ? 'Resume' : 'Pause'),
       el('button', { type: 'button', disabled: !s.live_version, onclick: () => rollback(0) }, 'Back to the bare model')));
     const events = (await api('GET', '/v1/learn/history')).data;

@@ -174,10 +174,25 @@ RUV_API int ruv_gate_decide(ruv_gate_result *result, const ruv_gate_input *input
 
 typedef struct ruv_learner ruv_learner;
 
+/* One line of the history: a version, a gate that refused, a rollback, a boundary between tasks, what else was tended. */
+typedef struct ruv_learner_event {
+	int64_t time_ms;
+	char what[16]; /* "published", "refused", "rollback", "paused", "resumed", "boundary", "router", "router kept" */
+	int version;
+	ruv_gate_result gate; /* of published, refused, router and router kept */
+	int64_t n_steps;
+} ruv_learner_event;
+
 /* What learning may ask of the rest, on the learner's own thread. NULL: it does without (no embeddings: no patterns). */
 typedef struct ruv_learner_callbacks {
 	int (*embed)(void *user, const char *text, float *vector, ruv_error *err); /* vector: [embed_dim] */
 	int embed_dim;
+	/* Something else that learns at times (the router): called after each interaction and every few seconds while there is
+	 * none, unless learning is paused. When it did something it fills in what, version and gate of *event, which goes into the
+	 * history. */
+	int (*tend)(void *user, ruv_learner_event *event, ruv_error *err);
+	/* Does somebody wait for an answer now? Steps of training wait while it says so, up to a second each. Any thread. */
+	bool (*busy)(void *user);
 	void *user;
 } ruv_learner_callbacks;
 
@@ -287,15 +302,6 @@ typedef struct ruv_learner_status {
 } ruv_learner_status;
 
 RUV_API int ruv_learner_get_status(ruv_learner *learner, ruv_learner_status *status, ruv_error *err);
-
-/* One line of the history: a version, a gate that refused, a rollback. */
-typedef struct ruv_learner_event {
-	int64_t time_ms;
-	char what[16]; /* "published", "refused", "rollback", "paused", "resumed", "boundary" */
-	int version;
-	ruv_gate_result gate; /* of published and refused */
-	int64_t n_steps;
-} ruv_learner_event;
 
 /* Newest first, up to `limit`; returns how many, or a status. */
 RUV_API int ruv_learner_history(ruv_learner *learner, ruv_learner_event *events, int limit, ruv_error *err);

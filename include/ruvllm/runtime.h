@@ -58,6 +58,9 @@ typedef struct ruv_config_key {
 
 /* The i-th key, NULL past the end. */
 RUV_API const ruv_config_key *ruv_config_key_at(int i);
+/* What it is about, one of "place", "model", "compute", "generate", "search", "remember", "route", "learn", "pull", "whose",
+ * "serve"; NULL past the end. */
+RUV_API const char *ruv_config_key_group(int i);
 /* Its index, or -1. */
 RUV_API int ruv_config_key_find(const char *name);
 

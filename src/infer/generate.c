@@ -42,10 +42,10 @@ static int sample_loop(ruv_session *s, ruv_stream *stream, ruv_sampler *sampler,
 	}
 }
 
-/* ---- with speculation ---- */
+/* ---- several tokens a pass: speculation, and tokens that a constraint forces ---- */
 
 struct ruv_ahead {
-	ruv_speculator *speculator;
+	ruv_speculator *speculator; /* NULL: forced tokens alone */
 	ruv_batch batch;
 	ruv_lane lane; /* keeps the draft's session from call to call */
 };
@@ -61,16 +61,13 @@ void ruv_session_drop_ahead(ruv_session *s)
 	s->ahead = NULL;
 }
 
-int ruv_session_set_speculation(ruv_session *s, const ruv_speculation *how, ruv_error *err)
+/* how NULL: without guesses. */
+static int open_ahead(ruv_session *s, const ruv_speculation *how, ruv_error *err)
 {
-	if (!how) {
-		ruv_session_drop_ahead(s);
-		return RUV_OK;
-	}
 	struct ruv_ahead *ahead = calloc(1, sizeof *ahead);
 	if (!ahead)
 		return ruv_fail_memory(err, where, sizeof *ahead);
-	int rc = ruv_speculator_open(&ahead->speculator, s->model, how, s->n_ctx, 1, err);
+	int rc = how ? ruv_speculator_open(&ahead->speculator, s->model, how, s->n_ctx, 1, err) : RUV_OK;
 	if (rc == RUV_OK)
 		rc = ruv_batch_init(&ahead->batch, s->model, RUV_MAX_LOOKAHEAD + 1, 1, s->n_ctx, err);
 	if (rc) {
@@ -80,6 +77,14 @@ int ruv_session_set_speculation(ruv_session *s, const ruv_speculation *how, ruv_
 	}
 	ruv_session_drop_ahead(s);
 	s->ahead = ahead;
+	return RUV_OK;
+}
+
+int ruv_session_set_speculation(ruv_session *s, const ruv_speculation *how, ruv_error *err)
+{
+	if (how)
+		return open_ahead(s, how, err);
+	ruv_session_drop_ahead(s);
 	return RUV_OK;
 }
 
@@ -107,8 +112,8 @@ static int round_of(ruv_session *s, ruv_error *err)
 {
 	struct ruv_ahead *a = s->ahead;
 	ruv_lane *lane = &a->lane;
-	int rc = ruv_speculator_draft(a->speculator, &lane, 1, err), n_keep = 0;
-	if (rc)
+	int rc = ruv_lanes_force(&lane, 1, RUV_MAX_LOOKAHEAD, err), n_keep = 0;
+	if (rc || (rc = ruv_speculator_draft(a->speculator, &lane, 1, err)))
 		return rc;
 	const int n_rows = 1 + lane->n_drafts;
 	ruv_batch_part part = {.session = s, .n_rows = n_rows, .n_logits = n_rows, .take_back = n_rows > 1};
@@ -179,6 +184,8 @@ int ruv_generate(ruv_session *session, const ruv_token *prompt, int n_prompt, co
 	out->prefill_ms = (double)(prefilled - start) / 1e6;
 	if (rc)
 		goto done;
+	if (params->constraint && !session->ahead && (rc = open_ahead(session, NULL, err)))
+		goto done;
 	if ((rc = ruv_stream_init(&stream, session->model, params, NULL, session->n_ctx - n_prompt, out,
 	                          params->on_piece ? hand_on : NULL, (void *)(uintptr_t)params, err)) ||
 	    (rc = session->ahead ? speculate_loop(session, &stream, sampler, err) : sample_loop(session, &stream, sampler, err)))
@@ -190,6 +197,8 @@ done:
 		session->ahead->lane.stream = NULL;
 		session->ahead->lane.sampler = NULL;
 	}
+	if (session->ahead && !session->ahead->speculator)
+		ruv_session_drop_ahead(session);
 	ruv_sampler_free(sampler);
 	ruv_stream_release(&stream);
 	if (rc)

@@ -343,7 +343,8 @@ static int add_decoding(ruv_scheduler *s, ruv_scheduled_model *sm, struct step *
 	for (int i = 0; i < n; i++)
 		lanes[(*n_lanes)++] = &decoding[i]->lane;
 	const bool alone = n == m->n_running && n <= SPECULATING_LANES && n * (RUV_MAX_LOOKAHEAD + 1) <= m->batch.max_rows;
-	if ((rc = ruv_speculator_draft(alone ? m->speculator : NULL, lanes, n, err)))
+	if ((rc = ruv_lanes_force(lanes, n, m->batch.max_rows - n, err)) ||
+	    (rc = ruv_speculator_draft(alone ? m->speculator : NULL, lanes, n, err)))
 		return rc;
 	for (int i = 0; i < n; i++) {
 		ruv_sequence *q = decoding[i];

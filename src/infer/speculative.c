@@ -52,7 +52,7 @@ struct ruv_speculator {
 	ruv_speculation how;
 	ruv_model *target; /* not held: its owner holds this */
 	ruv_model *draft;  /* held; NULL: prompt lookup alone */
-	int max_lookahead, n_ctx, n_lanes, n_words;
+	int max_lookahead, n_ctx, n_lanes;
 	ruv_kv_pool *pool;
 	ruv_batch batch;
 	ruv_sampler_scratch *scratch;
@@ -135,7 +135,6 @@ int ruv_speculator_open(ruv_speculator **out, ruv_model *target, const ruv_specu
 	sp->n_ctx = n_ctx;
 	sp->n_lanes = n_lanes < MAX_LANES ? n_lanes : MAX_LANES;
 	const int n_vocab = sp->draft && sp->draft->hp.n_vocab > target->hp.n_vocab ? sp->draft->hp.n_vocab : target->hp.n_vocab;
-	sp->n_words = (n_vocab + 63) / 64;
 	sp->accept[RUV_DRAFT_LOOKUP] = 0.5;
 	sp->accept[RUV_DRAFT_MODEL] = 0.7;
 	for (int i = 0; i < N_SURE; i++)
@@ -313,11 +312,17 @@ static int look_up(const ruv_lane *lane, int most, ruv_token *drafts)
 	return 0;
 }
 
+/* Words of a lane's bits: the draft's vocabulary may be a little larger than the target's. */
+static size_t n_words(const ruv_lane *lane)
+{
+	return ((size_t)lane->session->model->hp.n_vocab + MAX_VOCAB_DIFFERENCE + 63) / 64;
+}
+
 /* Place i of the round: which tokens the constraint allows there. */
-static int limit_place(ruv_speculator *sp, ruv_lane *lane, int i, ruv_error *err)
+static int limit_place(ruv_lane *lane, int i, ruv_error *err)
 {
 	const ruv_constraint *constraint = lane->stream->constraint;
-	const size_t words = (size_t)sp->n_words;
+	const size_t words = n_words(lane);
 	if (!lane->allowed) {
 		lane->allowed = malloc((RUV_MAX_LOOKAHEAD + 1) * words * sizeof *lane->allowed);
 		if (!lane->allowed)
@@ -325,14 +330,14 @@ static int limit_place(ruv_speculator *sp, ruv_lane *lane, int i, ruv_error *err
 	}
 	uint64_t *bits = lane->allowed + (size_t)i * words;
 	memset(bits, 0, words * sizeof *bits);
-	const int rc = constraint->fill(lane->stream->constraint_state, bits, sp->target->hp.n_vocab, err);
+	const int rc = constraint->fill(lane->stream->constraint_state, bits, lane->session->model->hp.n_vocab, err);
 	lane->limit_of[i] = rc;
 	return rc < 0 ? rc : RUV_OK;
 }
 
-static const uint64_t *bits_of(const ruv_speculator *sp, const ruv_lane *lane, int i)
+static const uint64_t *bits_of(const ruv_lane *lane, int i)
 {
-	return lane->limit_of[i] == RUV_CONSTRAINT_ALL ? NULL : lane->allowed + (size_t)i * (size_t)sp->n_words;
+	return lane->limit_of[i] == RUV_CONSTRAINT_ALL ? NULL : lane->allowed + (size_t)i * n_words(lane);
 }
 
 static bool is_allowed(const uint64_t *bits, ruv_token token)
@@ -348,14 +353,74 @@ static int unwind(ruv_lane *lane, int n, ruv_error *err)
 	return rc < 0 ? rc : RUV_OK;
 }
 
-static int draft_by_lookup(ruv_speculator *sp, ruv_lane *lane, int most, ruv_error *err)
+/* The only token that the bits leave, -1: there are several or none. */
+static ruv_token only_token(const uint64_t *bits, size_t n)
+{
+	ruv_token only = -1;
+	for (size_t w = 0; bits && w < n; w++)
+		if (bits[w]) {
+			if (only >= 0 || (bits[w] & (bits[w] - 1)))
+				return -1;
+			only = (ruv_token)(64 * w) + __builtin_ctzll(bits[w]);
+		}
+	return only;
+}
+
+/* Tokens that can still be drafted: the last token of a generation is not run, and rows must fit the context. */
+static int room_of(const ruv_lane *lane)
+{
+	const int most = lane->stream->max_tokens - lane->stream->out->n_tokens - 1, room = lane->session->n_ctx - lane->n_known;
+	return room < most ? room : most;
+}
+
+/* A constraint that fails here drafts nothing and fails again when the lane's token is chosen, which ends this lane alone. */
+static int force(ruv_lane *lane, int most, ruv_error *err)
+{
+	const ruv_constraint *constraint = lane->stream->constraint;
+	ruv_token *drafts = lane->session->tokens + lane->n_known, token;
+	int n = 0;
+	while (limit_place(lane, n, NULL) == RUV_OK) {
+		lane->n_limited = n + 1;
+		token = n < most ? only_token(bits_of(lane, n), n_words(lane)) : -1;
+		if (token < 0 || ruv_model_token_is_end(lane->session->model, token)) /* an end is not run */
+			break;
+		if (constraint->accept(lane->stream->constraint_state, token, NULL) < 0)
+			break;
+		drafts[n++] = token;
+	}
+	lane->n_drafts = n;
+	lane->source = n ? RUV_DRAFT_FORCED : RUV_DRAFT_NONE;
+	memset(lane->n_q, 0, sizeof lane->n_q);
+	return unwind(lane, n, err);
+}
+
+int ruv_lanes_force(ruv_lane **lanes, int n_lanes, int n_rows, ruv_error *err)
+{
+	for (int i = 0; i < n_lanes; i++) {
+		ruv_lane *lane = lanes[i];
+		lane->n_drafts = lane->n_limited = 0;
+		lane->source = RUV_DRAFT_NONE;
+		if (!lane->stream->constraint ||
+		    lane->stream->out->n_tokens == 0) /* nothing was chosen yet: the prompt is being run */
+			continue;
+		int most = room_of(lane);
+		most = most < n_rows ? most : n_rows;
+		int rc = force(lane, most < RUV_MAX_LOOKAHEAD ? most : RUV_MAX_LOOKAHEAD, err);
+		if (rc)
+			return rc;
+		n_rows -= lane->n_drafts;
+	}
+	return RUV_OK;
+}
+
+static int draft_by_lookup(ruv_lane *lane, int most, ruv_error *err)
 {
 	ruv_token *drafts = lane->session->tokens + lane->n_known;
 	int n = look_up(lane, most, drafts), rc = RUV_OK;
 	if (lane->stream->constraint) {
 		int kept = 0;
 		for (; kept < n && rc == RUV_OK; kept++) {
-			if ((rc = limit_place(sp, lane, kept, err)) || !is_allowed(bits_of(sp, lane, kept), drafts[kept]))
+			if ((rc = limit_place(lane, kept, err)) || !is_allowed(bits_of(lane, kept), drafts[kept]))
 				break;
 			rc = lane->stream->constraint->accept(lane->stream->constraint_state, drafts[kept], err);
 			rc = rc < 0 ? rc : RUV_OK;
@@ -366,6 +431,7 @@ static int draft_by_lookup(ruv_speculator *sp, ruv_lane *lane, int most, ruv_err
 	}
 	lane->n_drafts = rc ? 0 : n;
 	lane->source = lane->n_drafts ? RUV_DRAFT_LOOKUP : RUV_DRAFT_NONE;
+	lane->n_limited = lane->n_drafts;
 	memset(lane->n_q, 0, sizeof lane->n_q);
 	return rc;
 }
@@ -455,9 +521,9 @@ static int look_ahead(ruv_speculator *sp, ruv_lane *lane, const float *logits, c
 		*n = 1;
 		return RUV_OK;
 	}
-	if (lane->stream->constraint && (rc = limit_place(sp, lane, i, err)))
+	if (lane->stream->constraint && (rc = limit_place(lane, i, err)))
 		return rc;
-	ruv_sampler_allow(lane->draft_sampler, lane->stream->constraint ? bits_of(sp, lane, i) : NULL);
+	ruv_sampler_allow(lane->draft_sampler, lane->stream->constraint ? bits_of(lane, i) : NULL);
 	if (ruv_sampler_distribution(lane->draft_sampler, logits, lane->session->tokens, lane->n_known + i, list, n, NULL)) {
 		*n = 0; /* the target decides, and tells of a fault of its own */
 		return RUV_OK;
@@ -590,6 +656,7 @@ static int draft_by_model(ruv_speculator *sp, ruv_lane **lanes, const int *wante
 			lanes[i]->n_common = lanes[i]->draft->n < lanes[i]->n_known ? lanes[i]->draft->n : lanes[i]->n_known;
 		if (rc)
 			lanes[i]->n_drafts = 0;
+		lanes[i]->n_limited = lanes[i]->n_drafts;
 	}
 	return rc;
 }
@@ -598,10 +665,6 @@ int ruv_speculator_draft(ruv_speculator *sp, ruv_lane **lanes, int n_lanes, ruv_
 {
 	ruv_lane *with_model[MAX_LANES];
 	int want[MAX_LANES], n_model = 0, rc = RUV_OK;
-	for (int i = 0; i < n_lanes; i++) {
-		lanes[i]->n_drafts = 0;
-		lanes[i]->source = RUV_DRAFT_NONE;
-	}
 	if (!sp || n_lanes < 1 || n_lanes > sp->n_lanes)
 		return RUV_OK;
 	sp->round_draft_ms = 0;
@@ -609,13 +672,12 @@ int ruv_speculator_draft(ruv_speculator *sp, ruv_lane **lanes, int n_lanes, ruv_
 	sp->round_lanes = n_lanes;
 	for (int i = 0; i < n_lanes && rc == RUV_OK; i++) {
 		ruv_lane *lane = lanes[i];
-		/* the last token of a generation is not run, and rows must fit the context */
-		int most = lane->stream->max_tokens - lane->stream->out->n_tokens - 1;
-		const int room = lane->session->n_ctx - lane->n_known;
-		most = room < most ? room : most;
+		if (lane->source == RUV_DRAFT_FORCED)
+			continue;
+		const int most = room_of(lane);
 		int k = sp->how.prompt_lookup ? lookahead(sp, n_lanes, RUV_DRAFT_LOOKUP) : 0;
 		k = most < k ? most : k;
-		if (k > 0 && (rc = draft_by_lookup(sp, lane, k, err)))
+		if (k > 0 && (rc = draft_by_lookup(lane, k, err)))
 			break;
 		if (lane->n_drafts || !sp->draft || lane->n_known + RUV_MAX_LOOKAHEAD > sp->n_ctx)
 			continue;
@@ -629,6 +691,8 @@ int ruv_speculator_draft(ruv_speculator *sp, ruv_lane **lanes, int n_lanes, ruv_
 	if (rc == RUV_OK && n_model)
 		rc = draft_by_model(sp, with_model, want, n_model, err);
 	for (int i = 0; i < n_lanes; i++) {
+		if (lanes[i]->source == RUV_DRAFT_FORCED)
+			continue;
 		sp->stats.n_drafted += lanes[i]->n_drafts;
 		lanes[i]->stream->out->n_drafted += lanes[i]->n_drafts;
 	}
@@ -704,14 +768,15 @@ int ruv_speculator_accept(ruv_speculator *sp, ruv_lane *lane, const float *logit
 	ruv_token *tokens = lane->session->tokens;
 	const size_t n_vocab = (size_t)lane->session->model->hp.n_vocab;
 	const int n_drafts = lane->n_drafts, n_before = lane->stream->out->n_tokens;
+	const bool guessed = lane->source != RUV_DRAFT_FORCED;
 	int taken = 0, kept = 0;
 	bool done = false;
 	for (int i = 0; i <= n_drafts && !done; i++) {
 		const ruv_candidate *list;
 		int n, rc;
-		/* places that were drafted know their limits already */
-		if (lane->stream->constraint && i < n_drafts)
-			ruv_sampler_allow(lane->sampler, bits_of(sp, lane, i));
+		/* places that were looked at know their limits already */
+		if (lane->stream->constraint && i < lane->n_limited)
+			ruv_sampler_allow(lane->sampler, bits_of(lane, i));
 		else if ((rc = ruv_stream_limit(lane->stream, lane->sampler, err)))
 			return rc;
 		rc = ruv_sampler_distribution(lane->sampler, logits + (size_t)i * n_vocab, tokens, lane->n_known + i, &list, &n,
@@ -726,11 +791,13 @@ int ruv_speculator_accept(ruv_speculator *sp, ruv_lane *lane, const float *logit
 			const float p = probability(list, n, x), q = lane->n_q[i] ? probability(lane->q[i], lane->n_q[i], x) : 1;
 			accepted = p >= q || (p > 0 && ruv_rng_double(rng) * (double)q < (double)p);
 			token = accepted ? x : n == 1 ? list[0].token : draw_rest(sp, lane, i, list, n, rng);
-			mean(&sp->accept[lane->source], accepted, TOKEN_WEIGHT);
+			if (guessed) {
+				mean(&sp->accept[lane->source], accepted, TOKEN_WEIGHT);
+				sp->stats.drafted_at[i]++;
+				sp->stats.accepted_at[i] += accepted;
+			}
 			if (lane->source == RUV_DRAFT_MODEL)
 				mean(taken_when(sp, lane->sure[i]), accepted, TOKEN_WEIGHT);
-			sp->stats.drafted_at[i]++;
-			sp->stats.accepted_at[i] += accepted;
 		} else {
 			token = ruv_candidates_draw(list, n, rng);
 		}
@@ -750,6 +817,7 @@ int ruv_speculator_accept(ruv_speculator *sp, ruv_lane *lane, const float *logit
 			lane->n_known += kept;
 	}
 	*n_keep = 1 + kept;
+	taken = guessed ? taken : 0;
 	lane->stream->out->n_accepted += taken;
 	if (sp) {
 		sp->stats.n_accepted += taken;

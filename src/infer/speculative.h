@@ -20,7 +20,8 @@
 
 typedef struct ruv_speculator ruv_speculator;
 
-typedef enum ruv_draft_source { RUV_DRAFT_NONE, RUV_DRAFT_LOOKUP, RUV_DRAFT_MODEL } ruv_draft_source;
+/* FORCED: the constraint allows nothing else. */
+typedef enum ruv_draft_source { RUV_DRAFT_NONE, RUV_DRAFT_FORCED, RUV_DRAFT_LOOKUP, RUV_DRAFT_MODEL } ruv_draft_source;
 
 typedef struct ruv_lane {
 	ruv_session *session; /* target; session->n == n_known - 1 when a round begins */
@@ -39,7 +40,8 @@ typedef struct ruv_lane {
 	ruv_candidate *q[RUV_MAX_LOOKAHEAD];
 	int n_q[RUV_MAX_LOOKAHEAD], cap_q[RUV_MAX_LOOKAHEAD]; /* 0: certain */
 	uint64_t *allowed;                                    /* [RUV_MAX_LOOKAHEAD + 1, words] of a constraint; NULL without */
-	int limit_of[RUV_MAX_LOOKAHEAD + 1];                  /* what fill said of each place */
+	int limit_of[RUV_MAX_LOOKAHEAD + 1];                  /* what fill said of each place, */
+	int n_limited;                                        /* of the first n_limited places of this round */
 	float *states; /* backend [RUV_MAX_LOOKAHEAD, state of the draft] behind each of its passes; NULL without convolutions */
 	int n_draft_passes; /* of this round */
 	int n_base;         /* tokens of draft behind its first pass of this round */
@@ -55,11 +57,15 @@ void ruv_speculator_stats(const ruv_speculator *speculator, ruv_speculation_stat
 /* A lane begins (fields before "of the round" are set) or ends; speculator NULL: a lane that never drafts. */
 void ruv_lane_release(ruv_lane *lane);
 
-/* Drafts for the lanes, whose n_drafts and tokens are set; most tokens of a lane are bounded by its context and max_tokens. */
+/* Begins a round: tokens that the constraint of a lane forces are its drafts, at most n_rows of all lanes together. They need no
+ * guessing, and many of them one pass instead of one each. */
+int ruv_lanes_force(ruv_lane **lanes, int n_lanes, int n_rows, ruv_error *err);
+/* Drafts for the lanes without forced tokens, whose n_drafts and tokens are set; most tokens of a lane are bounded by its context
+ * and max_tokens. */
 int ruv_speculator_draft(ruv_speculator *speculator, ruv_lane **lanes, int n_lanes, ruv_error *err);
 /* The target ran; logits [n_drafts + 1, n_vocab] are those behind the known token and each draft. Pushes what was taken into the
  * stream, moves n_known on, and says in *n_keep how many rows of the pass the session keeps. speculator NULL is fine without
- * drafts. */
+ * drafts, or with forced ones. */
 int ruv_speculator_accept(ruv_speculator *speculator, ruv_lane *lane, const float *logits, int *n_keep, ruv_error *err);
 /* How long the target's pass over the lanes took, for the choice of the lookahead. Not when the pass had other rows. */
 void ruv_speculator_measured(ruv_speculator *speculator, ruv_lane *const *lanes, int n_lanes, double ms);

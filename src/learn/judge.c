@@ -1,18 +1,20 @@
 /* judge.c - what can be checked about an answer without a model, how that and a model's score become one quality, and how well a
  * score separates right from wrong.
  *
- * Words are runs of letters, digits and bytes above ASCII, lower-cased, compared by their first eight bytes after a light stemming
- * (plural and -ed, -ing endings), so that "backups" stands in "the backup starts". Function words do not count.
+ * Words are runs of letters, digits and bytes above ASCII, lower-cased, compared by Snowball's English stem, so that "backups"
+ * stands in "the backup starts". Function words do not count.
  *
  * quality = sigmoid(bias + sum of weight x score). The built-in weights follow what ruv_judge_fit finds on right and wrong answers
  * of bench/data (grounding tells most), with completeness and format kept as guards; `ruvllm learn judge-bench` prints how well
  * both tell them apart. The model's score has a weight only when it was asked. */
 #include <ctype.h>
+#include <libstemmer.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 
+#include "base/hash.h"
 #include "base/status.h"
 #include "ruvllm/learn.h"
 
@@ -20,12 +22,25 @@ static const char where[] = "judge";
 
 /* ---- words ---- */
 
-enum { MAX_WORDS = 2048, WORD = 12 };
+enum { MAX_WORDS = 2048, WORD = 32 };
 
-typedef struct word_set {
-	char words[MAX_WORDS][WORD];
+/* Stems that a text has. */
+typedef struct stem_set {
+	uint64_t stems[MAX_WORDS];
 	int n;
-} word_set;
+} stem_set;
+
+/* What the checks work with. */
+typedef struct workspace {
+	struct sb_stemmer *stemmer;
+	stem_set set;
+} workspace;
+
+/* A word of a text: as it stands there in lower case (its beginning, when it is long), and its stem's hash. */
+typedef struct word {
+	char text[WORD];
+	uint64_t stem;
+} word;
 
 static bool is_word_byte(char c)
 {
@@ -37,9 +52,9 @@ static bool is_common(const char *w)
 	static const char *const common[] = {
 	    "a",    "an",    "the",   "and",  "or",   "of",   "to",     "in",       "on",   "at",    "by",  "for",
 	    "from", "with",  "as",    "is",   "are",  "was",  "were",   "be",       "been", "it",    "its", "this",
-	    "that", "thes",  "thos",  "they", "he",   "she",  "his",    "her",      "you",  "your",  "i",   "my",
-	    "we",   "our",   "do",    "doe",  "did",  "has",  "have",   "had",      "what", "which", "who", "whom",
-	    "when", "wher",  "why",   "how",  "many", "much", "answer", "question", "will", "would", "can", "not",
+	    "that", "these", "those", "they", "he",   "she",  "his",    "her",      "you",  "your",  "i",   "my",
+	    "we",   "our",   "do",    "does", "did",  "has",  "have",   "had",      "what", "which", "who", "whom",
+	    "when", "where", "why",   "how",  "many", "much", "answer", "question", "will", "would", "can", "not",
 	    "no",   "there", "their", "than", "then", "into", "about"};
 	for (size_t i = 0; i < sizeof common / sizeof *common; i++)
 		if (!strcmp(w, common[i]))
@@ -47,46 +62,39 @@ static bool is_common(const char *w)
 	return false;
 }
 
-/* The next word of *text into w [WORD]; false at the end. */
-static bool next_word(const char **text, char *w)
+/* The next word of *text; false at the end. */
+static bool next_word(struct sb_stemmer *stemmer, const char **text, word *out)
 {
 	const char *p = *text;
+	size_t n = 0;
 	while (*p && !is_word_byte(*p))
 		p++;
 	if (!*p)
 		return false;
-	size_t n = 0;
 	for (; is_word_byte(*p); p++)
 		if (n < WORD - 1)
-			w[n++] = (char)tolower((unsigned char)*p);
-	w[n] = 0;
+			out->text[n++] = (char)tolower((unsigned char)*p);
+	out->text[n] = 0;
 	*text = p;
-	if (n > 5 && !strcmp(w + n - 3, "ing"))
-		w[n -= 3] = 0;
-	else if (n > 4 && !strcmp(w + n - 2, "ed"))
-		w[n -= 2] = 0;
-	else if (n > 3 && w[n - 1] == 's' && w[n - 2] != 's')
-		w[n -= 1] = 0;
-	if (n > 3 && w[n - 1] == 'e')
-		w[n -= 1] = 0;
-	w[8] = 0;
+	const sb_symbol *stem = sb_stemmer_stem(stemmer, (const sb_symbol *)out->text, (int)n);
+	out->stem = stem ? ruv_hash64(stem, (size_t)sb_stemmer_length(stemmer), 0) : ruv_hash64(out->text, n, 0);
 	return true;
 }
 
-static bool has_word(const word_set *set, const char *w)
+static bool has_stem(const stem_set *set, uint64_t stem)
 {
 	for (int i = 0; i < set->n; i++)
-		if (!strcmp(set->words[i], w))
+		if (set->stems[i] == stem)
 			return true;
 	return false;
 }
 
-static void add_words(word_set *set, const char *text)
+static void add_words(workspace *ws, const char *text)
 {
-	char w[WORD];
-	while (set->n < MAX_WORDS && next_word(&text, w))
-		if (!has_word(set, w))
-			memcpy(set->words[set->n++], w, WORD);
+	word w;
+	while (ws->set.n < MAX_WORDS && next_word(ws->stemmer, &text, &w))
+		if (!has_stem(&ws->set, w.stem))
+			ws->set.stems[ws->set.n++] = w.stem;
 }
 
 /* ---- the checks ---- */
@@ -108,20 +116,20 @@ static char *without_marks(const char *text)
 }
 
 /* Share of the content words of the answer that stand in the sources; numbers that do not stand there count three times. */
-static float grounded(const ruv_judged *what, const char *answer, word_set *sources)
+static float grounded(const ruv_judged *what, const char *answer, workspace *ws)
 {
 	const char *p = answer;
-	char w[WORD];
+	word w;
 	double found = 0, all = 0;
 	if (what->n_sources == 0)
 		return 1;
-	sources->n = 0;
+	ws->set.n = 0;
 	for (int i = 0; i < what->n_sources; i++)
-		add_words(sources, what->sources[i]);
-	while (next_word(&p, w)) {
-		if (is_common(w))
+		add_words(ws, what->sources[i]);
+	while (next_word(ws->stemmer, &p, &w)) {
+		if (is_common(w.text))
 			continue;
-		const bool number = isdigit((unsigned char)w[0]) != 0, there = has_word(sources, w);
+		const bool number = isdigit((unsigned char)w.text[0]) != 0, there = has_stem(&ws->set, w.stem);
 		all += number && !there ? 3 : 1;
 		found += there;
 	}
@@ -134,24 +142,24 @@ static bool asks(const char *question, const char *phrase)
 }
 
 /* Does the answer have the kind of thing that the question asks for, and something besides the question's own words? */
-static float complete(const ruv_judged *what, word_set *question)
+static float complete(const ruv_judged *what, workspace *ws)
 {
 	static const char *const units[] = {
-	    "one",     "two",      "three",    "four",     "five",     "six",      "seven",   "eight",    "nine",     "ten",
-	    "dozen",   "twice",    "once",     "half",     "hundr",    "thousan",  "million", "noon",     "midnight", "monday",
-	    "tuesday", "wednesda", "thursday", "friday",   "saturday", "sunday",   "january", "february", "march",    "april",
-	    "june",    "july",     "august",   "septembe", "october",  "november", "december"};
+	    "one",     "two",       "three",    "four",      "five",     "six",      "seven",   "eight",    "nine",     "ten",
+	    "dozen",   "twice",     "once",     "half",      "hundred",  "thousand", "million", "noon",     "midnight", "monday",
+	    "tuesday", "wednesday", "thursday", "friday",    "saturday", "sunday",   "january", "february", "march",    "april",
+	    "june",    "july",      "august",   "september", "october",  "november", "december"};
 	const char *p = what->answer;
-	char w[WORD];
+	word w;
 	bool number = false, capital = false, news = false, any = false;
-	question->n = 0;
-	add_words(question, what->question);
-	while (next_word(&p, w)) {
+	ws->set.n = 0;
+	add_words(ws, what->question);
+	while (next_word(ws->stemmer, &p, &w)) {
 		any = true;
-		number |= isdigit((unsigned char)w[0]) != 0;
-		for (size_t i = 0; i < sizeof units / sizeof *units; i++)
-			number |= !strncmp(w, units[i], strlen(units[i])) && strlen(w) <= strlen(units[i]) + 2;
-		news |= !is_common(w) && !has_word(question, w);
+		number |= isdigit((unsigned char)w.text[0]) != 0;
+		for (size_t i = 0; i < sizeof units / sizeof *units; i++) /* "fourth", "sixty", "thousands" too */
+			number |= !strncmp(w.text, units[i], strlen(units[i])) && strlen(w.text) <= strlen(units[i]) + 2;
+		news |= !is_common(w.text) && !has_stem(&ws->set, w.stem);
 	}
 	for (const char *c = what->answer; *c; c++)
 		capital |= isupper((unsigned char)*c) && (c == what->answer || !is_word_byte(c[-1]));
@@ -177,11 +185,11 @@ static float complete(const ruv_judged *what, word_set *question)
 }
 
 /* The largest share of the text that is one run of four words said again. */
-static double repetition(const char *text)
+static double repetition(const char *text, struct sb_stemmer *stemmer)
 {
-	char words[256][WORD];
+	word words[256];
 	int n = 0, again = 0;
-	while (n < 256 && next_word(&text, words[n]))
+	while (n < 256 && next_word(stemmer, &text, &words[n]))
 		n++;
 	if (n < 12)
 		return 0;
@@ -190,7 +198,7 @@ static double repetition(const char *text)
 		for (int j = 0; j + 4 <= i && !seen; j++) {
 			seen = true;
 			for (int k = 0; k < 4 && seen; k++)
-				seen = !strcmp(words[i + k], words[j + k]);
+				seen = words[i + k].stem == words[j + k].stem;
 		}
 		again += seen;
 	}
@@ -209,7 +217,7 @@ static bool says_unknown(const char *answer)
 	return false;
 }
 
-static float format(const ruv_judged *what, const char **why)
+static float format(const ruv_judged *what, struct sb_stemmer *stemmer, const char **why)
 {
 	static const char *const leftovers[] = {"<|", "|>", "[INST]", "<<SYS>>", "</s>", "Question:", "Sources:"};
 	const char *answer = what->answer + strspn(what->answer, " \t\r\n");
@@ -224,7 +232,7 @@ static float format(const ruv_judged *what, const char **why)
 			*why = "it holds leftovers of a prompt";
 			return 0;
 		}
-	const double repeats = repetition(answer);
+	const double repeats = repetition(answer, stemmer);
 	if (repeats > 0.2) {
 		*why = "it repeats itself";
 		score *= 1 - repeats;
@@ -262,18 +270,23 @@ int ruv_judge_check(ruv_verdict *verdict, const ruv_judged *given, const ruv_jud
 		return ruv_fail(err, RUV_EINVAL, where, "%d sources", what.n_sources);
 	if (what.model_score != 0 && !(what.model_score >= 1 && what.model_score <= 5))
 		return ruv_fail(err, RUV_EINVAL, where, "a model's score of %g is not in 1..5", (double)what.model_score);
-	word_set *words = malloc(sizeof *words);
+	workspace *ws = calloc(1, sizeof *ws);
 	char *plain = without_marks(what.answer);
-	if (!words || !plain) {
-		free(words);
+	if (ws)
+		ws->stemmer = sb_stemmer_new("english", NULL);
+	if (!ws || !ws->stemmer || !plain) {
+		if (ws)
+			sb_stemmer_delete(ws->stemmer);
+		free(ws);
 		free(plain);
-		return ruv_fail_memory(err, where, sizeof *words);
+		return ruv_fail_memory(err, where, sizeof *ws);
 	}
 	verdict->refusal = says_unknown(what.answer);
-	verdict->format = format(&what, &verdict->why);
-	verdict->grounded = grounded(&what, plain, words);
-	verdict->complete = verdict->refusal ? 0 : complete(&what, words);
-	free(words);
+	verdict->format = format(&what, ws->stemmer, &verdict->why);
+	verdict->grounded = grounded(&what, plain, ws);
+	verdict->complete = verdict->refusal ? 0 : complete(&what, ws);
+	sb_stemmer_delete(ws->stemmer);
+	free(ws);
 	free(plain);
 	verdict->model = what.model_score != 0 ? (what.model_score - 1) / 4 : -1;
 	verdict->checks = cbrtf(verdict->grounded * verdict->complete * verdict->format);

@@ -31,7 +31,7 @@
 
 static const char where[] = "learn";
 
-enum { DEFAULT_EPOCHS = 8 };
+enum { DEFAULT_EPOCHS = 8, TEND_SECONDS = 5 };
 #define BASE_BUDGET 1.009 /* of perplexity; the gate's limit is 1.01 */
 #define INSTANT_RATE 0.3f /* of the learning rate: a step on one interaction is noisier than one of a pass */
 
@@ -542,6 +542,35 @@ static int work_one(ruv_learner *l, ruv_queued *q, ruv_error *err)
 	return rc;
 }
 
+/* What else learns; under `work`. */
+static int tend(ruv_learner *l, ruv_error *err)
+{
+	const ruv_learner_callbacks *c = &l->options.callbacks;
+	ruv_learner_event event = {.gate.perplexity_ratio = 1};
+	if (!c->tend)
+		return RUV_OK;
+	int rc = c->tend(c->user, &event, err);
+	if (rc == RUV_OK && *event.what)
+		rc = ruv_journal_event(l, event.what, event.version, &event.gate, err);
+	return rc;
+}
+
+/* Waits for something to do; false: the learner is closing. Under `lock`. *has_item false: nothing came, time to tend. */
+static bool wait_for_work(ruv_learner *l, ruv_queued *q, bool *has_item)
+{
+	struct timespec until;
+	clock_gettime(CLOCK_MONOTONIC, &until);
+	until.tv_sec += TEND_SECONDS;
+	int late = 0;
+	while (!l->stop && (l->paused || !l->n_queued) && !(late && !l->paused))
+		if (l->options.callbacks.tend && !l->paused)
+			late = pthread_cond_timedwait(&l->wake, &l->lock, &until) == ETIMEDOUT;
+		else
+			pthread_cond_wait(&l->wake, &l->lock);
+	*has_item = !l->stop && take(l, q);
+	return !l->stop;
+}
+
 static void *thread_main(void *arg)
 {
 	ruv_learner *l = arg;
@@ -553,17 +582,20 @@ static void *thread_main(void *arg)
 	for (;;) {
 		ruv_queued q;
 		ruv_error err = {0};
+		bool has_item;
 		pthread_mutex_lock(&l->lock);
-		while (!l->stop && (l->paused || !l->n_queued))
-			pthread_cond_wait(&l->wake, &l->lock);
-		if (l->stop) {
+		if (!wait_for_work(l, &q, &has_item)) {
 			pthread_mutex_unlock(&l->lock);
 			return NULL;
 		}
-		take(l, &q);
 		l->busy = true;
 		pthread_mutex_unlock(&l->lock);
-		int rc = work_one(l, &q, &err);
+		int rc = has_item ? work_one(l, &q, &err) : RUV_OK;
+		if (rc == RUV_OK) {
+			pthread_mutex_lock(&l->work);
+			rc = tend(l, &err);
+			pthread_mutex_unlock(&l->work);
+		}
 		if (rc && rc != RUV_ECANCELLED)
 			remember_failure(l, &err);
 		pthread_mutex_lock(&l->lock);
@@ -697,7 +729,11 @@ int ruv_learner_open(ruv_learner **out, const ruv_learner_options *options, ruv_
 	pthread_mutex_init(&l->work, NULL);
 	pthread_mutex_init(&l->lock, NULL);
 	pthread_mutex_init(&l->adapter_lock, NULL);
-	pthread_cond_init(&l->wake, NULL);
+	pthread_condattr_t monotonic;
+	pthread_condattr_init(&monotonic);
+	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+	pthread_cond_init(&l->wake, &monotonic);
+	pthread_condattr_destroy(&monotonic);
 	pthread_cond_init(&l->idle, NULL);
 	l->task = -1;
 	l->lock_file = -1;
@@ -956,11 +992,17 @@ int ruv_learner_work(ruv_learner *l, ruv_error *err)
 		const bool more = !l->has_thread && !l->paused && take(l, &q);
 		pthread_mutex_unlock(&l->lock);
 		if (!more)
-			return RUV_OK;
+			break;
 		int rc = work_one(l, &q, err);
 		if (rc)
 			return rc;
 	}
+	if (l->has_thread)
+		return RUV_OK;
+	pthread_mutex_lock(&l->work);
+	int rc = tend(l, err);
+	pthread_mutex_unlock(&l->work);
+	return rc;
 }
 
 int ruv_learner_train(ruv_learner *l, int n_epochs, ruv_error *err)

@@ -7,6 +7,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "base/status.h"
 #include "learn/base_text.h"
@@ -185,6 +186,15 @@ bool ruv_learner_stops(ruv_learner *l)
 
 /* ---- training ---- */
 
+/* Lets whoever waits for an answer go first, up to a second, so that learning goes on under lasting load, slowly. */
+static void stand_aside(ruv_learner *l)
+{
+	const struct timespec moment = {.tv_nsec = 2000000};
+	const ruv_learner_callbacks *c = &l->options.callbacks;
+	for (int i = 0; i < 500 && c->busy && c->busy(c->user) && !ruv_learner_stops(l); i++)
+		nanosleep(&moment, NULL);
+}
+
 int ruv_learner_step(ruv_learner *l, ruv_microlora *lora, const ruv_example *const *examples, int n, int n_anchors, ruv_ewc *ewc,
                      double *loss, ruv_error *err)
 {
@@ -213,6 +223,7 @@ int ruv_learner_step(ruv_learner *l, ruv_microlora *lora, const ruv_example *con
 		token += kept;
 		weight += kept;
 	}
+	stand_aside(l);
 	rc = ruv_microlora_step(lora, l->backward, seqs, n_seqs, ewc, NULL, err);
 	if (rc == RUV_OK && loss) { /* of the examples alone */
 		double nll = 0;
@@ -335,6 +346,7 @@ static int score_item(ruv_learner *l, const ruv_microlora *lora, int i, double *
 		rc = ruv_lesson_make(&others[k], l->model, l->held[i].question, wrong[k], 0, err);
 		seqs[n_seqs++] = ruv_example_seq(&others[k].example);
 	}
+	stand_aside(l);
 	if (rc == RUV_OK)
 		rc = ruv_microlora_measure(lora, l->backward, seqs, n_seqs, err);
 	if (rc == RUV_OK) {

@@ -357,7 +357,7 @@ int ruv_router_decide(ruv_router *router, ruv_route_state *state, const ruv_rout
 	best = best_allowed(view.utility, allowed, w->head.n_tiers);
 	d->why = best == view.best ? RUV_ROUTE_MODEL : RUV_ROUTE_CONSTRAINED;
 	d->confidence = view.confidence;
-	if (d->why == RUV_ROUTE_MODEL &&
+	if (d->why == RUV_ROUTE_MODEL && view.neighbours < RUV_ROUTE_KNOWN &&
 	    view.confidence < (router->options.min_confidence > 0 ? router->options.min_confidence : w->head.min_confidence)) {
 		d->why = RUV_ROUTE_SAFE;
 		best = allowed[router->safe_tier] ? router->safe_tier : best;
@@ -547,15 +547,34 @@ static int by_value(const void *a, const void *b)
 	return x < y ? -1 : x > y;
 }
 
-/* What the two networks' choices are worth on the held-out observations, judged by the old network's corrected utilities, and an
- * interval of the difference. */
-static void compare(const ruv_router_weights *old, const float *params, const observation *all, int n, ruv_router_refined *result)
+/* Bootstrapped 95 % interval of the mean of gains[n]. */
+static void interval_of(const double *gains, int n, double interval[2])
 {
-	double *gains = malloc(sizeof *gains * (size_t)(n + 1)), means[500];
-	int m = 0;
+	double means[500];
 	ruv_rng rng;
 
-	for (int i = 0; i < n && gains; i++) {
+	ruv_rng_init(&rng, 7);
+	for (int d = 0; d < 500; d++) {
+		means[d] = 0;
+		for (int i = 0; i < n; i++)
+			means[d] += gains[ruv_rng_below(&rng, (uint64_t)n)] / n;
+	}
+	qsort(means, 500, sizeof *means, by_value);
+	interval[0] = n ? means[12] : 0;
+	interval[1] = n ? means[487] : 0;
+}
+
+/* What the two networks' choices are worth on the held-out observations, judged by the old network's corrected utilities, an
+ * interval of the difference, and whether the new one's are surely better than always the smallest tier. */
+static int compare(const ruv_router_weights *old, const float *params, const observation *all, int n, ruv_router_refined *result,
+                   bool *beats_ladder, ruv_error *err)
+{
+	double beats[2] = {0}, *gains = calloc(2 * ((size_t)n + 1), sizeof *gains), *over_ladder = gains + n + 1;
+	int m = 0;
+
+	if (!gains)
+		return ruv_fail_memory(err, "router", 2 * sizeof *gains * (size_t)n);
+	for (int i = 0; i < n; i++) {
 		float x[RUV_ROUTE_FEATURES], utility[RUV_ROUTE_MAX_TIERS] = {0};
 		ruv_router_outputs before, after;
 
@@ -567,20 +586,16 @@ static void compare(const ruv_router_weights *old, const float *params, const ob
 		corrected_utilities(old, &all[i], &before, utility);
 		result->before += utility[best_of(before.tiers, old->head.n_tiers)];
 		result->after += utility[best_of(after.tiers, old->head.n_tiers)];
-		gains[m++] = utility[best_of(after.tiers, old->head.n_tiers)] - utility[best_of(before.tiers, old->head.n_tiers)];
+		gains[m] = utility[best_of(after.tiers, old->head.n_tiers)] - utility[best_of(before.tiers, old->head.n_tiers)];
+		over_ladder[m++] = utility[best_of(after.tiers, old->head.n_tiers)] - utility[0];
 	}
-	ruv_rng_init(&rng, 7);
-	for (int d = 0; d < 500; d++) {
-		means[d] = 0;
-		for (int i = 0; i < m; i++)
-			means[d] += gains[ruv_rng_below(&rng, (uint64_t)m)] / m;
-	}
-	qsort(means, 500, sizeof *means, by_value);
-	result->interval[0] = m ? means[12] : 0;
-	result->interval[1] = m ? means[487] : 0;
+	interval_of(gains, m, result->interval);
+	interval_of(over_ladder, m, beats);
+	*beats_ladder = beats[0] > 0;
 	result->before /= m ? m : 1;
 	result->after /= m ? m : 1;
 	free(gains);
+	return RUV_OK;
 }
 
 /* Gradient steps on the observations that are not held out, EWC holding the rest of the parameters where they were. */
@@ -683,6 +698,7 @@ int ruv_router_refine(ruv_router *router, const char *path, ruv_router_refined *
 {
 	ruv_router_weights *old = NULL, *next = NULL;
 	observation *all = malloc(sizeof *all * MAX_OBSERVATIONS);
+	bool beats_ladder = false;
 	int n, rc = RUV_OK;
 
 	memset(result, 0, sizeof *result);
@@ -703,9 +719,10 @@ int ruv_router_refine(ruv_router *router, const char *path, ruv_router_refined *
 	rc = ruv_router_weights_copy(&next, old, err);
 	if (!rc)
 		rc = fit_observations(next, old, all, n, router->options.seed + (uint64_t)old->head.version, &result->n_steps, err);
+	if (!rc)
+		rc = compare(old, next->params, all, n, result, &beats_ladder, err);
 	if (rc)
 		goto done;
-	compare(old, next->params, all, n, result);
 	/* The gate: sure to gain on what is new, and nothing to lose on what is old. */
 	result->kept =
 	    result->interval[0] > 0 && ruv_router_gate_utility(&old->shape, next->params, old->gate, old->n_gate) >=
@@ -713,6 +730,10 @@ int ruv_router_refine(ruv_router *router, const char *path, ruv_router_refined *
 	if (!result->kept) {
 		router->n_rolled_back++;
 		goto done;
+	}
+	if (old->head.method == RUV_ROUTE_LADDER && beats_ladder) { /* now there is something that the network knows */
+		next->head.method = RUV_ROUTE_FASTGRNN;
+		next->head.shrink = next->head.share = 1;
 	}
 	next->head.version = old->head.version + 1;
 	next->head.trained_ms = ruv_clock_wall_ms();

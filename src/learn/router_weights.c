@@ -13,9 +13,9 @@ enum { VERSION = 1, MAX_GATE = 100000, MAX_BANK = 1000000 };
 
 const char *ruv_route_method_name(int method)
 {
-	static const char *const names[] = {"knn", "fastgrnn", "blend"};
+	static const char *const names[] = {"knn", "fastgrnn", "blend", "ladder"};
 
-	return method >= 0 && method < 3 ? names[method] : "?";
+	return method >= 0 && method <= RUV_ROUTE_LADDER ? names[method] : "?";
 }
 
 int ruv_router_weights_create(ruv_router_weights **out, ruv_error *err)
@@ -211,7 +211,7 @@ static int check_numbers(const ruv_router_weights *w, ruv_error *err)
 		if (!isfinite(w->params[i]) || !isfinite(w->fisher[i]))
 			return ruv_fail(err, RUV_EFORMAT, "router", "parameter %d is not a number", i);
 	if (!(w->head.kappa > 0) || !(w->head.band > 0) || !(w->head.tau > 0) || !(w->head.near_kappa > 0) ||
-	    !(w->head.near_band > 0) || !(w->head.cost_unit > 0) || w->head.method < 0 || w->head.method > RUV_ROUTE_BLEND)
+	    !(w->head.near_band > 0) || !(w->head.cost_unit > 0) || w->head.method < 0 || w->head.method > RUV_ROUTE_LADDER)
 		return ruv_fail(err, RUV_EFORMAT, "router", "kappa %g, band %g, tau %g, cost unit %g, method %d: out of range",
 		                (double)w->head.kappa, (double)w->head.band, (double)w->head.tau, w->head.cost_unit,
 		                w->head.method);
@@ -380,7 +380,11 @@ void ruv_router_judge(const ruv_router_weights *w, int method, const ruv_router_
 		float own = mean_net + head->share * head->tau * (log_p[t] - mean_log) + (1 - head->share) * (net[t] - mean_net);
 
 		own = prior[t] + head->shrink * (own - mean_net - (prior[t] - mean_prior));
-		view->utility[t] = method == RUV_ROUTE_KNN ? around[t] : method == RUV_ROUTE_FASTGRNN ? own : (own + around[t]) / 2;
+		/* of a ladder the order alone matters, and what is known of the very question */
+		view->utility[t] = method == RUV_ROUTE_KNN        ? around[t]
+		                   : method == RUV_ROUTE_FASTGRNN ? own
+		                   : method == RUV_ROUTE_BLEND    ? (own + around[t]) / 2
+		                                                  : mean_prior - 0.01f * (float)t;
 	}
 	for (int t = 0; t < n && same; t++)
 		if (same->weight[t] > 0) {

@@ -11,10 +11,19 @@
 #include "learn/knn.h"
 #include "learn/router_net.h"
 
-typedef enum ruv_route_method { RUV_ROUTE_KNN, RUV_ROUTE_FASTGRNN, RUV_ROUTE_BLEND } ruv_route_method;
+/* How the utility of the tiers is estimated for a question that was not asked before. */
+typedef enum ruv_route_method {
+	RUV_ROUTE_KNN,
+	RUV_ROUTE_FASTGRNN,
+	RUV_ROUTE_BLEND, /* half of each */
+	RUV_ROUTE_LADDER /* not at all: the smallest tier first, and up when its answer is not sure of itself */
+} ruv_route_method;
 const char *ruv_route_method_name(int method);
 
-enum { RUV_ROUTE_SIGNS = 10 }; /* numbers that trust looks at, the constant included */
+enum {
+	RUV_ROUTE_SIGNS = 10,    /* numbers that trust looks at, the constant included */
+	RUV_ROUTE_GAIN_SIGNS = 3 /* of them those that say what a larger tier would add: constant, mean and least log-probability */
+};
 
 /* Fixed-size numbers of a router. */
 typedef struct ruv_router_head {
@@ -31,8 +40,9 @@ typedef struct ruv_router_head {
 	double cost_unit; /* parameters x tokens that cost 1: the mean answer of the largest tier */
 	int64_t trained_ms;
 	float trust[RUV_ROUTE_MAX_TIERS][RUV_ROUTE_SIGNS]; /* logistic: the answer is as good as a larger tier's */
-	float gain[RUV_ROUTE_MAX_TIERS][RUV_ROUTE_SIGNS];  /* linear: points of quality that the largest tier would add */
-	float threshold[RUV_ROUTE_MAX_TIERS];              /* gain from which escalating pays; its cost is in it */
+	float gain[RUV_ROUTE_MAX_TIERS][RUV_ROUTE_SIGNS]; /* linear: points of quality that the largest tier would add; by the first
+	                                                     RUV_ROUTE_GAIN_SIGNS alone */
+	float threshold[RUV_ROUTE_MAX_TIERS];             /* gain above which the largest tier answers again */
 	char encoder[64], encoder_version[24];
 } ruv_router_head;
 

@@ -503,183 +503,256 @@ static int routed_tier(const ruv_router_weights *w, const ruv_route_sample *s, i
 	ruv_router_view view;
 
 	see(w, s, method, whole, &view);
-	return whole && view.confidence < w->head.min_confidence ? w->head.n_tiers - 1 : view.best;
+	return whole && view.neighbours < RUV_ROUTE_KNOWN && view.confidence < w->head.min_confidence ? w->head.n_tiers - 1
+	                                                                                              : view.best;
 }
 
-static double method_utility(const ruv_router_weights *w, const ruv_route_data *data, ruv_route_part part, int method, bool whole)
-{
-	double sum = 0;
-	int n = 0;
+/* A question of the training or validation groups with what escalating from a tier is expected to add and does. */
+struct step {
+	float expected, gain;
+};
 
-	for (int i = 0; i < data->n; i++)
-		if (data->samples[i].part == part) {
-			sum += utility_of(w, &data->samples[i], routed_tier(w, &data->samples[i], method, whole));
-			n++;
-		}
-	return n ? sum / n : 0;
+static int by_expected(const void *a, const void *b)
+{
+	const struct step *x = a, *y = b;
+
+	return x->expected > y->expected ? -1 : x->expected < y->expected;
 }
 
-/* Settings by the validation groups. Each step has to gain MARGIN over the simpler one before it: with some hundred questions a
- * smaller difference is chance. */
-static void choose_blend(ruv_router_weights *w, const ruv_route_data *data)
+/* How many points the largest tier would add to an answer: ridge regression over how sure the answer is of itself. The other signs
+ * tell which articles have unanswerable questions more than which answers are bad: on other articles they misled. */
+static void fit_gain(ruv_router_weights *w, const ruv_route_data *data, int tier)
 {
-	static const float kappas[] = {0.3f, 1, 3, 10}, bands[] = {0.05f, 0.1f, 0.2f, 0.4f}, shares[] = {0, 0.5f, 1};
-	static const float shrinks[] = {0, 0.25f, 0.5f, 0.75f, 1};
-	const double margin = 0.01;
-	ruv_router_head best;
-	double utilities[3], now;
+	enum { N = RUV_ROUTE_GAIN_SIGNS };
+	double matrix[N][N + 1] = {{0}};
+	int last = w->head.n_tiers - 1;
 
-	w->head.kappa = 0.05f; /* what the same question came to counts twenty times as much as an estimate */
-	w->head.band = 0.02f;
-	w->head.min_confidence = 0;
-	w->head.shrink = 0;
-	w->head.share = 0;
-	best = w->head;
-	utilities[RUV_ROUTE_FASTGRNN] = method_utility(w, data, RUV_PART_VALIDATION, RUV_ROUTE_FASTGRNN, false);
-	for (int i = 1; i < 5; i++)
-		for (int s = 0; s < 3; s++) {
-			w->head.shrink = shrinks[i];
-			w->head.share = shares[s];
-			now = method_utility(w, data, RUV_PART_VALIDATION, RUV_ROUTE_FASTGRNN, false);
-			if (now > utilities[RUV_ROUTE_FASTGRNN] + margin) {
-				utilities[RUV_ROUTE_FASTGRNN] = now;
-				best = w->head;
-			}
-		}
-	w->head = best;
-	w->head.near_kappa = 30; /* nearly the means */
-	w->head.near_band = 0.2f;
-	best = w->head;
-	utilities[RUV_ROUTE_KNN] = method_utility(w, data, RUV_PART_VALIDATION, RUV_ROUTE_KNN, false);
-	for (int k = 3; k >= 0; k--)
-		for (int b = 0; b < 4; b++) {
-			w->head.near_kappa = kappas[k];
-			w->head.near_band = bands[b];
-			now = method_utility(w, data, RUV_PART_VALIDATION, RUV_ROUTE_KNN, false);
-			if (now > utilities[RUV_ROUTE_KNN] + margin) {
-				utilities[RUV_ROUTE_KNN] = now;
-				best = w->head;
-			}
-		}
-	w->head = best;
-	utilities[RUV_ROUTE_BLEND] = method_utility(w, data, RUV_PART_VALIDATION, RUV_ROUTE_BLEND, false);
-	w->head.method = RUV_ROUTE_FASTGRNN;
-	if (utilities[RUV_ROUTE_KNN] > utilities[w->head.method])
-		w->head.method = RUV_ROUTE_KNN;
-	if (utilities[RUV_ROUTE_BLEND] >= utilities[w->head.method])
-		w->head.method = RUV_ROUTE_BLEND;
-	now = method_utility(w, data, RUV_PART_VALIDATION, w->head.method, true);
-	for (int i = 1; i <= 16; i++) {
-		float before = w->head.min_confidence;
-		double utility;
+	for (int i = 0; i < data->n; i++) {
+		const ruv_route_sample *s = &data->samples[i];
+		ruv_route_signs signs = signs_of(&s->results[tier]);
+		float x[RUV_ROUTE_SIGNS];
 
-		w->head.min_confidence = (float)i * 0.05f;
-		utility = method_utility(w, data, RUV_PART_VALIDATION, w->head.method, true);
-		if (utility > now + margin)
-			now = utility;
-		else
-			w->head.min_confidence = before;
+		if (s->part != RUV_PART_TRAIN && s->part != RUV_PART_VALIDATION)
+			continue;
+		ruv_route_signs_numbers(&signs, x);
+		for (int a = 0; a < N; a++) {
+			for (int b = 0; b < N; b++)
+				matrix[a][b] += (double)x[a] * x[b];
+			matrix[a][N] += 4.0 * x[a] * (s->results[last].quality - s->results[tier].quality);
+		}
 	}
-}
-
-/* Solves the ridge regression of `n_numbers` by Gauss-Jordan; matrix [n][n + 1], positive definite. */
-static void solve(double matrix[RUV_ROUTE_SIGNS][RUV_ROUTE_SIGNS + 1], float *out)
-{
-	for (int a = 0; a < RUV_ROUTE_SIGNS; a++)
-		for (int b = 0; b < RUV_ROUTE_SIGNS; b++) {
+	for (int a = 0; a < N; a++)
+		matrix[a][a] += 5;
+	for (int a = 0; a < N; a++) /* Gauss-Jordan; the matrix is positive definite */
+		for (int b = 0; b < N; b++) {
 			double factor = matrix[b][a] / matrix[a][a];
 
-			for (int c = a; c <= RUV_ROUTE_SIGNS && b != a; c++)
+			for (int c = a; c <= N && b != a; c++)
 				matrix[b][c] -= factor * matrix[a][c];
 		}
-	for (int a = 0; a < RUV_ROUTE_SIGNS; a++)
-		out[a] = (float)(matrix[a][RUV_ROUTE_SIGNS] / matrix[a][a]);
+	memset(w->head.gain[tier], 0, sizeof w->head.gain[tier]);
+	for (int a = 0; a < N; a++)
+		w->head.gain[tier][a] = (float)(matrix[a][N] / matrix[a][a]);
 }
 
-/* What the signs of an answer tell: how much the largest tier would add (linear), and whether the answer is as good as any larger
- * one's (logistic). Escalating pays when the gain exceeds what the larger answer costs; the bound is then moved by the validation
- * groups, if that helps clearly. */
+/* Whether an answer is as good as any larger tier's, from its signs: logistic regression. */
+static void fit_good(ruv_router_weights *w, const ruv_route_data *data, int tier)
+{
+	double weights[RUV_ROUTE_SIGNS] = {0};
+	int last = w->head.n_tiers - 1, n = 0;
+
+	for (int i = 0; i < data->n; i++)
+		n += data->samples[i].part == RUV_PART_TRAIN;
+	for (int step = 0; step < 600; step++) {
+		double gradient[RUV_ROUTE_SIGNS] = {0};
+
+		for (int i = 0; i < data->n; i++) {
+			const ruv_route_sample *s = &data->samples[i];
+			ruv_route_signs signs = signs_of(&s->results[tier]);
+			float numbers[RUV_ROUTE_SIGNS], larger = 0;
+			double sum = 0, p;
+
+			if (s->part != RUV_PART_TRAIN)
+				continue;
+			for (int t = tier + 1; t <= last; t++)
+				larger = fmaxf(larger, s->results[t].quality);
+			ruv_route_signs_numbers(&signs, numbers);
+			for (int j = 0; j < RUV_ROUTE_SIGNS; j++)
+				sum += weights[j] * numbers[j];
+			p = 1 / (1 + exp(-sum)) - (s->results[tier].quality >= larger - 0.05f);
+			for (int j = 0; j < RUV_ROUTE_SIGNS; j++)
+				gradient[j] += p * numbers[j];
+		}
+		for (int j = 0; j < RUV_ROUTE_SIGNS; j++)
+			weights[j] -= 0.3 * (gradient[j] / (n ? n : 1) + 1e-4 * weights[j]);
+	}
+	for (int j = 0; j < RUV_ROUTE_SIGNS; j++)
+		w->head.trust[tier][j] = (float)weights[j];
+}
+
 static void fit_trust(ruv_router_weights *w, const ruv_route_data *data)
 {
 	int last = w->head.n_tiers - 1;
 
 	w->head.has_trust = last > 0;
 	for (int tier = 0; tier < last; tier++) {
-		double matrix[RUV_ROUTE_SIGNS][RUV_ROUTE_SIGNS + 1] = {{0}}, weights[RUV_ROUTE_SIGNS] = {0}, best = -INFINITY,
-								 price = 0;
-		float bound = 0;
-		int n = 0;
+		fit_gain(w, data, tier);
+		fit_good(w, data, tier);
+	}
+}
+
+/* The bounds of a method: of the questions that it gives to a tier, as few as possible go on, those of the greatest expected gain
+ * first, until what is left to lose against always asking the largest tier is below `regret` points. The ladder starts every
+ * question at every tier; three numbers were fitted to a thousand questions, so those may be used again. What another method would
+ * give a tier is known of the validation questions alone. */
+static int choose_bounds(ruv_router_weights *w, const ruv_route_data *data, int method, double regret, ruv_error *err)
+{
+	struct step *steps = malloc(sizeof *steps * (size_t)(data->n + 1));
+	int last = w->head.n_tiers - 1;
+
+	if (!steps)
+		return ruv_fail_memory(err, "router", sizeof *steps * (size_t)data->n);
+	for (int tier = 0; tier < last; tier++) {
+		int n = 0, n_all = 0, at = 0;
+		double lost = 0;
 
 		for (int i = 0; i < data->n; i++) {
 			const ruv_route_sample *s = &data->samples[i];
 			ruv_route_signs signs = signs_of(&s->results[tier]);
-			float x[RUV_ROUTE_SIGNS];
+			bool ladder = method == RUV_ROUTE_LADDER;
 
-			if (s->part != RUV_PART_TRAIN)
+			if (s->part != RUV_PART_VALIDATION && (s->part != RUV_PART_TRAIN || !ladder))
 				continue;
-			ruv_route_signs_numbers(&signs, x);
-			for (int a = 0; a < RUV_ROUTE_SIGNS; a++) {
-				for (int b = 0; b < RUV_ROUTE_SIGNS; b++)
-					matrix[a][b] += (double)x[a] * x[b];
-				matrix[a][RUV_ROUTE_SIGNS] += 4.0 * x[a] * (s->results[last].quality - s->results[tier].quality);
-			}
-			price += (double)w->head.mu * cost_of(w, &s->results[last], last) +
-			         w->head.lambda * s->results[last].latency_ms / 1000;
-			n++;
+			n_all++;
+			if (!ladder && routed_tier(w, s, method, false) != tier)
+				continue;
+			steps[n] = (struct step){gain_of(&w->head, &signs, tier),
+			                         4 * (s->results[last].quality - s->results[tier].quality)};
+			lost += steps[n++].gain;
 		}
-		for (int a = 0; a < RUV_ROUTE_SIGNS; a++)
-			matrix[a][a] += 5;
-		solve(matrix, w->head.gain[tier]);
-		price /= n ? n : 1;
-		for (int step = 0; step < 600; step++) {
-			double gradient[RUV_ROUTE_SIGNS] = {0};
-
-			for (int i = 0; i < data->n; i++) {
-				const ruv_route_sample *s = &data->samples[i];
-				ruv_route_signs signs = signs_of(&s->results[tier]);
-				float numbers[RUV_ROUTE_SIGNS], larger = 0;
-				double sum = 0, p;
-
-				if (s->part != RUV_PART_TRAIN)
-					continue;
-				for (int t = tier + 1; t <= last; t++)
-					larger = fmaxf(larger, s->results[t].quality);
-				ruv_route_signs_numbers(&signs, numbers);
-				for (int j = 0; j < RUV_ROUTE_SIGNS; j++)
-					sum += weights[j] * numbers[j];
-				p = 1 / (1 + exp(-sum)) - (s->results[tier].quality >= larger - 0.05f);
-				for (int j = 0; j < RUV_ROUTE_SIGNS; j++)
-					gradient[j] += p * numbers[j];
-			}
-			for (int j = 0; j < RUV_ROUTE_SIGNS; j++)
-				weights[j] -= 0.3 * (gradient[j] / (n ? n : 1) + 1e-4 * weights[j]);
-		}
-		for (int j = 0; j < RUV_ROUTE_SIGNS; j++)
-			w->head.trust[tier][j] = (float)weights[j];
-		for (int b = 0; b < 4; b++) { /* its price, a little or much more, or never */
-			static const double factors[] = {1, 1.5, 2.5, 1000};
-			double sum = 0;
-			int m = 0;
-
-			w->head.threshold[tier] = (float)(price * factors[b]);
-			for (int i = 0; i < data->n; i++) {
-				const ruv_route_sample *s = &data->samples[i];
-				bool goes_on = s->part == RUV_PART_VALIDATION && escalates(w, s, tier);
-
-				if (s->part != RUV_PART_VALIDATION)
-					continue;
-				m++;
-				sum += goes_on ? utility_of(w, s, last) - w->head.mu * cost_of(w, &s->results[tier], tier) -
-				                     w->head.lambda * s->results[tier].latency_ms / 1000
-				               : utility_of(w, s, tier);
-			}
-			if (sum / (m ? m : 1) > best + 0.005) {
-				best = sum / (m ? m : 1);
-				bound = w->head.threshold[tier];
-			}
-		}
-		w->head.threshold[tier] = bound;
+		qsort(steps, (size_t)n, sizeof *steps, by_expected);
+		for (; at < n && lost / n_all > regret; at++)
+			lost -= steps[at].gain;
+		w->head.threshold[tier] = at ? steps[at - 1].expected - 1e-6f : n ? steps[0].expected + 1e-6f : INFINITY;
 	}
+	free(steps);
+	return RUV_OK;
+}
+
+/* What a method's choices come to on each validation question, into utilities[n]; `whole`: as the router uses it, with what is
+ * known, the safe tier, and escalating. Returns their mean. */
+static double method_utility(const ruv_router_weights *w, const ruv_route_data *data, int method, bool whole, double *utilities)
+{
+	double sum = 0;
+	int n = 0;
+
+	for (int i = 0; i < data->n; i++) {
+		const ruv_route_sample *s = &data->samples[i];
+		int tier;
+
+		if (s->part != RUV_PART_VALIDATION)
+			continue;
+		tier = routed_tier(w, s, method, whole);
+		utilities[n] = utility_of(w, s, tier);
+		if (whole && escalates(w, s, tier))
+			utilities[n] = utility_of(w, s, w->head.n_tiers - 1) - w->head.mu * cost_of(w, &s->results[tier], tier) -
+			               w->head.lambda * s->results[tier].latency_ms / 1000;
+		sum += utilities[n++];
+	}
+	return n ? sum / n : 0;
+}
+
+/* Is a's mean above b's by more than so many standard errors of the difference? With some hundred questions and many settings
+ * tried, a small one is chance. */
+static bool is_above(const double *a, const double *b, int n, double errors)
+{
+	double mean = 0, squares = 0;
+
+	for (int i = 0; i < n; i++)
+		mean += (a[i] - b[i]) / n;
+	for (int i = 0; i < n; i++)
+		squares += (a[i] - b[i] - mean) * (a[i] - b[i] - mean);
+	return n > 1 && mean > errors * sqrt(squares / (n - 1) / n);
+}
+
+/* Settings by the validation groups. Each step of a method has to gain a margin over the simpler one before it. To be taken, a
+ * method with its cascade has to be better than the ladder by more than chance, and falling back to the safe tier better than not.
+ */
+static int choose_blend(ruv_router_weights *w, const ruv_route_data *data, double regret, ruv_error *err)
+{
+	static const float kappas[] = {0.3f, 1, 3, 10}, bands[] = {0.05f, 0.1f, 0.2f, 0.4f}, shares[] = {0, 0.5f, 1};
+	static const float shrinks[] = {0, 0.25f, 0.5f, 0.75f, 1};
+	const double margin = 0.01;
+	double *best_of_all = malloc(2 * sizeof *best_of_all * (size_t)(data->n + 1)), *tried = best_of_all + data->n + 1, best,
+	       now;
+	ruv_router_head kept;
+	int n = 0, rc;
+
+	if (!best_of_all)
+		return ruv_fail_memory(err, "router", 2 * sizeof *best_of_all * (size_t)data->n);
+	for (int i = 0; i < data->n; i++)
+		n += data->samples[i].part == RUV_PART_VALIDATION;
+	w->head.kappa = 0.05f; /* what the same question came to counts twenty times as much as an estimate */
+	w->head.band = 0.02f;
+	w->head.min_confidence = 0;
+	w->head.shrink = 0;
+	w->head.share = 0;
+	kept = w->head;
+	best = method_utility(w, data, RUV_ROUTE_FASTGRNN, false, tried);
+	for (int i = 1; i < 5; i++)
+		for (int s = 0; s < 3; s++) {
+			w->head.shrink = shrinks[i];
+			w->head.share = shares[s];
+			now = method_utility(w, data, RUV_ROUTE_FASTGRNN, false, tried);
+			if (now > best + margin || kept.shrink <= 0) { /* a network that moves nothing is no network */
+				best = now;
+				kept = w->head;
+			}
+		}
+	w->head = kept;
+	w->head.near_kappa = 10;
+	w->head.near_band = 0.2f;
+	kept = w->head;
+	best = method_utility(w, data, RUV_ROUTE_KNN, false, tried);
+	for (int k = 3; k >= 0; k--)
+		for (int b = 0; b < 4; b++) {
+			w->head.near_kappa = kappas[k];
+			w->head.near_band = bands[b];
+			now = method_utility(w, data, RUV_ROUTE_KNN, false, tried);
+			if (now > best + margin) {
+				best = now;
+				kept = w->head;
+			}
+		}
+	w->head = kept;
+	rc = choose_bounds(w, data, RUV_ROUTE_LADDER, regret, err);
+	w->head.method = RUV_ROUTE_LADDER;
+	best = method_utility(w, data, RUV_ROUTE_LADDER, true, best_of_all);
+	kept = w->head;
+	for (int method = RUV_ROUTE_KNN; !rc && method <= RUV_ROUTE_BLEND; method++) {
+		rc = choose_bounds(w, data, method, regret, err);
+		now = method_utility(w, data, method, true, tried);
+		if (now > best && is_above(tried, best_of_all, n, 1)) {
+			best = now;
+			w->head.method = method;
+			kept = w->head;
+			memcpy(best_of_all, tried, sizeof *tried * (size_t)n);
+		}
+	}
+	w->head = kept;
+	method_utility(w, data, w->head.method, true, best_of_all);
+	for (int i = 1; i <= 16; i++) {
+		float before = w->head.min_confidence;
+
+		w->head.min_confidence = (float)i * 0.05f;
+		method_utility(w, data, w->head.method, true, tried);
+		if (is_above(tried, best_of_all, n, 2)) /* seventeen are tried */
+			memcpy(best_of_all, tried, sizeof *tried * (size_t)n);
+		else
+			w->head.min_confidence = before;
+	}
+	free(best_of_all);
+	return rc;
 }
 
 static int make_gate(ruv_router_weights *w, const ruv_route_data *data, ruv_error *err)
@@ -787,10 +860,11 @@ int ruv_router_train(ruv_router_weights **out, ruv_route_data *data, const ruv_r
 	if (!rc)
 		rc = make_gate(w, data, err);
 	if (!rc) {
-		choose_blend(w, data);
 		fit_trust(w, data);
-		rc = ruv_router_weights_ready(w, true, err);
+		rc = choose_blend(w, data, t->regret > 0 ? t->regret : 0.08, err);
 	}
+	if (!rc)
+		rc = ruv_router_weights_ready(w, true, err);
 done:
 	work_release(&work);
 	ruv_router_weights_free(from);
@@ -825,6 +899,19 @@ void ruv_route_data_prepare(ruv_route_data *data, const ruv_router_weights *weig
 	ruv_rng_init(&rng, 1);
 	refresh_components(weights, data);
 	fill_history(weights, data, &rng);
+}
+
+/* The cheapest tier that answers within a tenth of a point as well as the best. */
+static int cheapest_good(const ruv_router_weights *w, const ruv_route_sample *s)
+{
+	int tier = 0;
+	float best = 0;
+
+	for (int t = 0; t < w->head.n_tiers; t++)
+		best = fmaxf(best, s->results[t].quality);
+	while (tier < w->head.n_tiers - 1 && s->results[tier].quality < best - 0.025f)
+		tier++;
+	return tier;
 }
 
 /* A policy's tiers on one question: the first, and the last when it escalates. */
@@ -916,6 +1003,7 @@ void ruv_route_evaluate(const ruv_router_weights *w, const ruv_route_data *data,
 					cost += cost_of(w, &s->results[t], t) / (float)n_tiers;
 					gained += utility[t] / (float)n_tiers;
 					r->accuracy += (t == oracle) / (double)n_tiers;
+					r->cheapest_good += (t == cheapest_good(w, s)) / (double)n_tiers;
 					r->as_good += (utility[t] >= utility[oracle] - 0.05f) / (double)n_tiers;
 					r->shares[t] += 1.0 / n_tiers;
 				}
@@ -931,6 +1019,7 @@ void ruv_route_evaluate(const ruv_router_weights *w, const ruv_route_data *data,
 				}
 				gained = ruv_router_utility(&w->head, (float)quality, (float)(latency / 1000), (float)cost);
 				r->accuracy += last == oracle;
+				r->cheapest_good += last == cheapest_good(w, s);
 				r->as_good += gained >= utility[oracle] - 0.05;
 				r->shares[last]++;
 			}
@@ -953,6 +1042,7 @@ void ruv_route_evaluate(const ruv_router_weights *w, const ruv_route_data *data,
 			r->shares[t] /= r->n;
 		r->accuracy /= r->n;
 		r->as_good /= r->n;
+		r->cheapest_good /= r->n;
 		r->quality /= r->n;
 		r->quality_regret /= r->n;
 		r->latency_ms /= r->n;

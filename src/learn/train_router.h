@@ -60,6 +60,7 @@ typedef struct ruv_router_training {
 	double density;    /* of W [0.3] */
 	bool shared;       /* one W and U for both gates */
 	double mu, lambda; /* [0.3], [0.05] a second */
+	double regret;     /* points that the cascade may lose to always asking the largest tier [0.08] */
 	double ewc;        /* lambda of EWC with `from` [1] */
 	int n_epochs;      /* at most [80] */
 	int n_components;  /* of the neighbours' space [64] */
@@ -93,10 +94,12 @@ const char *ruv_route_policy_name(int policy);
 
 typedef struct ruv_policy_result {
 	int n;
-	double accuracy, as_good;             /* share that chose the oracle's tier; one within 0.05 of its utility */
-	double quality;                       /* mean, 1..5 */
-	double quality_regret;                /* always-big's mean minus it */
-	double regret_low, regret_high;       /* 95 % by bootstrap */
+	double accuracy;                /* share that chose the oracle's tier */
+	double cheapest_good;           /* the cheapest of those within 0.1 points of the best quality: ties go to the cheaper */
+	double as_good;                 /* a tier within 0.05 of the oracle's utility, all that was spent counted */
+	double quality;                 /* mean, 1..5 */
+	double quality_regret;          /* always-big's mean minus it */
+	double regret_low, regret_high; /* 95 % by bootstrap */
 	double latency_ms, latency_regret_ms; /* to the oracle */
 	double cost, cost_regret;             /* always-big's mean is 1; over the oracle's, as a share of always-big's */
 	double utility;

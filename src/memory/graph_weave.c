@@ -40,8 +40,9 @@ typedef struct weaving {
 	ruv_arena arena;
 	weave_node *nodes; /* [n] by id: the order of their making */
 	int n, cap;
-	number_set edges; /* that are there */
-	int *titles;      /* buckets: node + 1 */
+	number_set edges;  /* that are there */
+	number_set linked; /* ids of their ends */
+	int *titles;       /* buckets: node + 1 */
 	uint64_t *title_hashes;
 	size_t n_titles; /* of buckets */
 	ruv_memory_edge *batch;
@@ -76,6 +77,18 @@ static int set_add(number_set *set, uint64_t x, bool *added, ruv_error *err)
 	set->items[at] = x;
 	set->n += *added;
 	return RUV_OK;
+}
+
+static bool set_has(const number_set *set, uint64_t x)
+{
+	size_t at;
+
+	x = x ? x : 1;
+	if (!set->n)
+		return false;
+	for (at = x & (set->n_buckets - 1); set->items[at] && set->items[at] != x;)
+		at = (at + 1) & (set->n_buckets - 1);
+	return set->items[at] == x;
 }
 
 static uint64_t edge_hash(const char *src, const char *dst, int type)
@@ -116,8 +129,11 @@ static int on_edge(void *user, const ruv_memory_edge *edge, ruv_error *err)
 {
 	weaving *w = user;
 	bool added;
+	int rc = set_add(&w->edges, edge_hash(edge->src, edge->dst, (int)edge->type), &added, err);
 
-	return set_add(&w->edges, edge_hash(edge->src, edge->dst, (int)edge->type), &added, err);
+	if (!rc)
+		rc = set_add(&w->linked, ruv_hash64(edge->src, strlen(edge->src), 0), &added, err);
+	return rc ? rc : set_add(&w->linked, ruv_hash64(edge->dst, strlen(edge->dst), 0), &added, err);
 }
 
 static int on_source(void *user, const ruv_memory_source *source, ruv_error *err)
@@ -430,6 +446,8 @@ static int weave_topics(weaving *w, ruv_error *err)
 		const unsigned ticket = ruv_vectors_enter(ruv_index_vectors(index));
 		const float *row = keys[i] ? ruv_vectors_find(ruv_index_vectors(index), keys[i]) : NULL;
 		int n = 0, taken = 0;
+		if (w->o.fresh && set_has(&w->linked, ruv_hash64(w->nodes[i].id, strlen(w->nodes[i].id), 0)))
+			row = NULL;
 		if (row)
 			memcpy(unit, row, sizeof *unit * (size_t)stride);
 		ruv_vectors_leave(ruv_index_vectors(index), ticket);
@@ -460,7 +478,7 @@ int ruv_memory_weave(ruv_memory *memory, ruv_weave_report *report, const ruv_wea
 {
 	ruv_weave_report own;
 	weaving w = {.memory = memory, .o = options ? *options : (ruv_weave_options){0}, .report = report ? report : &own};
-	const ruv_store_visitor visitor = {&w, on_source, on_node, on_edge};
+	const ruv_store_visitor visitor = {&w, on_source, on_node, on_edge, NULL};
 	int rc, dimension;
 
 	memset(w.report, 0, sizeof *w.report);
@@ -488,6 +506,7 @@ int ruv_memory_weave(ruv_memory *memory, ruv_weave_report *report, const ruv_wea
 	free(w.batch);
 	free(w.nodes);
 	free(w.edges.items);
+	free(w.linked.items);
 	free(w.titles);
 	free(w.title_hashes);
 	ruv_arena_release(&w.arena);

@@ -18,6 +18,7 @@ typedef struct ruv_weave_options {
 	float same_topic; /* cosine [0.6]; 2 and above: no such edges */
 	int n_same_topic; /* of a node, at most [4] */
 	int n_cites;      /* of a node, the rarest titles first [16] */
+	bool fresh;       /* SameTopic only from nodes that had no edge at all: what is new since the last time */
 	bool dry;         /* count only */
 	ruv_memory_progress_fn *progress;
 	void *user;

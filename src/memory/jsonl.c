@@ -137,3 +137,13 @@ int ruv_json_source(ruv_buf *buf, const ruv_memory_source *source)
 	put_number(buf, "remembered_ms", source->remembered_ms);
 	return ruv_buf_putc(buf, '}');
 }
+
+int ruv_json_forgotten(ruv_buf *buf, const ruv_memory_source *which, int64_t hash)
+{
+	ruv_buf_puts(buf, "{\"kind\":\"forgotten\",\"name\":");
+	ruv_jsonl_string(buf, which->name);
+	put_text(buf, "user", which->scope.user);
+	put_text(buf, "agent", which->scope.agent);
+	put_text(buf, "session", which->scope.session);
+	return ruv_buf_printf(buf, ",\"hash\":%lld}", (long long)hash);
+}

@@ -4,6 +4,8 @@
  *          "tags","domain","user","agent","session","confidence","version","created_ms","updated_ms","expires_ms","meta"}
  * An edge: {"kind":"edge","id","src","dst","type","weight","confidence","created_ms","created_by"}
  * A source: {"kind":"source","name","hash","user","agent","session","size_bytes","modified_ms","remembered_ms"}
+ * A passage of a source that was forgotten by itself and stays out when the source is remembered again:
+ *          {"kind":"forgotten","name","user","agent","session","hash"}, hash a whole number
  * The first line of an export: {"kind":"ruvllm-memory","format":1,"embedder","embedder_version","dimension"}
  * Numbers carry nine digits, which a float survives exactly. Layer: memory. */
 #ifndef RUV_MEMORY_JSONL_H
@@ -18,5 +20,6 @@ int ruv_jsonl_string(ruv_buf *buf, const char *text);
 int ruv_json_node(ruv_buf *buf, const ruv_memory_node *node, int dimension);
 int ruv_json_edge(ruv_buf *buf, const ruv_memory_edge *edge);
 int ruv_json_source(ruv_buf *buf, const ruv_memory_source *source);
+int ruv_json_forgotten(ruv_buf *buf, const ruv_memory_source *which, int64_t hash);
 
 #endif

@@ -156,18 +156,14 @@ int ruv_sqlite_forgotten_drop(ruv_store *base, const ruv_memory_source *which, r
 	return ruv_sqlite_run(store, conn, stmt, err);
 }
 
-int ruv_sqlite_forgotten_get(ruv_store *base, ruv_arena *arena, int64_t **hashes, int *n, const ruv_memory_source *which,
-                             ruv_error *err)
+static int forgotten_of(ruv_sqlite *store, ruv_sqlite_conn *conn, ruv_arena *arena, int64_t **hashes, int *n,
+                        const ruv_memory_source *which, ruv_error *err)
 {
-	ruv_sqlite *store = (ruv_sqlite *)base;
 	int rc = RUV_OK, code = SQLITE_DONE, cap = 0;
 	int64_t *items = NULL;
-	sqlite3_stmt *stmt;
-	ruv_sqlite_conn *conn = ruv_sqlite_reader(store, &rc, err);
+	sqlite3_stmt *stmt = ruv_sqlite_stmt(store, conn, SQL_FORGOTTEN_GET, &rc, err);
 
-	*hashes = NULL;
 	*n = 0;
-	stmt = conn ? ruv_sqlite_stmt(store, conn, SQL_FORGOTTEN_GET, &rc, err) : NULL;
 	if (stmt) {
 		bind_source(stmt, which);
 		while (!rc && (code = sqlite3_step(stmt)) == SQLITE_ROW) {
@@ -181,8 +177,22 @@ int ruv_sqlite_forgotten_get(ruv_store *base, ruv_arena *arena, int64_t **hashes
 			rc = ruv_sqlite_fail(store, conn->db, code, "reading what was forgotten", err);
 		ruv_sqlite_done(stmt);
 	}
-	ruv_sqlite_reader_done(store, conn);
 	*hashes = items;
+	return rc;
+}
+
+int ruv_sqlite_forgotten_get(ruv_store *base, ruv_arena *arena, int64_t **hashes, int *n, const ruv_memory_source *which,
+                             ruv_error *err)
+{
+	ruv_sqlite *store = (ruv_sqlite *)base;
+	int rc = RUV_OK;
+	ruv_sqlite_conn *conn = ruv_sqlite_reader(store, &rc, err);
+
+	*hashes = NULL;
+	*n = 0;
+	if (conn)
+		rc = forgotten_of(store, conn, arena, hashes, n, which, err);
+	ruv_sqlite_reader_done(store, conn);
 	return rc;
 }
 
@@ -241,8 +251,16 @@ int ruv_sqlite_visit_sources(ruv_sqlite *store, ruv_sqlite_conn *conn, ruv_arena
 	ruv_memory_source *sources = NULL;
 	int n = 0, rc = list_sources(store, conn, arena, &sources, &n, &all, err);
 
-	for (int i = 0; !rc && i < n; i++)
+	for (int i = 0; !rc && i < n; i++) {
+		int64_t *hashes;
+		int n_hashes;
 		rc = visitor->source(visitor->user, &sources[i], err);
+		if (rc || !visitor->forgotten)
+			continue;
+		rc = forgotten_of(store, conn, arena, &hashes, &n_hashes, &sources[i], err);
+		for (int j = 0; !rc && j < n_hashes; j++)
+			rc = visitor->forgotten(visitor->user, &sources[i], hashes[j], err);
+	}
 	return rc;
 }
 

@@ -42,6 +42,8 @@ typedef struct ruv_store_visitor {
 	int (*source)(void *user, const ruv_memory_source *source, ruv_error *err);
 	int (*node)(void *user, const ruv_memory_node *node, ruv_error *err); /* with its vector */
 	int (*edge)(void *user, const ruv_memory_edge *edge, ruv_error *err);
+	/* A passage of the source just visited that was forgotten by itself. NULL: not wanted. */
+	int (*forgotten)(void *user, const ruv_memory_source *which, int64_t hash, ruv_error *err);
 } ruv_store_visitor;
 
 /* A term of a word search: `n` bytes, to be matched literally after the home's own folding and stemming. */

@@ -44,6 +44,13 @@ static int export_source(void *user, const ruv_memory_source *source, ruv_error 
 	return put_line(e, ruv_json_source(&e->line, source), err);
 }
 
+static int export_forgotten(void *user, const ruv_memory_source *which, int64_t hash, ruv_error *err)
+{
+	exporter *e = user;
+
+	return put_line(e, ruv_json_forgotten(&e->line, which, hash), err);
+}
+
 static int export_node(void *user, const ruv_memory_node *node, ruv_error *err)
 {
 	exporter *e = user;
@@ -63,7 +70,7 @@ static int export_edge(void *user, const ruv_memory_edge *edge, ruv_error *err)
 int ruv_memory_export(ruv_memory *m, FILE *out, bool without_vectors, ruv_memory_transfer *done, ruv_error *err)
 {
 	exporter e = {.out = out};
-	ruv_store_visitor visitor = {&e, export_source, export_node, export_edge};
+	ruv_store_visitor visitor = {&e, export_source, export_node, export_edge, export_forgotten};
 	const char *id, *version;
 	int dimension, rc;
 
@@ -368,6 +375,24 @@ static int import_source(importer *in, json_t *line, ruv_error *err)
 	return rc;
 }
 
+static int import_forgotten(importer *in, json_t *line, ruv_error *err)
+{
+	static const char *const keys[] = {"kind", "name", "user", "agent", "session", "hash", NULL};
+	ruv_memory_source which = {0};
+	int64_t hash = 0;
+	int rc = check_keys(line, keys, err);
+
+	if (!rc)
+		rc = get_text(line, "name", &which.name, err);
+	if (!rc)
+		rc = get_scope(line, &which.scope, err);
+	if (!rc)
+		rc = get_int(line, "hash", INT64_MIN, INT64_MAX, &hash, err);
+	if (!rc && (!*which.name || !json_object_get(line, "hash")))
+		rc = ruv_fail(err, RUV_EFORMAT, "memory", "a forgotten passage without its source's name or its hash");
+	return rc ? rc : in->m->store->ops->forgotten_put(in->m->store, &which, hash, err);
+}
+
 static int import_header(importer *in, json_t *line, ruv_error *err)
 {
 	static const char *const keys[] = {"kind", "format", "embedder", "embedder_version", "dimension", NULL};
@@ -432,6 +457,8 @@ static int import_line(importer *in, const char *text, size_t n, ruv_error *err)
 		rc = import_edge(in, line, err);
 	else if (!rc && !strcmp(kind, "source"))
 		rc = import_source(in, line, err);
+	else if (!rc && !strcmp(kind, "forgotten"))
+		rc = import_forgotten(in, line, err);
 	else if (!rc && !strcmp(kind, "ruvllm-memory"))
 		rc = import_header(in, line, err);
 	else if (!rc)

@@ -154,15 +154,61 @@ static int embed_for_learner(void *user, const char *text, float *vector, ruv_er
 	return ruv_runtime_embed(user, &text, 1, RUV_EMBED_QUERY, vector, NULL, err);
 }
 
+/* Somebody waits for an answer: training steps aside. */
+static bool is_busy(void *user)
+{
+	ruv_runtime *runtime = user;
+	ruv_scheduler *scheduler = atomic_load(&runtime->scheduler);
+	ruv_scheduler_stats stats = {0};
+
+	if (atomic_load(&runtime->n_asking) > 0)
+		return true;
+	if (scheduler)
+		ruv_scheduler_get_stats(scheduler, &stats);
+	return stats.n_waiting + stats.n_running > 0;
+}
+
+/* The router learns on the learner's thread, when enough outcomes have come. What it made goes to router.bin in the data directory,
+ * which the next start opens; a router that the user named is refined in memory alone. */
+static int tend_router(void *user, ruv_learner_event *event, ruv_error *err)
+{
+	ruv_runtime *runtime = user;
+	ruv_router *router = ruv_runtime_router_if_open(runtime);
+	ruv_router_refined refined;
+	ruv_router_info info;
+	char path[4096];
+	int rc;
+
+	if (!router || !ruv_router_refine_due(router))
+		return RUV_OK;
+	if (snprintf(path, sizeof path, "%s/router.bin", runtime->settings.data_dir) >= (int)sizeof path)
+		return ruv_fail(err, RUV_ELIMIT, where, "the data directory's path is longer than %zu bytes", sizeof path - 12);
+	rc = ruv_router_refine(router, *runtime->settings.router ? NULL : path, &refined, err);
+	if (rc)
+		return rc;
+	ruv_router_get_info(router, &info);
+	snprintf(event->what, sizeof event->what, "%s", refined.kept ? "router" : "router kept");
+	event->version = info.version;
+	event->gate.pass = refined.kept;
+	event->gate.gain = refined.after - refined.before;
+	event->gate.gain_low = refined.interval[0];
+	event->gate.gain_high = refined.interval[1];
+	event->gate.n = refined.n_observations;
+	if (!refined.kept)
+		snprintf(event->gate.why, sizeof event->gate.why, "the refined router was not surely better on held-out outcomes");
+	return RUV_OK;
+}
+
 static int open_learner(ruv_runtime *runtime, ruv_error *err)
 {
 	const ruv_settings *settings = &runtime->settings;
 	char path[4096], dir[4096];
-	ruv_learner_options options = {.dir = dir,
-	                               .model_path = path,
-	                               .variant = strcmp(settings->variant, "none") ? settings->variant : NULL,
-	                               .user = settings->user,
-	                               .callbacks = {embed_for_learner, 0, runtime}};
+	ruv_learner_options options = {
+	    .dir = dir,
+	    .model_path = path,
+	    .variant = strcmp(settings->variant, "none") ? settings->variant : NULL,
+	    .user = settings->user,
+	    .callbacks = {.embed = embed_for_learner, .tend = tend_router, .busy = is_busy, .user = runtime}};
 	int rc = ruv_runtime_find_model(runtime, settings->model, path, sizeof path, err);
 
 	if (rc)

@@ -2,6 +2,7 @@
  *
  *     embed       the question becomes a vector
  *     retrieve    passages near it in meaning and in words, both lists fused
+ *     graph       what edges lead to from there, all ordered together, where that was measured to find more
  *     route       which model answers, where that is left to the router
  *     assemble    the prompt, with as many of them as fit
  *     weigh       which sentence of them answers the question, for models that quote
@@ -29,6 +30,7 @@
 #include "runtime/cite.h"
 #include "runtime/context.h"
 #include "runtime/evidence.h"
+#include "runtime/graph.h"
 #include "runtime/quote.h"
 #include "runtime/route.h"
 #include "runtime/runtime.h"
@@ -214,6 +216,7 @@ static int retrieve(asking *a, ruv_error *err)
 	const ruv_settings *settings = &a->runtime->settings;
 	ruv_memory_query query = {.text = a->search_text, .vector = a->vector, .k = (int)settings->sources};
 	ruv_memory_hits hits = {0};
+	ruv_graph_times times;
 	ruv_memory *memory;
 	int rc;
 
@@ -235,13 +238,17 @@ static int retrieve(asking *a, ruv_error *err)
 	query.filter.scope = a->params->scope ? *a->params->scope : ruv_runtime_scope(a->runtime);
 	if (!isnan(settings->min_cosine))
 		query.min_cosine = (float)settings->min_cosine;
-	rc = ruv_memory_search(memory, &hits, &query, err);
+	rc = ruv_runtime_search(a->runtime, memory, &hits, &query, &times, err);
 	if (rc)
 		return rc;
 	rc = take_hits(a, &hits, err);
 	ruv_memory_hits_release(&hits);
-	if (!rc)
-		end_stage(a, "retrieve");
+	if (!rc) {
+		const double graph_ms = (double)(times.gather_ns + times.score_ns) * 1e-6;
+		add_stage(a, "retrieve", (double)(ruv_clock_now_ns() - a->stage_ns) * 1e-6 - graph_ms);
+		if (times.score_ns)
+			add_stage(a, "graph", graph_ms);
+	}
 	return rc;
 }
 
@@ -445,6 +452,7 @@ static int compare_sentences(asking *a, ruv_error *err)
 
 static int weigh(asking *a, ruv_error *err)
 {
+	ruv_calibrated calibrated;
 	int best, rc;
 
 	begin_stage(a);
@@ -455,7 +463,9 @@ static int weigh(asking *a, ruv_error *err)
 	if (a->vector && best >= 0 && a->evidence.items[best].overlap < enough_overlap)
 		rc = compare_sentences(a, err);
 	if (!rc)
-		rc = ruv_quote_open(&a->quote, a->model, &a->evidence, err);
+		rc = ruv_calibration_read(&calibrated, a->model, err);
+	if (!rc)
+		rc = ruv_quote_open(&a->quote, a->model, &a->evidence, &calibrated, err);
 	if (!rc)
 		end_stage(a, "weigh");
 	return rc;
@@ -494,6 +504,7 @@ static int generate(asking *a, ruv_error *err)
 	                              .on_piece = may_escalate(a) ? NULL : a->params->on_piece,
 	                              .user = a->params->user};
 	int room = answer->n_ctx - a->context.tokens.n, first, rc;
+	ruv_logit_bias *bias = NULL;
 
 	if (params.max_tokens > room)
 		params.max_tokens = room;
@@ -501,6 +512,18 @@ static int generate(asking *a, ruv_error *err)
 		params.sampling = *a->params->sampling;
 	else
 		ruv_runtime_sampling(a->runtime, a->model, &params.sampling);
+	if (a->quote) { /* besides the caller's */
+		int n = params.sampling.n_bias;
+
+		bias = ruv_arena_calloc(a->strings, (size_t)n + 1, sizeof *bias);
+		if (!bias)
+			return ruv_fail_memory(err, "ask", ((size_t)n + 1) * sizeof *bias);
+		if (n)
+			memcpy(bias, params.sampling.bias, (size_t)n * sizeof *bias);
+		bias[n] = ruv_quote_bias(a->quote);
+		params.sampling.bias = bias;
+		params.sampling.n_bias = n + 1;
+	}
 	if (a->scheduler) {
 		ruv_request request = {.model = ruv_runtime_serving_name(a->runtime, a->which),
 		                       .prompt = a->context.tokens.ids,
@@ -664,6 +687,34 @@ static ruv_aftermath aftermath_of(const asking *a)
 	    .params = a->params, .vector = a->vector, .decision = a->decision, .cites = ruv_model_cites(a->model), .support = -1};
 }
 
+/* How well the answer follows from its sentence; *support stays as it is where that cannot be told. What the model makes of the
+ * sentence without the question is asked of a session that nobody goes on in. */
+static int support_of(asking *a, double *support, ruv_error *err)
+{
+	const ruv_answer *answer = a->answer;
+	int n_own = answer->n_tokens - ruv_quote_n_given(a->quote), sentence, rc = RUV_OK;
+	ruv_session *session = a->own_session;
+	double unasked;
+
+	if (!a->evidence.n || answer->unknown || answer->mean_logprob >= 0 || !*answer->answer)
+		return RUV_OK;
+	if (!session) {
+		ruv_session_options options = {.n_ctx = answer->n_ctx};
+
+		rc = ruv_session_open(&session, a->model, &options, err);
+	}
+	sentence = ruv_support_sentence(&a->evidence, answer->answer);
+	if (!rc)
+		rc = ruv_support_unasked(&unasked, session,
+		                         a->evidence.items[sentence < 0 ? ruv_evidence_best(&a->evidence) : sentence].text,
+		                         answer->answer, a->params->cancel, err);
+	if (!rc) /* the end that the model came to counts as certain */
+		*support = ruv_support_probability(&a->evidence, sentence, answer->mean_logprob * n_own / (n_own + 1), unasked);
+	if (session != a->own_session)
+		ruv_session_free(session);
+	return rc;
+}
+
 static int judge(asking *a, ruv_error *err)
 {
 	ruv_aftermath what = aftermath_of(a);
@@ -673,10 +724,9 @@ static int judge(asking *a, ruv_error *err)
 	if (a->answer->n_in_prompt == 0)
 		return RUV_OK;
 	begin_stage(a);
-	if (a->evidence.n && !a->answer->unknown && a->answer->mean_logprob < 0)
-		what.support = ruv_support_probability(&a->evidence, ruv_support_sentence(&a->evidence, a->answer->answer),
-		                                       a->answer->mean_logprob);
-	rc = ruv_aftermath_judge(a->answer, &what, err);
+	rc = support_of(a, &what.support, err);
+	if (!rc)
+		rc = ruv_aftermath_judge(a->answer, &what, err);
 	if (!rc)
 		end_stage(a, "judge");
 	return rc;
@@ -790,6 +840,7 @@ int ruv_ask(ruv_runtime *runtime, const ruv_ask_params *params, ruv_answer *answ
 	int64_t started = ruv_clock_now_ns();
 	int rc = begin(&a, runtime, params, answer, err);
 
+	atomic_fetch_add(&runtime->n_asking, 1);
 	if (!rc && !params->no_memory)
 		rc = embed(&a, err);
 	if (!rc && !params->no_memory)
@@ -807,6 +858,7 @@ int ruv_ask(ruv_runtime *runtime, const ruv_ask_params *params, ruv_answer *answ
 		rc = write_back(&a, err);
 	answer->total_ms = (double)(ruv_clock_now_ns() - started) * 1e-6;
 	end(&a, rc);
+	atomic_fetch_sub(&runtime->n_asking, 1);
 	return rc;
 }
 

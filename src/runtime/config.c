@@ -54,6 +54,28 @@ static const ruv_config_key keys[N_KEYS] = {
 #undef X
 };
 
+/* What keys are about: each group from its first key on. */
+static const struct {
+	int first;
+	const char *group;
+} groups[] = {
+    {KEY_preset, "place"},
+    {KEY_model, "model"},
+    {KEY_encoder, "compute"},
+    {KEY_variant, "model"},
+    {KEY_threads, "compute"},
+    {KEY_batch, "model"},
+    {KEY_models_memory, "serve"},
+    {KEY_draft, "generate"},
+    {KEY_sources, "search"},
+    {KEY_chunk_tokens, "remember"},
+    {KEY_router, "route"},
+    {KEY_write_back, "learn"},
+    {KEY_hub, "pull"},
+    {KEY_user, "whose"},
+    {KEY_host, "serve"},
+};
+
 struct ruv_config {
 	char *values[N_KEYS][RUV_N_CONFIG_ORIGINS]; /* NULL: not set there; DEFAULT is always set */
 	char *where[N_KEYS];                        /* FILE:LINE of the file's value */
@@ -80,6 +102,15 @@ const ruv_config_key *ruv_config_key_at(int i)
 	if (!env_names[N_KEYS - 1][0])
 		name_env();
 	return &keys[i];
+}
+
+const char *ruv_config_key_group(int i)
+{
+	const char *group = NULL;
+
+	for (size_t g = 0; i >= 0 && i < N_KEYS && g < sizeof groups / sizeof *groups && groups[g].first <= i; g++)
+		group = groups[g].group;
+	return group;
 }
 
 int ruv_config_key_find(const char *name)

@@ -39,6 +39,7 @@
 	X(repeat_penalty, REAL,   "repeat-penalty", "NUMBER",                 0,   10,      "auto",    NULL,      NULL,        "makes tokens that were just used less likely; 1: off") \
 	X(seed,           INT,    "seed",           "N",                      0,   INT64_MAX, "0",     NULL,      NULL,        "of sampling; 0: a different one each time") \
 	X(sources,        INT,    "sources",        "N",                      0,   50,      "3",       "2",       "3",         "passages given to the model") \
+	X(graph_attention, CHOICE, "graph-attention", "auto|on|off",          0,   0,       "auto",    NULL,      NULL,        "order what is found by the memory's graph as well; auto: where that was measured to find more") \
 	X(focus,          CHOICE, "focus",          "auto|yes|no",            0,   0,       "auto",    NULL,      NULL,        "give the model only the best passage when meaning and words agree on it; auto: bundled models") \
 	X(search,         CHOICE, "search",         "hybrid|vector|lexical",  0,   0,       "hybrid",  NULL,      NULL,        "find passages by meaning and words, or by one of them") \
 	X(fusion,         CHOICE, "fusion",         "rrf|zscore",             0,   0,       "zscore",    NULL,      NULL,        "how both lists are fused: standardised scores or reciprocal ranks") \

@@ -132,6 +132,32 @@ static int passage_index(ruv_eval_set *set, struct passage_table *table, const c
 	return set->n_passages - 1;
 }
 
+/* The passages besides "context" that the answer needs. */
+static int add_evidence(ruv_eval_set *set, struct passage_table *table, ruv_eval_row *row, json_t *list, const char *path, int line,
+                        ruv_error *err)
+{
+	int *evidence;
+
+	if (!list)
+		return RUV_OK;
+	evidence = ruv_arena_calloc(&set->arena, json_array_size(list) + 1, sizeof *evidence);
+	if (!evidence)
+		return ruv_fail_memory(err, "eval", json_array_size(list) * sizeof *evidence);
+	for (size_t i = 0; i < json_array_size(list); i++) {
+		json_t *item = json_array_get(list, i);
+		const char *text = json_string_value(json_object_get(item, "text"));
+		const char *title = json_string_value(json_object_get(item, "title"));
+		if (!text || !*text)
+			return ruv_fail(err, RUV_EFORMAT, "eval", "'%s' line %d: evidence %zu has no \"text\"", path, line, i + 1);
+		evidence[i] = passage_index(set, table, title ? title : "", text);
+		if (evidence[i] < 0)
+			return ruv_fail_memory(err, "eval", strlen(text));
+	}
+	row->evidence = evidence;
+	row->n_evidence = (int)json_array_size(list);
+	return RUV_OK;
+}
+
 static int add_row(ruv_eval_set *set, struct passage_table *table, json_t *object, const char *path, int line, ruv_error *err)
 {
 	const char *context = json_string_value(json_object_get(object, "context"));
@@ -155,6 +181,9 @@ static int add_row(ruv_eval_set *set, struct passage_table *table, json_t *objec
 	if (answers && !json_is_array(answers))
 		return ruv_fail(err, RUV_EFORMAT, "eval", "'%s' line %d: \"answers\" is not a list of strings", path, line);
 	row.passage = passage;
+	passage = add_evidence(set, table, &row, json_object_get(object, "evidence"), path, line, err);
+	if (passage)
+		return passage;
 	row.n_answers = (int)json_array_size(answers);
 	row.answerable = answerable ? json_is_true(answerable) : row.n_answers > 0;
 	if (row.answerable && !row.n_answers)

@@ -1,7 +1,8 @@
 /* eval_data.h - reading evaluation sets: JSON Lines, plain or packed by zstd (by the file's first bytes, not its name).
  *
- * A row is {"question", "context", "title", "answers": ["..."], "answerable": bool, "id"}; only "context" or "text" is needed for a
- * file of distractors. Unknown fields are ignored. Layer: runtime. */
+ * A row is {"question", "context", "title", "answers": ["..."], "answerable": bool, "id", "evidence": [{"title", "text"}]}; only
+ * "context" or "text" is needed for a file of distractors. "evidence" are the other passages that the answer needs. Unknown fields
+ * are ignored. Layer: runtime. */
 #ifndef RUV_RUNTIME_EVAL_DATA_H
 #define RUV_RUNTIME_EVAL_DATA_H
 
@@ -17,7 +18,9 @@ typedef struct ruv_eval_row {
 	const char *const *answers; /* [n_answers] right ones; none when unanswerable */
 	int n_answers;
 	bool answerable;
-	int passage; /* index of its passage in the set */
+	int passage;         /* index of its passage in the set */
+	const int *evidence; /* [n_evidence] of the other passages that the answer needs */
+	int n_evidence;
 } ruv_eval_row;
 
 typedef struct ruv_eval_passage {

@@ -17,14 +17,16 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/hash.h"
+#include "base/log.h"
 #include "base/status.h"
+#include "memory/graph_weave.h"
 #include "runtime/context.h"
 #include "runtime/runtime.h"
 #include "text/chunk.h"
 #include "text/document.h"
 
 /* A batch of the encoder cannot be interrupted: it holds passages of BATCH_TOKENS tokens, or one. */
-enum { EMBED_BATCH = 8, BATCH_TOKENS = 1024, MAX_TITLE = 120 };
+enum { EMBED_BATCH = 8, BATCH_TOKENS = 1024, MAX_TITLE = 120, WEAVE_MOST = 50000 };
 
 /* A new way of cutting or embedding passages must change this, so that files are remembered again. */
 #define PASSAGES_VERSION 2
@@ -534,6 +536,19 @@ static int remember_path(ingest *in, ruv_error *err)
 	return rc || in->params->keep_missing ? rc : forget_missing(in, err);
 }
 
+/* The edges that the new passages imply. It looks at the whole memory, so a large one is left for `ruvllm memory graph weave`. */
+static int weave(ingest *in, ruv_error *err)
+{
+	const ruv_weave_options fresh = {.fresh = true};
+	ruv_memory_stats stats;
+	int rc = ruv_memory_get_stats(in->memory, &stats, err);
+
+	if (!rc && stats.n_nodes > WEAVE_MOST)
+		ruv_log(RUV_LOG_INFO, "remember", "%lld entries: edges are drawn by `ruvllm memory graph weave`",
+		        (long long)stats.n_nodes);
+	return rc || stats.n_nodes > WEAVE_MOST ? rc : ruv_memory_weave(in->memory, NULL, &fresh, err);
+}
+
 int ruv_remember(ruv_runtime *runtime, const ruv_remember_params *params, ruv_remember_result *result, ruv_error *err)
 {
 	ruv_remember_result own = {0};
@@ -566,6 +581,8 @@ int ruv_remember(ruv_runtime *runtime, const ruv_remember_params *params, ruv_re
 		return ruv_fail(err, RUV_EUNSUPPORTED, "remember", "the encoder reads only %d tokens at a time",
 		                ruv_embedder_n_ctx(in.embedder));
 	rc = params->text ? remember_text(&in, err) : remember_path(&in, err);
+	if (!rc && in.result->n_passages_added > 0 && strcmp(runtime->settings.graph_attention, "off"))
+		rc = weave(&in, err);
 	in.result->seconds = (double)(ruv_clock_now_ns() - started) * 1e-9;
 	for (int i = 0; i < in.n; i++)
 		free(in.entries[i].path);

@@ -20,6 +20,7 @@ static const struct {
     {"s", "ruvllm-nano-s.gguf"},          {"m", "ruvllm-nano-m.gguf"},
     {"l", "ruvllm-nano-l.gguf"},          {"encoder", "ruvllm-nano-encoder.gguf"},
     {"router", "ruvllm-nano-router.bin"}, {"agents", "ruvllm-nano-agents.bin"},
+    {"graph", "ruvllm-nano-graph.bin"},
 };
 
 const char *ruv_models_role(int i)
@@ -102,12 +103,12 @@ static int take_path(char *path, size_t cap, const char *found, ruv_error *err)
 
 static const char *configured(const ruv_settings *settings, const char *role)
 {
-	return !strcmp(role, "s")        ? settings->model_s
-	       : !strcmp(role, "m")      ? settings->model_m
-	       : !strcmp(role, "l")      ? settings->model_l
-	       : !strcmp(role, "router") ? settings->router
-	       : !strcmp(role, "agents") ? ""
-	                                 : settings->encoder;
+	return !strcmp(role, "s")                                  ? settings->model_s
+	       : !strcmp(role, "m")                                ? settings->model_m
+	       : !strcmp(role, "l")                                ? settings->model_l
+	       : !strcmp(role, "router")                           ? settings->router
+	       : !strcmp(role, "agents") || !strcmp(role, "graph") ? ""
+	                                                           : settings->encoder;
 }
 
 const char *ruv_models_own_dir(const ruv_settings *settings, char *text, size_t cap)

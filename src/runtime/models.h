@@ -9,9 +9,9 @@
 
 #include "runtime/config.h"
 
-enum { RUV_N_MODEL_ROLES = 6 };
+enum { RUV_N_MODEL_ROLES = 7 };
 
-/* "s", "m", "l", "encoder", "router", "agents"; NULL past the end. */
+/* "s", "m", "l", "encoder", "router", "agents", "graph"; NULL past the end. */
 const char *ruv_models_role(int i);
 /* The bundled file's name for a role, NULL when it is none. */
 const char *ruv_models_bundled_name(const char *role);

@@ -14,6 +14,7 @@
 #include "base/hash.h"
 #include "base/status.h"
 #include "runtime/aftermath.h"
+#include "runtime/graph.h"
 #include "runtime/models.h"
 
 static void init_locks(ruv_runtime *runtime)
@@ -67,6 +68,7 @@ void ruv_runtime_free(ruv_runtime *runtime)
 	ruv_learner_free(runtime->learner);
 	ruv_router_free(runtime->router);
 	ruv_agent_router_free(runtime->agents);
+	ruv_runtime_graph_free(runtime->graph);
 	ruv_aftermath_release(runtime);
 	ruv_memory_free(runtime->memory);
 	ruv_memory_free(runtime->unbound_memory);

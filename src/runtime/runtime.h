@@ -34,6 +34,9 @@ struct ruv_runtime {
 	int64_t system_ns;
 	ruv_learner *learner;
 	ruv_agent_router *agents;
+	struct ruv_runtime_graph *graph; /* graph attention (graph.c); NULL until it is asked for, and when there is none */
+	bool graph_absent;
+	atomic_int n_asking;       /* questions that are being answered by ruv_ask */
 	struct ruv_recent *recent; /* the last answers, for feedback (aftermath.c) */
 };
 

@@ -338,6 +338,55 @@ const char *ruv_server_ask_model(ruv_server *server, const char *name, const ruv
 	return served->name;
 }
 
+/* The memory with its vectors and their graph, where there is one: the first search then waits for neither. What is wrong with it
+ * is no reason not to serve: requests that need it say so themselves. */
+static void warm_memory(ruv_server *server)
+{
+	const int64_t began = ruv_clock_now_ns();
+	ruv_memory_stats stats;
+	ruv_memory *memory;
+	ruv_error err = {0};
+	int rc = ruv_runtime_memory_if_any(server->runtime, &memory, &err);
+
+	if (rc == RUV_ENOTFOUND)
+		return;
+	if (!rc)
+		rc = ruv_runtime_memory(server->runtime, &memory, &err);
+	if (!rc)
+		rc = ruv_memory_get_stats(memory, &stats, &err);
+	if (!rc && stats.n_vectors)
+		rc = ruv_memory_warm(memory, &err);
+	if (rc)
+		ruv_log(RUV_LOG_WARN, where, "the memory is not ready: %s", err.message);
+	else
+		ruv_log(RUV_LOG_INFO, where, "the memory with %lld vectors was read in %.1f s", (long long)stats.n_vectors,
+		        (double)(ruv_clock_now_ns() - began) * 1e-9);
+}
+
+static bool goes_on(void *until, int64_t done, int64_t all)
+{
+	(void)done, (void)all;
+	return ruv_clock_now_ns() < *(const int64_t *)until;
+}
+
+/* At the end: the graph's files are written as they are after what is pending was linked, so that the next start has them; what
+ * takes longer than a drain may is left to it. */
+static void save_index(ruv_server *server)
+{
+	int64_t until = ruv_clock_now_ns() + (int64_t)server->options.drain_s * 1000000000;
+	ruv_memory_stats stats;
+	ruv_memory *memory;
+	ruv_error err = {0};
+	int rc;
+
+	if (ruv_runtime_memory_if_any(server->runtime, &memory, NULL) || ruv_memory_get_stats(memory, &stats, NULL) ||
+	    !stats.index_by_graph) /* nothing was searched by vector, or there is no graph */
+		return;
+	rc = ruv_memory_index(memory, 0, false, goes_on, &until, &err);
+	if (rc && rc != RUV_ECANCELLED && rc != RUV_EMISMATCH)
+		ruv_log(RUV_LOG_WARN, where, "the vector index is not saved: %s", err.message);
+}
+
 /* On a worker at the start: what the first request would wait for. */
 static void preload(void *arg)
 {
@@ -353,6 +402,8 @@ static void preload(void *arg)
 		rc = ruv_runtime_embedder(server->runtime, &embedder, &err);
 		if (rc == RUV_ENOTFOUND)
 			rc = RUV_OK; /* a server may do without an encoder: memory then says so itself */
+		else if (!rc)
+			warm_memory(server);
 	}
 	pthread_mutex_lock(&server->lock);
 	snprintf(server->not_ready, sizeof server->not_ready, "%s", rc ? err.message : "");
@@ -693,6 +744,7 @@ int ruv_server_run(ruv_server *server, ruv_error *err)
 	stop_workers(server);
 	/* What workers and the scheduler still had to say when the loop ended. */
 	on_wake(server->wake_fd, 0, server);
+	save_index(server);
 	return rc;
 }
 

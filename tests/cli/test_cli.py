@@ -60,6 +60,18 @@ class Help(unittest.TestCase):
                 self.assertNotIn("\033", r.stdout)
                 self.assertEqual(r.stderr, "")
 
+    def test_help_lists_the_keys_a_command_uses(self):
+        every = set(re.findall(r"^      --([\w-]+)", run("config", "--help").stdout, re.M))
+        self.assertLessEqual({"port", "hub", "max-tokens", "chunk-tokens", "sources", "user"}, every)
+        for name, has, lacks in (("ask", {"max-tokens", "sources", "user", "model"}, {"port", "hub", "chunk-tokens", "max-running"}),
+                                 ("serve", {"port", "max-running", "drain-timeout", "chat-memory", "chunk-tokens"}, {"hub"}),
+                                 ("remember", {"chunk-tokens", "encoder", "threads"}, {"port", "max-tokens", "model-l"})):
+            r = run(name, "--help")
+            keys = set(re.findall(r"^      --([\w-]+)", r.stdout, re.M))
+            self.assertLessEqual(has, keys)
+            self.assertFalse(lacks & keys)
+            self.assertIn("ruvllm config --help", r.stdout)
+
     def test_no_command(self):
         r = run()
         self.assertEqual(r.returncode, 2)

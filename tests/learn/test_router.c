@@ -33,7 +33,8 @@ static void world(int i, float *vector, float *features, float *quality)
 	quality[1] = 0.95f;
 }
 
-static void write_outcomes(void)
+/* blind: features and vector say nothing, the answer's signs say all. */
+static void write_outcomes(bool blind)
 {
 	FILE *out = fopen(outcomes, "w");
 
@@ -45,6 +46,14 @@ static void write_outcomes(void)
 		float vector[DIM], features[RUV_ROUTE_FEATURES], quality[2];
 
 		world(i, vector, features, quality);
+		if (blind) {
+			ruv_rng rng;
+
+			ruv_rng_init(&rng, 1000 + (uint64_t)i);
+			features[RUV_FEATURE_COHERENCE + 20] = 0;
+			for (int d = 0; d < DIM; d++)
+				vector[d] = (float)ruv_rng_normal(&rng);
+		}
 		fprintf(out, "{\"id\":\"q%d\",\"group\":\"g%d\",\"context\":%d,\"vector\":[", i, i / PER_GROUP,
 		        quality[0] > 0.5f ? 200 : 900);
 		for (int d = 0; d < DIM; d++)
@@ -58,16 +67,16 @@ static void write_outcomes(void)
 			        "%s\"%s\":{\"quality\":%g,\"latency_ms\":%d,\"prompt\":100,\"answer\":10,\"mean_logprob\":%g,\"min_"
 			        "logprob\":-1}",
 			        t ? "," : "", t ? "l" : "s", (double)quality[t], t ? 500 : 50,
-			        t || quality[0] > 0.5f ? -0.1 : -3.0);
+			        t || (quality[0] > 0.5f) == (blind || i % 4 != 0) ? -0.1 : -3.0); /* a quarter misleads */
 		fprintf(out, "}}\n");
 	}
 	fprintf(out, "{\"id\":\"cut"); /* a line that was not finished is left out */
 	fclose(out);
 }
 
-static void train(ruv_route_data *data)
+static void train(ruv_route_data *data, double mu, double regret)
 {
-	ruv_router_training training = {.mu = 0.3, .lambda = 0.05, .n_epochs = 30, .seed = 1, .n_components = 8};
+	ruv_router_training training = {.mu = mu, .regret = regret, .lambda = 0.05, .n_epochs = 30, .seed = 1, .n_components = 8};
 	ruv_router_weights *weights;
 	ruv_error err = {0};
 
@@ -87,7 +96,7 @@ static void training_finds_the_rule(void **state)
 	ruv_error err = {0};
 
 	(void)state;
-	train(&data);
+	train(&data, 0.3, 0);
 	for (int i = 0; i < data.n; i++) /* no group is in two of the three */
 		for (int j = 0; j < i; j++)
 			if (!strcmp(data.samples[i].group, data.samples[j].group)) {
@@ -101,10 +110,37 @@ static void training_finds_the_rule(void **state)
 	assert_true(results[RUV_POLICY_ROUTER].accuracy > 0.9);
 	assert_true(results[RUV_POLICY_ORACLE].accuracy == 1 && results[RUV_POLICY_BIG].quality_regret == 0);
 	assert_true(results[RUV_POLICY_ROUTER].utility > results[RUV_POLICY_BIG].utility);
-	assert_true(results[RUV_POLICY_LADDER].escalated > 0.2 && results[RUV_POLICY_LADDER].escalated < 0.8);
+	assert_true(results[RUV_POLICY_CASCADE].escalated < 0.1); /* what is given to the right tier need not go on */
 	ruv_route_evaluate(weights, &data, RUV_PART_TRAIN, results);
 	assert_true(results[RUV_POLICY_ROUTER].accuracy > 0.95);
 	ruv_router_weights_free(weights);
+	ruv_route_data_release(&data);
+}
+
+static void signs_decide_where_features_do_not(void **state)
+{
+	ruv_route_data data = {0};
+	ruv_router_weights *weights;
+	ruv_policy_result results[RUV_N_ROUTE_POLICIES], *cascade = &results[RUV_POLICY_CASCADE];
+	ruv_error err = {0};
+
+	(void)state;
+	write_outcomes(true);
+	train(&data, 1, 0.15);
+	assert_ok(ruv_router_weights_read(&weights, file, true, &err), err);
+	assert_string_equal(ruv_route_method_name(weights->head.method), "ladder");
+	ruv_route_data_prepare(&data, weights);
+	ruv_route_evaluate(weights, &data, RUV_PART_TEST, results);
+	assert_true(cascade->escalated > 0.3 && cascade->escalated < 0.7);
+	assert_true(cascade->quality_regret < 0.2 && cascade->cost < 0.8);
+	assert_true(cascade->accuracy > 0.75);
+	assert_true(results[RUV_POLICY_BIG].cheapest_good == 1); /* the small one is a fifth of a point behind at best */
+	assert_true(results[RUV_POLICY_SMALL].quality_regret > 1);
+	ruv_router_weights_free(weights);
+	ruv_route_data_release(&data);
+	write_outcomes(false);
+	memset(&data, 0, sizeof data);
+	train(&data, 0.3, 0); /* as the other tests expect it */
 	ruv_route_data_release(&data);
 }
 
@@ -323,7 +359,7 @@ static int set_up(void **state)
 	snprintf(file, sizeof file, "%s/router.bin", dir);
 	snprintf(outcomes, sizeof outcomes, "%s/outcomes.jsonl", dir);
 	snprintf(log_file, sizeof log_file, "%s/router.log", dir);
-	write_outcomes();
+	write_outcomes(false);
 	return 0;
 }
 
@@ -343,6 +379,7 @@ static int tear_down(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {cmocka_unit_test(training_finds_the_rule),
+	                                   cmocka_unit_test(signs_decide_where_features_do_not),
 	                                   cmocka_unit_test(damaged_files_are_refused),
 	                                   cmocka_unit_test(constraints_are_kept),
 	                                   cmocka_unit_test(outcomes_count_at_once_and_survive),

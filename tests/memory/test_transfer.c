@@ -58,7 +58,14 @@ static void fill(ruv_memory *m)
 		memcpy(id[i], node.id, RUV_ID_SIZE);
 	}
 	chunk.vector = v;
-	assert_ok(ruv_memory_source_replace(m, &source, &chunk, 1, NULL, &err), err);
+	{ /* a passage of the file that was forgotten by itself */
+		ruv_memory_node two[2] = {chunk, chunk};
+		const char *gone;
+		two[1].text = "not this";
+		assert_ok(ruv_memory_source_replace(m, &source, two, 2, NULL, &err), err);
+		gone = two[1].id;
+		assert_ok(ruv_memory_forget(m, &gone, 1, &err), err);
+	}
 	for (int i = 0; i < 2; i++) {
 		memcpy(edges[i].src, id[i], RUV_ID_SIZE);
 		memcpy(edges[i].dst, id[2], RUV_ID_SIZE);
@@ -98,7 +105,15 @@ static void test_round_trip(void **state)
 		      copy, &same, &(ruv_memory_source){.name = "/a/b c.md", .hash = "abc", .scope = {.user = "ann"}}, &err),
 	          err);
 	assert_true(same);
+	{ /* what was forgotten of it stays out */
+		ruv_memory_source source = {.name = "/a/b c.md", .hash = "new", .scope = {.user = "ann"}};
+		ruv_memory_node two[2] = {{.text = "from a file"}, {.text = "not this"}};
+		ruv_memory_replaced replaced;
+		assert_ok(ruv_memory_source_replace(copy, &source, two, 2, &replaced, &err), err);
+		assert_int_equal(replaced.n_left_out, 1);
+	}
 	ruv_memory_free(copy);
+	assert_non_null(strstr(first, "{\"kind\":\"forgotten\",\"name\":\"/a/b c.md\",\"user\":\"ann\",\"hash\":"));
 	bare = export_text(m, true, &n_bare);
 	assert_null(strstr(bare, "\"vector\""));
 	snprintf(dir, sizeof dir, "%s/bare", (char *)*state);
@@ -154,6 +169,7 @@ static void test_wrong_lines(void **state)
 	                 "\"01932c5e-0000-7000-8000-00000000abce\"}",
 	     "no node"},
 	    {HEADER GOOD "{\"kind\":\"source\",\"hash\":\"x\"}", "name"},
+	    {HEADER GOOD "{\"kind\":\"forgotten\",\"name\":\"x\"}", "hash"},
 	    {HEADER GOOD "\xff\xfe", "line 3"},
 	};
 	ruv_memory *m = open_memory(*state);
