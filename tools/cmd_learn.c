@@ -407,6 +407,7 @@ static const cli_part parts[] = {
     {"forget-bench", cmd_learn_forget,
      "10,000 updates on a stream whose tasks change: what is forgotten, with and without protection"},
     {"user-bench", cmd_learn_user, "a user teaches 200 facts: answers from memory, from the adapter, from both"},
+    {"latency-bench", cmd_learn_latency, "what training costs answers that are given meanwhile"},
     {"judge-bench", cmd_learn_judge, "how well the checks tell right answers from wrong ones"},
     {0},
 };

@@ -9,6 +9,25 @@
 int cmd_learn_forget(int argc, char **argv);
 int cmd_learn_user(int argc, char **argv);
 int cmd_learn_judge(int argc, char **argv);
+int cmd_learn_latency(int argc, char **argv);
+
+enum { CMD_LEARN_MOST = 2000 };
+
+typedef struct cmd_learn_pair {
+	char *question, *answer;
+} cmd_learn_pair;
+
+/* Questions that are taught and others about the same facts. */
+typedef struct cmd_learn_set {
+	cmd_learn_pair teach[CMD_LEARN_MOST], test[CMD_LEARN_MOST];
+	int n_teach, n_test;
+} cmd_learn_set;
+
+/* Reads JSON Lines of {split, question, answer} into a zeroed set; release it also after a failure. */
+int cmd_learn_read_set(cmd_learn_set *set, const char *path, ruv_error *err);
+void cmd_learn_set_release(cmd_learn_set *set);
+/* A directory removed with all that is in it. */
+void cmd_learn_remove_tree(const char *dir);
 
 /* DATA_DIR/learn, and the model's file. */
 bool cmd_learn_place(ruv_runtime *runtime, const char *which, char *dir, char *model, size_t cap, ruv_error *err);

@@ -16,16 +16,7 @@
 #include "runtime/eval_data.h"
 #include "text/answer_match.h"
 
-enum { MOST = 2000 };
-
-struct pair {
-	char *question, *answer;
-};
-
-struct set {
-	struct pair teach[MOST], test[MOST];
-	int n_teach, n_test;
-};
+enum { MOST = CMD_LEARN_MOST };
 
 /* One way to answer, and how it went. */
 struct way {
@@ -35,7 +26,7 @@ struct way {
 	double mean_f1, mean_exact;
 };
 
-static int read_set(struct set *set, const char *path, ruv_error *err)
+int cmd_learn_read_set(cmd_learn_set *set, const char *path, ruv_error *err)
 {
 	char *text = NULL;
 	size_t size = 0;
@@ -55,11 +46,11 @@ static int read_set(struct set *set, const char *path, ruv_error *err)
 			rc = ruv_fail(err, RUV_EFORMAT, "learn", "%s:%d: split, question and answer are needed", path, line);
 		} else if (*at) {
 			const bool test = !strcmp(split, "test");
-			struct pair *to = test ? &set->test[set->n_test] : &set->teach[set->n_teach];
+			cmd_learn_pair *to = test ? &set->test[set->n_test] : &set->teach[set->n_teach];
 			if ((test ? set->n_test : set->n_teach) == MOST) {
 				rc = ruv_fail(err, RUV_ELIMIT, "learn", "%s has more than %d rows", path, MOST);
 			} else {
-				*to = (struct pair){strdup(question), strdup(answer)};
+				*to = (cmd_learn_pair){strdup(question), strdup(answer)};
 				*(test ? &set->n_test : &set->n_teach) += 1;
 				if (!to->question || !to->answer)
 					rc = ruv_fail_memory(err, "learn", 64);
@@ -72,8 +63,19 @@ static int read_set(struct set *set, const char *path, ruv_error *err)
 	return rc;
 }
 
+void cmd_learn_set_release(cmd_learn_set *set)
+{
+	for (int i = 0; i < MOST; i++) {
+		free(set->teach[i].question);
+		free(set->teach[i].answer);
+		free(set->test[i].question);
+		free(set->test[i].answer);
+	}
+	*set = (cmd_learn_set){0};
+}
+
 /* Every test question through ruv_ask, greedily. */
-static int answer_all(struct way *way, const char *name, ruv_runtime *runtime, const struct set *set, ruv_adapter *adapter,
+static int answer_all(struct way *way, const char *name, ruv_runtime *runtime, const cmd_learn_set *set, ruv_adapter *adapter,
                       bool memory, ruv_error *err)
 {
 	ruv_session *session = NULL;
@@ -141,7 +143,7 @@ static void interval(const struct way *way, const struct way *bare, int n, bool 
 }
 
 /* What was taught goes into memory as accepted answers do. */
-static int write_back(ruv_runtime *runtime, const struct pair *pair, const char *user, ruv_error *err)
+static int write_back(ruv_runtime *runtime, const cmd_learn_pair *pair, const char *user, ruv_error *err)
 {
 	ruv_memory *memory;
 	ruv_buf text;
@@ -202,7 +204,7 @@ static int correct(ruv_learner *l, ruv_runtime *runtime, const char *question, c
 }
 
 /* Teaches answers[of[i]] to question i, in a drawn order; trains; asks the gate. */
-static int teach(ruv_learner *l, ruv_runtime *runtime, const struct set *set, const int *of, const struct teaching *how,
+static int teach(ruv_learner *l, ruv_runtime *runtime, const cmd_learn_set *set, const int *of, const struct teaching *how,
                  ruv_gate_result *gate, ruv_error *err)
 {
 	int *order = malloc((size_t)set->n_teach * sizeof *order), rc = order ? RUV_OK : ruv_fail_memory(err, "learn", 64);
@@ -218,7 +220,7 @@ static int teach(ruv_learner *l, ruv_runtime *runtime, const struct set *set, co
 	}
 	cli_progress_begin(&progress, of ? "teach shuffled" : "teach", "interactions", (uint64_t)set->n_teach);
 	for (int i = 0; i < set->n_teach && rc == RUV_OK; i++) {
-		const struct pair *pair = &set->teach[order[i]];
+		const cmd_learn_pair *pair = &set->teach[order[i]];
 		rc = correct(l, runtime, pair->question, of ? set->teach[of[order[i]]].answer : pair->answer, err);
 		if (rc == RUV_OK)
 			rc = ruv_learner_work(l, err);
@@ -236,7 +238,7 @@ static int teach(ruv_learner *l, ruv_runtime *runtime, const struct set *set, co
 	return rc;
 }
 
-static void shuffle_answers(int *of, const struct set *set)
+static void shuffle_answers(int *of, const cmd_learn_set *set)
 {
 	ruv_rng rng;
 	ruv_rng_init(&rng, 99);
@@ -256,8 +258,7 @@ static int open_learner(ruv_learner **out, const char *dir, const char *model, c
 	return ruv_learner_open(out, &options, err);
 }
 
-/* A directory removed with all that is in it. */
-static void remove_tree(const char *dir)
+void cmd_learn_remove_tree(const char *dir)
 {
 	char command[4200];
 	if (strchr(dir, '\'') == NULL) {
@@ -279,7 +280,7 @@ static int candidate_adapter(ruv_adapter **out, ruv_model *model, const char *di
 enum { BARE, MEMORY, ADAPTER, BOTH, CONTROL, ROLLED_BACK, FORWARD, RESTARTED, N_WAYS };
 
 struct run {
-	struct set set;
+	cmd_learn_set set;
 	struct way ways[N_WAYS];
 	ruv_gate_result gate, control_gate;
 	bool published;
@@ -294,7 +295,7 @@ static int measure(struct run *r, ruv_runtime *runtime, const char *dir, const c
 	ruv_learner *l = NULL, *control = NULL;
 	ruv_model *model = NULL;
 	ruv_adapter *adapter = NULL, *shuffled = NULL, *again = NULL;
-	const struct set *set = &r->set;
+	const cmd_learn_set *set = &r->set;
 	snprintf(learn_dir, sizeof learn_dir, "%s/learn", dir);
 	snprintf(control_dir, sizeof control_dir, "%s/control", dir);
 	int rc = ruv_runtime_model(runtime, NULL, &model, err);
@@ -454,7 +455,7 @@ int cmd_learn_user(int argc, char **argv)
 	if (rc == RUV_OK && !mkdtemp(dir))
 		rc = ruv_fail(&err, RUV_EIO, "learn", "cannot make %s", dir);
 	if (rc == RUV_OK)
-		rc = read_set(&r->set, args.n ? args.items[0] : "bench/data/user_facts.jsonl", &err);
+		rc = cmd_learn_read_set(&r->set, args.n ? args.items[0] : "bench/data/user_facts.jsonl", &err);
 	if (rc == RUV_OK)
 		rc = ruv_config_set(config, "data-dir", dir, &err);
 	if (rc == RUV_OK)
@@ -478,15 +479,11 @@ int cmd_learn_user(int argc, char **argv)
 		report(r);
 	}
 	ruv_runtime_free(runtime);
-	remove_tree(dir);
+	cmd_learn_remove_tree(dir);
 	for (int w = 0; r && w < N_WAYS; w++)
 		way_release(&r->ways[w]);
-	for (int i = 0; r && i < MOST; i++) {
-		free(r->set.teach[i].question);
-		free(r->set.teach[i].answer);
-		free(r->set.test[i].question);
-		free(r->set.test[i].answer);
-	}
+	if (r)
+		cmd_learn_set_release(&r->set);
 	free(r);
 	return rc ? cli_fail(&err, NULL) : code;
 }
