@@ -2,6 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "answer_form.h"
 #include "answer_print.h"
 #include "base/buf.h"
 #include "base/status.h"
@@ -30,6 +31,7 @@ int cmd_ask(int argc, char **argv)
 	static const cli_option options[] = {
 	    {"no-memory", 0, CLI_FLAG, &no_memory, NULL, "ask the model alone, without any source"},
 	    {"only-sources", 0, CLI_FLAG, &only_sources, NULL, "print what memory has for the question and generate nothing"},
+	    CLI_FORM_OPTIONS,
 	    {0},
 	};
 	static const cli_spec spec = {
@@ -54,7 +56,7 @@ int cmd_ask(int argc, char **argv)
 	ruv_answer answer = {0};
 	ruv_error err = {0};
 	ruv_runtime *runtime;
-	char *question;
+	char *question, *form = NULL;
 	int code, rc;
 
 	if (!cli_parse(&spec, argc, argv, &args, &code))
@@ -73,6 +75,8 @@ int cmd_ask(int argc, char **argv)
 	}
 	if (!question)
 		rc = ruv_fail(&err, RUV_ELIMIT, "cli", "the question is longer than 1 MiB");
+	else if (cli_form_read(&params, &form, &err))
+		rc = err.code;
 	else if (only_sources)
 		rc = ruv_retrieve(runtime, &params, &answer, &err);
 	else
@@ -103,5 +107,6 @@ int cmd_ask(int argc, char **argv)
 	ruv_answer_release(&answer);
 	ruv_runtime_free(runtime);
 	free(question);
+	free(form);
 	return code;
 }

@@ -12,6 +12,7 @@
 #include <unistd.h>
 #include <wchar.h>
 
+#include "answer_form.h"
 #include "answer_print.h"
 #include "base/buf.h"
 #include "base/file.h"
@@ -28,6 +29,7 @@ typedef struct chat {
 	bool routed; /* --model auto: every turn has its own model */
 	ruv_route_state route_state;
 	bool use_memory, show_sources, interactive;
+	ruv_ask_params form; /* its grammar: what answers follow */
 	int exit_code;
 } chat;
 
@@ -74,6 +76,9 @@ static void take_turn(chat *c, const char *line)
 	                         .route_state = c->routed ? &c->route_state : NULL,
 	                         .no_memory = !c->use_memory,
 	                         .chat = true,
+	                         .grammar = c->form.grammar,
+	                         .grammar_bytes = c->form.grammar_bytes,
+	                         .grammar_kind = c->form.grammar_kind,
 	                         .cancel = &cli_cancel,
 	                         .on_piece = cli.json ? NULL : answer_stream_piece,
 	                         .user = &stream};
@@ -468,7 +473,8 @@ static void chat_on_terminal(chat *c)
 
 		cli_interrupt_clear();
 		errno = 0;
-		el_set(el, EL_PREP_TERM, 1); /* before the prompt shows, or a Ctrl-D typed right at it is the old mode's and is lost */
+		el_set(el, EL_PREP_TERM,
+		       1); /* before the prompt shows, or a Ctrl-D typed right at it is the old mode's and is lost */
 		typed = el_gets(el, &n);
 		if (!typed || n <= 0) {
 			if (cli_interrupted != SIGTERM &&
@@ -548,6 +554,7 @@ int cmd_chat(int argc, char **argv)
 	static const cli_option options[] = {
 	    {"no-memory", 0, CLI_FLAG, &no_memory, NULL, "talk to the model alone, without sources"},
 	    {"details", 0, CLI_FLAG, &details, NULL, "scores and times after each answer"},
+	    CLI_FORM_OPTIONS,
 	    {0},
 	};
 	static const cli_spec spec = {
@@ -563,6 +570,7 @@ int cmd_chat(int argc, char **argv)
 	};
 	cli_args args;
 	chat c = {.use_memory = true};
+	char *form = NULL;
 	ruv_error err = {0};
 	int code;
 
@@ -575,7 +583,7 @@ int cmd_chat(int argc, char **argv)
 	c.show_sources = details;
 	c.interactive = isatty(STDIN_FILENO) && isatty(STDOUT_FILENO) && !cli.json;
 	cli_interrupt_catch();
-	if (open_chat(&c, &err)) {
+	if (cli_form_read(&c.form, &form, &err) || open_chat(&c, &err)) {
 		code = cli_runtime_fail(&err);
 	} else {
 		if (c.interactive && !cli.quiet)
@@ -592,5 +600,6 @@ int cmd_chat(int argc, char **argv)
 	free(c.messages);
 	ruv_session_free(c.session);
 	ruv_runtime_free(c.runtime);
+	free(form);
 	return code;
 }

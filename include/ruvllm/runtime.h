@@ -20,6 +20,7 @@
 #define RUVLLM_RUNTIME_H
 
 #include "ruvllm/agent.h"
+#include "ruvllm/grammar.h"
 #include "ruvllm/learn.h"
 #include "ruvllm/memory.h"
 #include "ruvllm/model.h"
@@ -276,6 +277,12 @@ typedef struct ruv_ask_params {
 	int max_tokens;
 	int n_sources; /* passages retrieved */
 
+	/* What the answer must follow (grammar.h), grammar_bytes of text; NULL: free. A model that quotes its sources does not
+	 * then: the form is the caller's. */
+	const char *grammar;
+	size_t grammar_bytes;
+	ruv_grammar_kind grammar_kind;
+
 	const ruv_cancel *cancel;
 	void (*on_sources)(void *user, const ruv_answer *so_far); /* after retrieval, before the first token */
 	ruv_on_piece *on_piece;                                   /* the text as it is generated; NULL is fine */
@@ -287,6 +294,7 @@ typedef struct ruv_ask_params {
  *   RUV_EINVAL      no question
  *   RUV_ENOTFOUND   a model file; or no source at all, unless `chat` or `no_memory` is set
  *   RUV_ECONTEXT    question and history alone do not fit
+ *   RUV_EFORMAT, RUV_EUNSUPPORTED, RUV_ELIMIT  the grammar (ruv_grammar_open)
  *   RUV_EMISMATCH   the memory was filled by another encoder
  *   RUV_ECANCELLED  before the first token; later it is no failure and finish says so */
 RUV_API int ruv_ask(ruv_runtime *runtime, const ruv_ask_params *params, ruv_answer *answer, ruv_error *err);

@@ -495,6 +495,23 @@ static bool may_escalate(const asking *a)
 	return a->decision && !ruv_runtime_router(a->runtime, &router, NULL) && a->decision->tier + 1 < ruv_router_n_tiers(router);
 }
 
+/* The caller's form for the answer as a constraint; its `state` is NULL without one. */
+static int hold_to_form(const asking *a, ruv_constraint *form, ruv_error *err)
+{
+	const ruv_ask_params *p = a->params;
+	ruv_grammar *grammar;
+	int rc;
+
+	if (!p->grammar)
+		return RUV_OK;
+	rc = ruv_grammar_open(&grammar, a->model, p->grammar_kind, p->grammar, p->grammar_bytes, err);
+	if (rc)
+		return rc;
+	rc = ruv_grammar_constrain(grammar, form, err);
+	ruv_grammar_free(grammar);
+	return rc;
+}
+
 static int generate(asking *a, ruv_error *err)
 {
 	ruv_answer *answer = a->answer;
@@ -505,6 +522,7 @@ static int generate(asking *a, ruv_error *err)
 	                              .user = a->params->user};
 	int room = answer->n_ctx - a->context.tokens.n, first, rc;
 	ruv_logit_bias *bias = NULL;
+	ruv_constraint form = {0};
 
 	if (params.max_tokens > room)
 		params.max_tokens = room;
@@ -524,6 +542,11 @@ static int generate(asking *a, ruv_error *err)
 		params.sampling.bias = bias;
 		params.sampling.n_bias = n + 1;
 	}
+	rc = hold_to_form(a, &form, err);
+	if (rc)
+		return rc;
+	if (form.state)
+		params.constraint = &form;
 	if (a->scheduler) {
 		ruv_request request = {.model = ruv_runtime_serving_name(a->runtime, a->which),
 		                       .prompt = a->context.tokens.ids,
@@ -536,6 +559,8 @@ static int generate(asking *a, ruv_error *err)
 	} else {
 		rc = ruv_generate(a->session, a->context.tokens.ids, a->context.tokens.n, &params, &a->generation, err);
 	}
+	if (form.state)
+		form.free(form.state);
 	if (rc)
 		return rc;
 	answer->text = a->generation.text;
@@ -766,7 +791,7 @@ static int answer_once(asking *a, ruv_error *err)
 
 	if (!rc)
 		rc = assemble(a, err);
-	if (!rc && ruv_model_cites(a->model) && a->answer->n_in_prompt)
+	if (!rc && ruv_model_cites(a->model) && a->answer->n_in_prompt && !a->params->grammar)
 		rc = weigh(a, err);
 	if (!rc)
 		rc = generate(a, err);

@@ -371,11 +371,23 @@ int ruv_runtime_session(ruv_runtime *runtime, const char *which, ruv_session **o
 {
 	const ruv_settings *settings = &runtime->settings;
 	ruv_session_options options = {.n_ctx = (int)settings->context};
+	ruv_speculation speculation = {.prompt_lookup = true};
 	ruv_model *model;
 	int rc = ruv_runtime_model(runtime, which, &model, err);
 
 	options.kv_type = kv_type_of(settings);
-	return rc ? rc : ruv_session_open(out, model, &options, err);
+	if (!rc && strcmp(settings->draft, "no"))
+		rc = ruv_runtime_model(runtime, settings->draft, &speculation.draft, err);
+	if (!rc)
+		rc = ruv_session_open(out, model, &options, err);
+	if (!rc && speculation.draft && speculation.draft != model) { /* as in serving, a model does not draft for itself */
+		rc = ruv_session_set_speculation(*out, &speculation, err);
+		if (rc) {
+			ruv_session_free(*out);
+			*out = NULL;
+		}
+	}
+	return rc;
 }
 
 /* ---- serving ----------------------------------------------------------------------------------------------------------- */
@@ -402,7 +414,8 @@ static int add_served(ruv_runtime *runtime, ruv_scheduler *scheduler, const char
 	                             .n_ctx = (int)settings->context,
 	                             .n_batch = (int)settings->batch,
 	                             .kv_type = kv_type_of(settings),
-	                             .draft = drafted ? ruv_runtime_serving_name(runtime, settings->draft) : NULL};
+	                             .draft = drafted ? ruv_runtime_serving_name(runtime, settings->draft) : NULL,
+	                             .prompt_lookup = drafted};
 	bool listed;
 	int rc = ruv_models_find(settings, which, path, sizeof path, wanted ? err : NULL);
 
