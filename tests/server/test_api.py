@@ -2,6 +2,7 @@
 import base64
 import json
 import pathlib
+import re
 import shutil
 import signal
 import socket
@@ -303,6 +304,61 @@ def test_refusals(ruvllm):
         assert status == 204 and headers["Access-Control-Allow-Headers"] == "authorization", headers
 
 
+def said(e):
+    """An error's message, whatever the API's shape."""
+    error = e["error"]
+    return error if isinstance(error, str) else error["message"]
+
+
+def test_refused_by_name(ruvllm):
+    """What an API's clients may ask for and this server cannot do is a 400 that names it; what nobody knows is passed over."""
+    user = [{"role": "user", "content": "x"}]
+    image = [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:"}}]}]
+    requests = {
+        "/v1/chat/completions": ({"messages": user, "max_tokens": 1}, [
+            {"functions": [{"name": "f"}]}, {"function_call": "auto"}, {"audio": {"voice": "a"}}, {"prediction": {"type": "content", "content": "a"}},
+            {"web_search_options": {"a": 1}}, {"modalities": ["text", "audio"]}, {"tools": [{"type": "web_search", "name": "w"}]}]),
+        "/v1/completions": ({"prompt": "x", "max_tokens": 1}, [{"suffix": "y"}, {"echo": True}, {"best_of": 3}]),
+        "/v1/embeddings": ({"input": "x"}, [{"dimensions": 7}]),
+        "/v1/responses": ({"input": "x", "max_output_tokens": 1}, [
+            {"previous_response_id": "resp_1"}, {"conversation": "c"}, {"background": True}, {"prompt": {"id": "p"}}, {"truncation": "auto"}]),
+        "/v1/messages": ({"model": "s", "max_tokens": 1, "messages": user}, [{"mcp_servers": [{"url": "u"}]}, {"container": "c"},
+                                                                           {"tools": [{"type": "web_search_20250305", "name": "web_search"}]}]),
+        "/api/generate": ({"model": "s", "prompt": "x", "stream": False, "options": {"num_predict": 1}}, [
+            {"suffix": "y"}, {"images": ["aGk="]}, {"template": "{{ .Prompt }}"}, {"context": [1]}, {"options": {"mirostat": 1}}]),
+        "/api/chat": ({"model": "s", "messages": user, "stream": False, "options": {"num_predict": 1}}, [{"options": {"mirostat": 2}}]),
+        "/api/embed": ({"model": "encoder", "input": "x"}, [{"dimensions": 7}]),
+    }
+    with Server(ruvllm, "--model", "s") as s:
+        for path, (body, fields) in requests.items():
+            s.json("POST", path, {**body, "nobody_knows_this": {"a": 1}})
+            for field in fields:
+                name = next(iter(field)) if "options" not in field else "mirostat"
+                e = said(s.json("POST", path, {**body, **field}, expect=400))
+                assert name.rstrip("s") in e or (name == "dimensions" and "shortened" in e), (path, field, e)
+        for path, more in (("/v1/chat/completions", {}), ("/v1/responses", {"input": image})):
+            e = said(s.json("POST", path, {"messages": image, "max_tokens": 1, **more}, expect=400))
+            assert "image_url" in e, e
+
+
+def test_too_long(ruvllm):
+    """A prompt that does not fit is refused with its size and the limit, by every API, and nothing is cut."""
+    long = "word " * 2000
+    user = [{"role": "user", "content": long}]
+    with Server(ruvllm, "--model", "s", "--context", "512") as s:
+        for path, body in (("/v1/chat/completions", {"messages": user}), ("/v1/chat/completions", {"messages": user, "stream": True}),
+                           ("/v1/completions", {"prompt": long}), ("/v1/responses", {"input": long}),
+                           ("/v1/messages", {"model": "s", "max_tokens": 4, "messages": user}),
+                           ("/api/chat", {"model": "s", "messages": user}), ("/api/generate", {"model": "s", "prompt": long}),
+                           ("/v1/embeddings", {"input": 3 * long}), ("/v1/rerank", {"query": "x", "documents": ["a", 3 * long]})):
+            e = said(s.json("POST", path, body, expect=400))
+            sizes = sorted(int(n) for n in re.findall(r"\d+", e))
+            limit = 2048 if "embed" in path or "rerank" in path else 512
+            assert limit in sizes and sizes[-1] > max(limit, 1500), (path, e)
+        count = s.json("POST", "/v1/messages/count_tokens", {"model": "s", "messages": user})["input_tokens"]
+        assert str(count) in said(s.json("POST", "/v1/messages", {"model": "s", "max_tokens": 4, "messages": user}, expect=400))
+
+
 def keys(*names):
     return json.dumps({"keys": [k for k in ({"name": "chat", "key": "sk-chat-000", "scopes": ["chat"]},
                                             {"name": "ada", "key": "sk-ada-0000", "scopes": ["chat", "read", "write"], "user": "ada", "memory": True},
@@ -339,6 +395,18 @@ def test_keys(ruvllm):
         common = s.json("POST", "/v1/memory", {"text": "Everybody's tea is green."}, bearer("sk-admin-00"), expect=201)
         s.json("GET", f"/v1/memory/{common['id']}", headers=bearer("sk-ada-0000"))
         s.json("DELETE", f"/v1/memory/{common['id']}", headers=bearer("sk-ada-0000"), expect=400)
+        # What a key may not do is refused with the scope that it lacks, and MCP's tools keep to the same.
+        for key, method, path, scope in (("sk-chat-000", "POST", "/v1/ask", "read"), ("sk-chat-000", "POST", "/v1/memory", "read"),
+                                         ("sk-chat-000", "POST", "/v1/agents/route", "read"), ("sk-ada-0000", "POST", "/v1/agents/teach", "learn"),
+                                         ("sk-ada-0000", "GET", "/v1/learn", "learn"), ("sk-ada-0000", "POST", "/v1/learn/rollback", "learn"),
+                                         ("sk-ada-0000", "GET", "/v1/memory/export", "admin"), ("sk-ada-0000", "POST", "/v1/memory/import", "admin")):
+            e = s.json(method, path, {} if method == "POST" else None, bearer(key), expect=403)["error"]
+            assert e["code"] == "insufficient_scope" and f"'{scope}'" in e["message"], (path, e)
+        for key, tool, arguments in (("sk-chat-000", "memory_search", {"query": "x"}), ("sk-chat-000", "memory_add", {"text": "x"}),
+                                     ("sk-ada-0000", "agent_outcome", {"task": "x", "agent": "coder", "good": True})):
+            answer = s.json("POST", "/mcp", {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": tool, "arguments": arguments}}, bearer(key))
+            assert answer["result"]["isError"] and tool in answer["result"]["content"][0]["text"], answer
+        s.json("POST", "/mcp", {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}, expect=401)
         # SIGHUP reads the keys again; a broken file leaves them.
         path = pathlib.Path(s.dir.name) / "keys.json"
         path.write_text("{broken")
@@ -401,6 +469,25 @@ def test_sockets(ruvllm):
                 while part := tls.recv(4096):
                     data += part
             assert b"[DONE]" in data, data[-300:]
+            # SIGHUP takes another certificate; a broken one leaves it.
+            def served():
+                return ssl.PEM_cert_to_DER_cert(ssl.get_server_certificate(("127.0.0.1", with_tls.port), timeout=30))
+
+            first = served()
+            make_certificate(cert, key)
+            assert served() == first
+            with_tls.process.send_signal(signal.SIGHUP)
+            end = time.monotonic() + 60
+            while served() == first:
+                assert time.monotonic() < end, "the new certificate is not in force"
+                time.sleep(0.05)
+            second = served()
+            pathlib.Path(cert).write_text("nonsense")
+            with_tls.process.send_signal(signal.SIGHUP)
+            while "certificate stays as it was" not in with_tls.read_log():
+                assert time.monotonic() < end, with_tls.read_log()
+                time.sleep(0.05)
+            assert served() == second
             with socket.create_connection(("127.0.0.1", with_tls.port), timeout=30) as tcp:  # plain text to a TLS port
                 tcp.sendall(b"GET / HTTP/1.1\r\n\r\n")
                 tcp.recv(100)
@@ -408,12 +495,16 @@ def test_sockets(ruvllm):
             with_tls.stop()
 
 
+def make_certificate(cert, key):
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2", "-subj", "/CN=localhost",
+                    "-keyout", key, "-out", cert], check=True, capture_output=True)
+
+
 class tempfile_certificate:
     def __enter__(self):
         self.dir = tempfile.TemporaryDirectory()
         cert, key = f"{self.dir.name}/cert.pem", f"{self.dir.name}/key.pem"
-        subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2", "-subj", "/CN=localhost",
-                        "-keyout", key, "-out", cert], check=True, capture_output=True)
+        make_certificate(cert, key)
         return cert, key
 
     def __exit__(self, *_):
@@ -487,4 +578,4 @@ def test_busy(ruvllm):
         s.json("POST", "/v1/chat/completions", chat("Hello"))
 
 
-run([test_chat, test_structured, test_completions_and_embeddings, test_memory_and_ask, test_agents, test_routing, test_refusals, test_keys, test_sockets, test_operations, test_busy])
+run([test_chat, test_structured, test_completions_and_embeddings, test_memory_and_ask, test_agents, test_routing, test_refusals, test_refused_by_name, test_too_long, test_keys, test_sockets, test_operations, test_busy])
