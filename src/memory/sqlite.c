@@ -414,6 +414,12 @@ ruv_sqlite_conn *ruv_sqlite_writer(ruv_sqlite *store, int *rc, ruv_error *err)
 	return NULL;
 }
 
+sqlite3_stmt *ruv_sqlite_write_stmt(ruv_sqlite *store, ruv_sql which, ruv_sqlite_conn **conn, int *rc, ruv_error *err)
+{
+	*conn = ruv_sqlite_writer(store, rc, err);
+	return *conn ? ruv_sqlite_stmt(store, *conn, which, rc, err) : NULL;
+}
+
 /* ---- the right to write ---- */
 
 /* "process 123 (ruvllm)" of who holds the lock file, for the message. */

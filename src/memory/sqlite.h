@@ -109,6 +109,8 @@ ruv_sqlite_conn *ruv_sqlite_committed(ruv_sqlite *store, int *rc, ruv_error *err
 void ruv_sqlite_reader_done(ruv_sqlite *store, ruv_sqlite_conn *conn);
 /* The writer inside this thread's transaction; NULL with RUV_EINTERNAL otherwise. */
 ruv_sqlite_conn *ruv_sqlite_writer(ruv_sqlite *store, int *rc, ruv_error *err);
+/* One of its statements, bound to nothing; its connection goes to *conn. NULL with *rc otherwise. */
+sqlite3_stmt *ruv_sqlite_write_stmt(ruv_sqlite *store, ruv_sql which, ruv_sqlite_conn **conn, int *rc, ruv_error *err);
 
 /* Runs SQL text that returns nothing. */
 int ruv_sqlite_exec(ruv_sqlite *store, ruv_sqlite_conn *conn, const char *sql, ruv_error *err);

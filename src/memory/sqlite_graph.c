@@ -81,11 +81,9 @@ int ruv_sqlite_source_put(ruv_store *base, const ruv_memory_source *source, ruv_
 	sqlite3_stmt *stmt;
 	ruv_buf json;
 	int rc = RUV_OK;
-	ruv_sqlite_conn *conn = ruv_sqlite_writer(store, &rc, err);
+	ruv_sqlite_conn *conn;
 
-	if (!conn)
-		return rc;
-	stmt = ruv_sqlite_stmt(store, conn, SQL_SOURCE_SET, &rc, err);
+	stmt = ruv_sqlite_write_stmt(store, SQL_SOURCE_SET, &conn, &rc, err);
 	if (!stmt)
 		return rc;
 	bind_source(stmt, source);
@@ -111,11 +109,9 @@ int ruv_sqlite_source_erase(ruv_store *base, const ruv_memory_source *which, ruv
 	ruv_sqlite *store = (ruv_sqlite *)base;
 	sqlite3_stmt *stmt;
 	int rc = RUV_OK;
-	ruv_sqlite_conn *conn = ruv_sqlite_writer(store, &rc, err);
+	ruv_sqlite_conn *conn;
 
-	if (!conn)
-		return rc;
-	stmt = ruv_sqlite_stmt(store, conn, SQL_SOURCE_DELETE, &rc, err);
+	stmt = ruv_sqlite_write_stmt(store, SQL_SOURCE_DELETE, &conn, &rc, err);
 	if (!stmt)
 		return rc;
 	bind_source(stmt, which);
@@ -132,9 +128,9 @@ int ruv_sqlite_forgotten_put(ruv_store *base, const ruv_memory_source *which, in
 	ruv_sqlite *store = (ruv_sqlite *)base;
 	sqlite3_stmt *stmt;
 	int rc = RUV_OK;
-	ruv_sqlite_conn *conn = ruv_sqlite_writer(store, &rc, err);
+	ruv_sqlite_conn *conn;
 
-	stmt = conn ? ruv_sqlite_stmt(store, conn, SQL_FORGOTTEN_PUT, &rc, err) : NULL;
+	stmt = ruv_sqlite_write_stmt(store, SQL_FORGOTTEN_PUT, &conn, &rc, err);
 	if (!stmt)
 		return rc;
 	bind_source(stmt, which);
@@ -147,9 +143,9 @@ int ruv_sqlite_forgotten_drop(ruv_store *base, const ruv_memory_source *which, r
 	ruv_sqlite *store = (ruv_sqlite *)base;
 	sqlite3_stmt *stmt;
 	int rc = RUV_OK;
-	ruv_sqlite_conn *conn = ruv_sqlite_writer(store, &rc, err);
+	ruv_sqlite_conn *conn;
 
-	stmt = conn ? ruv_sqlite_stmt(store, conn, SQL_FORGOTTEN_DROP, &rc, err) : NULL;
+	stmt = ruv_sqlite_write_stmt(store, SQL_FORGOTTEN_DROP, &conn, &rc, err);
 	if (!stmt)
 		return rc;
 	bind_source(stmt, which);
@@ -349,11 +345,9 @@ int ruv_sqlite_edge_erase(ruv_store *base, const char *id, ruv_error *err)
 	sqlite3_stmt *stmt;
 	char detail[64];
 	int rc = RUV_OK, code;
-	ruv_sqlite_conn *conn = ruv_sqlite_writer(store, &rc, err);
+	ruv_sqlite_conn *conn;
 
-	if (!conn)
-		return rc;
-	stmt = ruv_sqlite_stmt(store, conn, SQL_EDGE_DELETE, &rc, err);
+	stmt = ruv_sqlite_write_stmt(store, SQL_EDGE_DELETE, &conn, &rc, err);
 	if (!stmt)
 		return rc;
 	rc = ruv_sqlite_bind_id(store, stmt, 1, id, err);

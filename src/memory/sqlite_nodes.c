@@ -672,11 +672,9 @@ int ruv_sqlite_source_mend(ruv_store *base, const ruv_memory_source *which, ruv_
 	sqlite3_stmt *stmt;
 	ruv_arena arena;
 	int rc = RUV_OK, code = SQLITE_DONE;
-	ruv_sqlite_conn *conn = ruv_sqlite_writer(store, &rc, err);
+	ruv_sqlite_conn *conn;
 
-	if (!conn)
-		return rc;
-	stmt = ruv_sqlite_stmt(store, conn, SQL_SOURCE_NODES, &rc, err);
+	stmt = ruv_sqlite_write_stmt(store, SQL_SOURCE_NODES, &conn, &rc, err);
 	if (!stmt)
 		return rc;
 	ruv_arena_init(&arena);
