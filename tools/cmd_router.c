@@ -303,6 +303,7 @@ static const cli_part parts[] = {
     {"train", cmd_router_train, "train a router on collected outcomes"},
     {"eval", cmd_router_eval, "what routing is worth: accuracy, regrets, Pareto plot"},
     {"bench", cmd_router_bench, "time of a decision; the cell dense, sparse, low-rank, 8 bits"},
+    {"drift", cmd_router_drift, "how much it forgets under ten thousand online updates, by protection"},
     {"classify", cmd_router_classify, "language, domain and kind of texts; trains those classifiers"},
     {"refine", cmd_router_refine, "learn from the outcomes seen since, if that helps"},
     {"rollback", cmd_router_rollback, "put the router before the last refinement back"},

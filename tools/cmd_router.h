@@ -10,6 +10,7 @@ int cmd_router_collect(int argc, char **argv);
 int cmd_router_train(int argc, char **argv);
 int cmd_router_eval(int argc, char **argv);
 int cmd_router_bench(int argc, char **argv);
+int cmd_router_drift(int argc, char **argv);
 int cmd_router_ask(int argc, char **argv);
 int cmd_router_refine(int argc, char **argv);
 int cmd_router_rollback(int argc, char **argv);

@@ -1,10 +1,10 @@
 /* agent_router.c - the agent router's object, its bundled file, and the log of what users teach; see include/ruvllm/agent.h.
  *
  * The bundled file is a section_file of kind "RUVAGENT": "encoder" (two NUL-terminated names, u32 dim), "settings", "agents",
- * "tasks" (vectors in 8 bits with a scale), "weights" (the head's rows that are not zero, 8 bits with a scale a class), "idf". The
- * log is a run of records: u32 'A','G','E','1', u32 bytes of payload, payload, u64 XXH3 of the payload. A payload is one byte of
- * operation, one of good/bad, i16 type, then agent, purpose, right and task as u32 length + bytes, u32 dim, F32 vector[dim].
- * Reading stops at the first record that is not whole; what is behind it is cut off. Layer: learn. */
+ * "tasks" (vectors in 4 bits with a scale, in version 1 in 8), "weights" (the head's rows that are not zero, 8 bits with a scale a
+ * class), "idf". The log is a run of records: u32 'A','G','E','1', u32 bytes of payload, payload, u64 XXH3 of the payload. A
+ * payload is one byte of operation, one of good/bad, i16 type, then agent, purpose, right and task as u32 length + bytes, u32 dim,
+ * F32 vector[dim]. Reading stops at the first record that is not whole; what is behind it is cut off. Layer: learn. */
 #include "ruvllm/agent.h"
 
 #include <errno.h>
@@ -26,7 +26,7 @@
 #include "learn/agent_model.h"
 #include "learn/section_file.h"
 
-enum { VERSION = 1, MAX_RECORD = 1 << 20 };
+enum { VERSION = 2, MAX_RECORD = 1 << 20 };
 enum { OP_TEACH = 1, OP_OUTCOME = 2, OP_FORGET = 3 };
 static const char kind[8] = "RUVAGENT";
 static const char magic[4] = "AGE1";
@@ -238,17 +238,18 @@ static int write_file(const ruv_agent_model *m, const ruv_agent_options *options
 		const ruv_agent_task *task = &m->tasks[i];
 		int32_t agent = task->agent;
 		float top = 0;
-		int8_t row[8192];
+		uint8_t row[4096];
 
 		for (int d = 0; task->vector && d < m->dim; d++)
 			top = fmaxf(top, fabsf(task->vector[d]));
 		ruv_buf_append(&w.data, &agent, sizeof agent);
 		ruv_buf_append(&w.data, &task->complexity, sizeof task->complexity);
 		ruv_buf_append(&w.data, &top, sizeof top);
-		for (int d = 0; top > 0 && d < m->dim; d++)
-			row[d] = (int8_t)lrintf(task->vector[d] / top * 127);
+		memset(row, 0, sizeof row);
+		for (int d = 0; top > 0 && d < m->dim; d++) /* -7..7 as 1..15, the even ones low */
+			row[d / 2] |= (uint8_t)((lrintf(task->vector[d] / top * 7) + 8) << 4 * (d % 2));
 		if (top > 0)
-			ruv_buf_append(&w.data, row, (size_t)m->dim);
+			ruv_buf_append(&w.data, row, (size_t)(m->dim + 1) / 2);
 		put_text(&w.data, task->text);
 	}
 	for (uint32_t r = 0; r < n_rows; r++)
@@ -298,7 +299,7 @@ static int read_tasks(ruv_agent_router *router, const ruv_section_file *file, in
 	struct reader r;
 	uint32_t n;
 	char **texts = NULL;
-	float *vectors = NULL, *row = NULL;
+	float *vectors = NULL;
 	int32_t *agents = NULL;
 	float *complexity = NULL;
 	int rc = RUV_OK;
@@ -312,22 +313,24 @@ static int read_tasks(ruv_agent_router *router, const ruv_section_file *file, in
 	texts = calloc(n + 1, sizeof *texts);
 	agents = calloc(n + 1, sizeof *agents);
 	complexity = calloc(n + 1, sizeof *complexity);
-	row = calloc((size_t)file_dim + 1, sizeof *row);
 	vectors = same && m->dim ? calloc((size_t)(n + 1) * (size_t)file_dim, sizeof *vectors) : NULL;
-	if (!texts || !agents || !complexity || !row || (same && m->dim && !vectors))
+	if (!texts || !agents || !complexity || (same && m->dim && !vectors))
 		rc = ruv_fail_memory(err, "agent", n * sizeof *texts);
 	for (uint32_t i = 0; !rc && i < n; i++) {
+		uint8_t q = 0;
 		float top;
 
 		take(&r, &agents[i], sizeof agents[i]);
 		take(&r, &complexity[i], sizeof complexity[i]);
 		take(&r, &top, sizeof top);
 		for (int d = 0; top > 0 && d < file_dim && !r.failed; d++) {
-			int8_t q;
+			float value;
 
-			take(&r, &q, 1);
+			if (file->version == 1 || d % 2 == 0)
+				take(&r, &q, 1);
+			value = file->version == 1 ? (float)(int8_t)q / 127 : (float)((q >> 4 * (d % 2) & 15) - 8) / 7;
 			if (vectors)
-				vectors[(size_t)i * (size_t)file_dim + (size_t)d] = (float)q * top / 127;
+				vectors[(size_t)i * (size_t)file_dim + (size_t)d] = value * top;
 		}
 		texts[i] = take_text(&r);
 		if (r.failed || agents[i] < 0 || agents[i] > RUV_AGENT_NONE ||
@@ -346,7 +349,6 @@ static int read_tasks(ruv_agent_router *router, const ruv_section_file *file, in
 	free(texts);
 	free(agents);
 	free(complexity);
-	free(row);
 	free(vectors);
 	return rc;
 }
