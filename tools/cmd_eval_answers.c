@@ -84,11 +84,11 @@ static void qa_row(void *user, const ruv_eval_qa_row *row)
 		json_t *answers = json_array(), *object;
 		for (int i = 0; i < row->row->n_answers; i++)
 			json_array_append_new(answers, cli_json_text(row->row->answers[i]));
-		object =
-		    json_pack("{s:o, s:o, s:o, s:o, s:o, s:b, s:b, s:f, s:b, s:b, s:b}", "id", cli_json_text(row->row->id),
-		              "question", cli_json_text(row->row->question), "right", answers, "text", cli_json_text(row->text),
-		              "answer", cli_json_text(row->answer), "answerable", row->answerable, "refused", row->refused, "f1",
-		              row->f1, "exact", row->exact, "sentence", row->sentence, "verbatim", row->verbatim);
+		object = json_pack("{s:o, s:o, s:o, s:o, s:o, s:b, s:b, s:f, s:b, s:b, s:b, s:f}", "id",
+		                   cli_json_text(row->row->id), "question", cli_json_text(row->row->question), "right", answers,
+		                   "text", cli_json_text(row->text), "answer", cli_json_text(row->answer), "answerable",
+		                   row->answerable, "refused", row->refused, "f1", row->f1, "exact", row->exact, "sentence",
+		                   row->sentence, "verbatim", row->verbatim, "margin", row->margin);
 		json_dumpf(object, out->details.stream, JSON_COMPACT);
 		fputc('\n', out->details.stream);
 		json_decref(object);
@@ -98,7 +98,7 @@ static void qa_row(void *user, const ruv_eval_qa_row *row)
 		       !row->answerable ? "not answerable" : row->row->answers[0], row->f1);
 }
 
-static void qa_print(const ruv_eval_qa_result *r, const ruv_model_info *info)
+static void qa_print(const ruv_eval_qa_result *r, const ruv_model_info *info, double share)
 {
 	printf("%s, %s\n", model_name(info), info->file_type);
 	if (r->n_answerable) {
@@ -108,6 +108,13 @@ static void qa_print(const ruv_eval_qa_result *r, const ruv_model_info *info)
 	}
 	if (r->n_unanswerable)
 		printf("unanswerable   %5d   says so %5.1f %%\n", r->n_unanswerable, 100 * r->refused);
+	if (r->decision_auc > 0)
+		printf("deciding whether to answer: AUC %.3f", r->decision_auc);
+	if (share > 0)
+		printf("; to answer %.1f %% of the answerable ones add %+.2f to the bias, which refuses %.1f %% of the others",
+		       100 * share, r->bias, 100 * r->refused_at_bias);
+	if (r->decision_auc > 0 || share > 0)
+		printf("\n");
 	printf("quotes found word for word in a source: %.1f %% of answers\n", 100 * r->verbatim);
 	if (r->n_too_long)
 		printf("left out, too long for the context: %d\n", r->n_too_long);
@@ -120,12 +127,13 @@ static void qa_print(const ruv_eval_qa_result *r, const ruv_model_info *info)
 static int qa_json(const ruv_eval_qa_result *r, const ruv_model_info *info, const ruv_eval_qa_params *params)
 {
 	return cli_json_print(json_pack(
-	    "{s:o, s:s, s:i, s:b, s:I, s:i, s:i, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:i, s:I, s:I, s:f}", "model",
+	    "{s:o, s:s, s:i, s:b, s:I, s:i, s:i, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:i, s:I, s:I, s:f}", "model",
 	    cli_json_text(model_name(info)), "file_type", info->file_type, "passages", params->n_passages, "random_passage",
 	    params->random_passage, "seed", (json_int_t)params->seed, "answerable", r->n_answerable, "unanswerable",
 	    r->n_unanswerable, "f1", r->f1, "exact", r->exact, "sentence", r->sentence, "answered", r->answered, "f1_answered",
-	    r->f1_answered, "refused", r->refused, "verbatim", r->verbatim, "too_long", r->n_too_long, "prompt_tokens",
-	    (json_int_t)r->n_prompt_tokens, "answer_tokens", (json_int_t)r->n_answer_tokens, "seconds", r->seconds));
+	    r->f1_answered, "refused", r->refused, "verbatim", r->verbatim, "decision_auc", r->decision_auc, "bias", r->bias,
+	    "refused_at_bias", r->refused_at_bias, "too_long", r->n_too_long, "prompt_tokens", (json_int_t)r->n_prompt_tokens,
+	    "answer_tokens", (json_int_t)r->n_answer_tokens, "seconds", r->seconds));
 }
 
 int cmd_eval_qa(int argc, char **argv)
@@ -133,6 +141,7 @@ int cmd_eval_qa(int argc, char **argv)
 	static int passages = 3, limit, show;
 	static int64_t seed = 1;
 	static bool random_passage;
+	static double share;
 	static const char *details;
 	static const cli_option options[] = {
 	    {"passages", 'p', CLI_INT, &passages, "N", "passages in the prompt, the right one among them (default 3)"},
@@ -140,6 +149,8 @@ int cmd_eval_qa(int argc, char **argv)
 	    {"random-passage", 0, CLI_FLAG, &random_passage, NULL,
 	     "leave the right passage out: the right answer is then \"I don't know\""},
 	    {"sample-seed", 0, CLI_INT64, &seed, "N", "seed of the sample and of the other passages (default 1)"},
+	    {"answers", 0, CLI_DOUBLE, &share, "SHARE",
+	     "find the bias at which this share of the answerable questions is answered (0 to 1)"},
 	    {"show", 0, CLI_INT, &show, "N", "print the first N answers"},
 	    {"details", 'o', CLI_STRING, &details, "FILE", "write every answer as JSON Lines"},
 	    {0}};
@@ -177,6 +188,7 @@ int cmd_eval_qa(int argc, char **argv)
 	params = (ruv_eval_qa_params){.n_passages = passages,
 	                              .limit = limit,
 	                              .random_passage = random_passage,
+	                              .answer_share = share,
 	                              .seed = (uint64_t)seed,
 	                              .cancel = &cli_cancel,
 	                              .progress = qa_progress,
@@ -189,7 +201,7 @@ int cmd_eval_qa(int argc, char **argv)
 	if (!code && cli.json)
 		code = qa_json(&result, &subject.info, &params);
 	else if (!code)
-		qa_print(&result, &subject.info);
+		qa_print(&result, &subject.info, share);
 done:
 	ruv_outfile_release(&output.details);
 	subject_close(&subject);

@@ -25,6 +25,7 @@ typedef struct ruv_eval_qa_row {
 	double f1;
 	bool exact, sentence; /* the quote stands in the right passage and holds the answer */
 	bool verbatim;        /* the quote stands in some passage it was given */
+	double margin;        /* by which a citation was likelier than anything else to begin it; 0 where the model does not cite */
 } ruv_eval_qa_row;
 
 typedef struct ruv_eval_qa_params {
@@ -32,6 +33,7 @@ typedef struct ruv_eval_qa_params {
 	int limit;           /* questions, a seeded sample; 0: all */
 	bool random_passage; /* leave the right passage out: every question becomes unanswerable */
 	int max_tokens;      /* of an answer; 0: 128 */
+	double answer_share; /* of the answerable questions that should be answered; 0: no bias is looked for */
 	uint64_t seed;
 	const ruv_cancel *cancel;
 	ruv_eval_progress *progress;
@@ -41,13 +43,16 @@ typedef struct ruv_eval_qa_params {
 
 typedef struct ruv_eval_qa_result {
 	int n_answerable, n_unanswerable;
-	double f1, exact;   /* means over the answerable; a refusal counts 0 */
-	double sentence;    /* share of the answerable with the right sentence quoted */
-	double answered;    /* share of the answerable that got an answer at all */
-	double f1_answered; /* mean F1 over those */
-	double refused;     /* share of the unanswerable where the model says so */
-	double verbatim;    /* share of answers whose quote stands in a passage */
-	int n_too_long;     /* questions left out: their prompt does not fit the context */
+	double f1, exact;       /* means over the answerable; a refusal counts 0 */
+	double sentence;        /* share of the answerable with the right sentence quoted */
+	double answered;        /* share of the answerable that got an answer at all */
+	double f1_answered;     /* mean F1 over those */
+	double refused;         /* share of the unanswerable where the model says so */
+	double verbatim;        /* share of answers whose quote stands in a passage */
+	double decision_auc;    /* of the margins: how well they tell answerable questions from others; 0 without both */
+	double bias;            /* to be added so that answer_share of the answerable ones are answered */
+	double refused_at_bias; /* share of the unanswerable ones that are then refused */
+	int n_too_long;         /* questions left out: their prompt does not fit the context */
 	int64_t n_prompt_tokens, n_answer_tokens;
 	double seconds;
 } ruv_eval_qa_result;

@@ -1,6 +1,7 @@
 /* eval_qa.c - question answering from given passages, and how well one model drafts for another on it; see eval.h. */
 #include "runtime/eval.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -59,6 +60,37 @@ static void judge_quote(ruv_eval_qa_row *out, const ruv_cite_parts *parts, const
 	}
 }
 
+static int by_value(const void *a, const void *b)
+{
+	double x = *(const double *)a, y = *(const double *)b;
+
+	return (x > y) - (x < y);
+}
+
+/* From the margins of answerable [n_yes] and unanswerable [n_no] questions, both sorted here: how well they tell them apart, and
+ * the bias at which `share` of the answerable ones are answered. */
+static void tell_decision(ruv_eval_qa_result *result, double *yes, int n_yes, double *no, int n_no, double share)
+{
+	int64_t above = 0;
+
+	qsort(yes, (size_t)n_yes, sizeof *yes, by_value);
+	qsort(no, (size_t)n_no, sizeof *no, by_value);
+	for (int i = 0; i < n_yes; i++)
+		for (int j = 0; j < n_no && no[j] <= yes[i]; j++)
+			above += no[j] < yes[i] ? 2 : 1;
+	if (n_yes && n_no)
+		result->decision_auc = (double)above / (2.0 * n_yes * n_no);
+	if (n_yes && share > 0) {
+		int at = (int)((1 - share) * n_yes), n_below = 0;
+
+		at = at >= n_yes ? n_yes - 1 : at;
+		result->bias = -yes[at];
+		for (int j = 0; j < n_no; j++)
+			n_below += no[j] < yes[at];
+		result->refused_at_bias = n_no ? (double)n_below / n_no : 0;
+	}
+}
+
 /* ---- question answering ---- */
 
 struct qa {
@@ -71,6 +103,9 @@ struct qa {
 	ruv_generation generation;
 	ruv_context_source sources[MAX_PASSAGES];
 	int n_sources, place;
+	ruv_calibrated calibrated;
+	bool decides;  /* the model cites, so that there is */
+	double margin; /* of the last answer: how much likelier a citation was as its beginning than anything else */
 };
 
 static int qa_open(struct qa *qa, ruv_model *model, const ruv_eval_set *set, const ruv_eval_qa_params *params, ruv_error *err)
@@ -84,6 +119,8 @@ static int qa_open(struct qa *qa, ruv_model *model, const ruv_eval_set *set, con
 	if (params->random_passage && set->n_passages < 2)
 		return ruv_fail(err, RUV_EINVAL, "eval", "a set of one passage has no other passage to give");
 	ruv_rng_init(&qa->rng, params->seed);
+	if (ruv_calibration_read(&qa->calibrated, model, err))
+		return RUV_EFORMAT;
 	return ruv_session_open(&qa->session, model, NULL, err);
 }
 
@@ -92,6 +129,29 @@ static void qa_release(struct qa *qa)
 	ruv_context_release(&qa->context);
 	ruv_generation_release(&qa->generation);
 	ruv_session_free(qa->session);
+}
+
+/* The margin by which the answer will begin with a citation, with the session brought to the prompt's end. */
+static int measure_margin(struct qa *qa, const ruv_logit_bias *bias, ruv_error *err)
+{
+	const ruv_token_list *tokens = &qa->context.tokens;
+	int rc = ruv_session_set_tokens(qa->session, tokens->ids, tokens->n, NULL, qa->params->cancel, err);
+	const float *logits = rc ? NULL : ruv_session_logits(qa->session);
+	ruv_model_info info;
+	float other = -INFINITY;
+
+	if (rc)
+		return rc;
+	ruv_model_get_info(qa->model, &info);
+	for (int i = 0; i < info.n_tokens; i++) {
+		size_t n = 0;
+		const char *bytes = ruv_model_token_bytes(qa->model, i, &n);
+
+		if (!(n && bytes[0] == '['))
+			other = fmaxf(other, logits[i]);
+	}
+	qa->margin = (double)logits[bias->token] + (double)bias->bias - (double)other;
+	return RUV_OK;
 }
 
 /* Builds the prompt and lets the model answer. *fits is false when some passage had to be left out: such a question is not counted.
@@ -106,6 +166,7 @@ static int qa_answer(struct qa *qa, const ruv_eval_row *row, bool *fits, ruv_err
 	                               .n_reserve = max_tokens};
 	ruv_generate_params generate = {.max_tokens = max_tokens, .n_logprobs = -1, .cancel = qa->params->cancel};
 	ruv_evidence evidence = {0};
+	ruv_logit_bias bias;
 	ruv_quote *quote = NULL;
 	int rc;
 
@@ -124,8 +185,15 @@ static int qa_answer(struct qa *qa, const ruv_eval_row *row, bool *fits, ruv_err
 	if (request.cites) { /* as `ruvllm ask` answers */
 		rc = ruv_evidence_open(&evidence, qa->sources, qa->n_sources, row->question, err);
 		if (!rc)
-			rc = ruv_quote_open(&quote, qa->model, &evidence, err);
+			rc = ruv_quote_open(&quote, qa->model, &evidence, &qa->calibrated, err);
 		generate.constraint = ruv_quote_constraint(quote);
+	}
+	qa->decides = quote != NULL;
+	if (quote) {
+		bias = ruv_quote_bias(quote);
+		generate.sampling.bias = &bias;
+		generate.sampling.n_bias = 1;
+		rc = measure_margin(qa, &bias, err);
 	}
 	if (!rc)
 		rc = ruv_generate(qa->session, qa->context.tokens.ids, qa->context.tokens.n, &generate, &qa->generation, err);
@@ -140,7 +208,8 @@ int ruv_eval_qa(ruv_eval_qa_result *result, ruv_model *model, const ruv_eval_set
 	struct qa qa;
 	int *order = NULL, n = 0, n_answered = 0, n_given = 0, rc;
 	int64_t started = ruv_clock_now_ns();
-	double f1_answered = 0;
+	double f1_answered = 0, *margins[2] = {NULL, NULL}; /* of unanswerable and answerable questions */
+	int n_margins[2] = {0, 0};
 
 	memset(result, 0, sizeof *result);
 	rc = qa_open(&qa, model, set, params, err);
@@ -148,6 +217,10 @@ int ruv_eval_qa(ruv_eval_qa_result *result, ruv_model *model, const ruv_eval_set
 		goto done;
 	n = ruv_eval_set_sample(&order, set, params->limit, &qa.rng, err);
 	rc = n < 0 ? n : RUV_OK;
+	for (int i = 0; !rc && i < 2; i++) {
+		margins[i] = malloc(((size_t)n + 1) * sizeof *margins[i]);
+		rc = margins[i] ? RUV_OK : ruv_fail_memory(err, "eval", ((size_t)n + 1) * sizeof *margins[i]);
+	}
 	for (int i = 0; !rc && i < n; i++) {
 		ruv_eval_qa_row row = {.row = &set->rows[order[i]]};
 		ruv_cite_parts parts;
@@ -163,6 +236,9 @@ int ruv_eval_qa(ruv_eval_qa_result *result, ruv_model *model, const ruv_eval_set
 			continue;
 		}
 		row.answerable = row.row->answerable && !params->random_passage;
+		row.margin = qa.margin;
+		if (qa.decides)
+			margins[row.answerable][n_margins[row.answerable]++] = qa.margin;
 		row.text = qa.generation.text;
 		ruv_cite_parse(&parts, row.text);
 		row.refused = parts.unknown;
@@ -209,8 +285,12 @@ int ruv_eval_qa(ruv_eval_qa_result *result, ruv_model *model, const ruv_eval_set
 		result->f1_answered = f1_answered / n_answered;
 	if (n_given)
 		result->verbatim /= n_given;
+	if (!rc)
+		tell_decision(result, margins[1], n_margins[1], margins[0], n_margins[0], params->answer_share);
 	result->seconds = (double)(ruv_clock_now_ns() - started) * 1e-9;
 done:
+	free(margins[0]);
+	free(margins[1]);
 	free(order);
 	qa_release(&qa);
 	return rc;

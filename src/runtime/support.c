@@ -13,8 +13,9 @@
 
 static const char where[] = "support";
 
-/* Logistic regression: how much less evidence the answer's sentence has than the best one, the tokens' mean log-likelihood. */
-static const double weight_gap = 0.9, weight_likelihood = 0.65, bias = 1.6, gap_without_sentence = -20;
+/* Logistic regression: how much less evidence the answer's sentence has than the best one, and both likelihoods. What an answer far
+ * from the best sentence lacks is bounded: it may be worded differently. */
+static const double weight_gap = 1.29, widest_gap = -5, weight_asked = 1.63, weight_unasked = -1.14, bias = 1.32;
 
 enum { ROOM_FOR_ANSWER = 256 };
 
@@ -29,16 +30,27 @@ int ruv_support_sentence(const ruv_evidence *evidence, const char *answer)
 	return best;
 }
 
-double ruv_support_probability(const ruv_evidence *evidence, int sentence, double mean_logprob)
+double ruv_support_probability(const ruv_evidence *evidence, int sentence, double asked, double unasked)
 {
 	int best = ruv_evidence_best(evidence);
-	double gap = sentence < 0 ? gap_without_sentence : (double)(evidence->items[sentence].score - evidence->items[best].score);
+	double gap = sentence < 0 ? widest_gap : (double)(evidence->items[sentence].score - evidence->items[best].score);
 
-	gap = gap < gap_without_sentence ? gap_without_sentence : gap;
-	return 1 / (1 + exp(-(weight_gap * gap + weight_likelihood * mean_logprob + bias)));
+	gap = gap < widest_gap ? widest_gap : gap;
+	return 1 / (1 + exp(-(weight_gap * gap + weight_asked * asked + weight_unasked * unasked + bias)));
 }
 
-/* Mean log-likelihood of the answer's tokens behind what the session holds and `before`. */
+/* ln of the probability that the text ends here. */
+static double end_log_prob(const ruv_model *model, const float *logits, int n_tokens)
+{
+	double all = ruv_log_sum_exp(logits, n_tokens), ends = 0;
+
+	for (int i = 0; i < n_tokens; i++)
+		if (ruv_model_token_is_end(model, i))
+			ends += exp((double)logits[i] - all);
+	return ends > 0 ? log(ends) : -30;
+}
+
+/* Mean log-likelihood of the answer's tokens and its end behind what the session holds and `before`. */
 static int likelihood(double *mean, ruv_session *session, const char *before, const char *answer, const ruv_cancel *cancel,
                       ruv_error *err)
 {
@@ -62,21 +74,21 @@ static int likelihood(double *mean, ruv_session *session, const char *before, co
 	if (rc)
 		goto done;
 	n = all.n - first.n;
-	logits = malloc(sizeof(float) * (size_t)n * (size_t)info.n_tokens);
+	logits = malloc(sizeof(float) * ((size_t)n + 1) * (size_t)info.n_vocab);
 	if (!logits || n < 1) {
 		rc = n < 1 ? ruv_fail(err, RUV_EINVAL, where, "there is no answer to rate")
-		           : ruv_fail_memory(err, where, sizeof(float) * (size_t)n * (size_t)info.n_tokens);
+		           : ruv_fail_memory(err, where, sizeof(float) * ((size_t)n + 1) * (size_t)info.n_vocab);
 		goto done;
 	}
-	memcpy(logits, ruv_session_logits(session), sizeof(float) * (size_t)info.n_tokens);
-	if (n > 1)
-		rc = ruv_session_score(session, all.ids + first.n, n - 1, logits + info.n_tokens, cancel, err);
+	memcpy(logits, ruv_session_logits(session), sizeof(float) * (size_t)info.n_vocab);
+	rc = ruv_session_score(session, all.ids + first.n, n, logits + info.n_vocab, cancel, err);
 	for (int i = 0; !rc && i < n; i++) {
-		const float *row = logits + (size_t)i * (size_t)info.n_tokens;
+		const float *row = logits + (size_t)i * (size_t)info.n_vocab;
 
 		sum += (double)row[all.ids[first.n + i]] - ruv_log_sum_exp(row, info.n_tokens);
 	}
-	*mean = sum / n;
+	if (!rc)
+		*mean = (sum + end_log_prob(model, logits + (size_t)n * (size_t)info.n_vocab, info.n_tokens)) / (n + 1);
 done:
 	free(logits);
 	ruv_token_list_release(&first);
@@ -85,8 +97,25 @@ done:
 	return rc;
 }
 
-int ruv_support_rate(double *probability, ruv_session *session, const ruv_context_source *sources, int n_sources,
-                     const char *question, const char *answer, const ruv_cancel *cancel, ruv_error *err)
+/* The same behind a prompt of these sources and the question, and a sentence that is quoted from one of them. */
+static int likelihood_behind(double *mean, ruv_session *session, const ruv_context *context, int number, const char *sentence,
+                             const char *answer, const ruv_cancel *cancel, ruv_error *err)
+{
+	ruv_buf text;
+	int rc;
+
+	ruv_buf_init(&text, (size_t)1 << 24);
+	ruv_buf_printf(&text, "[%d] %s\nAnswer:", number, sentence);
+	rc = text.failed ? ruv_fail_memory(err, where, text.len)
+	                 : ruv_session_set_tokens(session, context->tokens.ids, context->tokens.n, NULL, cancel, err);
+	if (!rc)
+		rc = likelihood(mean, session, ruv_buf_cstr(&text), answer, cancel, err);
+	ruv_buf_release(&text);
+	return rc;
+}
+
+static int build(ruv_context *context, const ruv_session *session, const ruv_context_source *sources, int n_sources,
+                 const char *question, ruv_error *err)
 {
 	const ruv_model *model = ruv_session_model(session);
 	ruv_context_request request = {.sources = sources,
@@ -95,34 +124,49 @@ int ruv_support_rate(double *probability, ruv_session *session, const ruv_contex
 	                               .cites = ruv_model_cites(model),
 	                               .n_ctx = ruv_session_n_ctx(session),
 	                               .n_reserve = ROOM_FOR_ANSWER};
+
+	return ruv_context_build(context, model, &request, err);
+}
+
+int ruv_support_unasked(double *mean, ruv_session *session, const char *sentence, const char *answer, const ruv_cancel *cancel,
+                        ruv_error *err)
+{
+	const ruv_context_source source = {NULL, sentence};
+	ruv_context context = {0};
+	int rc = build(&context, session, &source, 1, "What is said?", err);
+
+	if (!rc)
+		rc = likelihood_behind(mean, session, &context, 1, sentence, answer, cancel, err);
+	ruv_context_release(&context);
+	return rc;
+}
+
+int ruv_support_rate(double *probability, ruv_session *session, const ruv_context_source *sources, int n_sources,
+                     const char *question, const char *answer, const ruv_cancel *cancel, ruv_error *err)
+{
 	ruv_context context = {0};
 	ruv_evidence evidence = {0};
-	int sentence, quoted, rc;
-	double mean = 0;
-	ruv_buf text;
+	const ruv_sentence_evidence *quoted;
+	double asked = 0, unasked = 0;
+	int sentence, best, rc;
 
 	*probability = 0;
-	ruv_buf_init(&text, (size_t)1 << 24);
-	rc = ruv_context_build(&context, model, &request, err);
+	rc = build(&context, session, sources, n_sources, question, err);
 	if (!rc)
 		rc = ruv_evidence_open(&evidence, sources, context.n_sources, question, err);
 	if (rc)
 		goto done;
 	sentence = ruv_support_sentence(&evidence, answer);
-	quoted = sentence < 0 ? ruv_evidence_best(&evidence) : sentence;
-	if (quoted < 0) /* sources without a sentence support nothing */
+	best = ruv_evidence_best(&evidence);
+	if (best < 0) /* sources without a sentence support nothing */
 		goto done;
-	ruv_buf_printf(&text, "[%d] %s\nAnswer:", evidence.items[quoted].source + 1, evidence.items[quoted].text);
-	rc = text.failed ? ruv_fail_memory(err, where, text.len)
-	                 : ruv_session_set_tokens(session, context.tokens.ids, context.tokens.n, NULL, cancel, err);
+	quoted = &evidence.items[sentence < 0 ? best : sentence];
+	rc = likelihood_behind(&asked, session, &context, quoted->source + 1, quoted->text, answer, cancel, err);
 	if (!rc)
-		rc = likelihood(&mean, session, ruv_buf_cstr(&text), answer, cancel, err);
+		rc = ruv_support_unasked(&unasked, session, quoted->text, answer, cancel, err);
 	if (!rc)
-		rc = ruv_session_truncate(session, context.tokens.n, err);
-	if (!rc)
-		*probability = ruv_support_probability(&evidence, sentence, mean);
+		*probability = ruv_support_probability(&evidence, sentence, asked, unasked);
 done:
-	ruv_buf_release(&text);
 	ruv_evidence_release(&evidence);
 	ruv_context_release(&context);
 	return rc;

@@ -671,6 +671,8 @@ static void test_quotes_are_held(void **state)
 	const char *path = RUV_SOURCE_DIR "/models/ruvllm-nano-s.gguf";
 	ruv_model *model = NULL;
 	ruv_session *session = NULL;
+	/* Alone; choosing among all sentences; never answering. */
+	static const ruv_calibrated calibrations[] = {{0}, {.evidence = 1, .bias = 20, .within = 100}, {.bias = -100}};
 	ruv_error err = {0};
 	int n_quotes = 0;
 
@@ -682,10 +684,13 @@ static void test_quotes_are_held(void **state)
 	assert_ok(ruv_model_open(&model, path, &(ruv_model_options){.n_threads = 1}, &err), err);
 	assert_true(ruv_model_cites(model));
 	assert_ok(ruv_session_open(&session, model, &(ruv_session_options){.n_ctx = 1024}, &err), err);
-	for (size_t i = 0; i < sizeof questions / sizeof *questions; i++) {
+	for (size_t k = 0; k < 3 * sizeof questions / sizeof *questions; k++) {
+		const ruv_calibrated *calibrated = &calibrations[k % 3];
+		size_t i = k / 3;
 		ruv_context_request request = {
 		    .sources = sources, .n_sources = 3, .question = questions[i], .cites = true, .n_ctx = 1024, .n_reserve = 128};
 		ruv_generate_params params = {.max_tokens = 128};
+		ruv_logit_bias bias;
 		ruv_evidence evidence;
 		ruv_quote *quote = NULL;
 		ruv_generation out;
@@ -694,10 +699,17 @@ static void test_quotes_are_held(void **state)
 
 		assert_ok(ruv_context_build(&context, model, &request, &err), err);
 		assert_ok(ruv_evidence_open(&evidence, sources, 3, questions[i], &err), err);
-		assert_ok(ruv_quote_open(&quote, model, &evidence, &err), err);
+		assert_ok(ruv_quote_open(&quote, model, &evidence, calibrated, &err), err);
 		params.constraint = ruv_quote_constraint(quote);
+		bias = ruv_quote_bias(quote);
+		params.sampling.bias = &bias;
+		params.sampling.n_bias = 1;
 		assert_ok(ruv_generate(session, context.tokens.ids, context.tokens.n, &params, &out, &err), err);
 		ruv_cite_parse(&parts, out.text);
+		if (calibrated->bias > 0)
+			assert_true(parts.n_marks > 0);
+		if (calibrated->bias < 0)
+			assert_int_equal(parts.n_marks, 0);
 		for (int j = 0; j < parts.n_marks && out.finish == RUV_FINISH_STOP; j++) {
 			const ruv_cite_mark *mark = &parts.marks[j];
 
@@ -710,7 +722,7 @@ static void test_quotes_are_held(void **state)
 		assert_int_equal(ruv_quote_n_given(quote) > 0, parts.n_marks > 0);
 		ruv_generation_release(&out);
 		ruv_quote_free(quote);
-		assert_ok(ruv_quote_open(&quote, model, &evidence, &err), err);
+		assert_ok(ruv_quote_open(&quote, model, &evidence, calibrated, &err), err);
 		params.max_tokens = 2;
 		params.constraint = ruv_quote_constraint(quote);
 		assert_ok(ruv_generate(session, context.tokens.ids, context.tokens.n, &params, &out, &err), err);
