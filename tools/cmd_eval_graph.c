@@ -33,7 +33,8 @@ void cmd_eval_print_graph(const ruv_eval_graph_result *r)
 	print_gain("R@5", &r->recall_5);
 	print_gain("all evidence in 5", &r->all_5);
 	print_gain("nDCG@10 with rewired edges (control)", &r->rewired_ndcg);
-	printf("ms a question, median (p99): search %.2f (%.2f), gathering the neighbourhood %.2f (%.2f), attention %.2f (%.2f)\n",
+	printf("ms of CPU a question, median (p99): search %.2f (%.2f), gathering the neighbourhood %.2f (%.2f), attention %.2f "
+	       "(%.2f)\n",
 	       r->search_ms[0], r->search_ms[1], r->gather_ms[0], r->gather_ms[1], r->score_ms[0], r->score_ms[1]);
 }
 

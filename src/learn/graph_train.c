@@ -17,6 +17,9 @@ static const char where[] = "graph";
 static const char kind[8] = {'R', 'U', 'V', 'G', 'R', 'A', 'P', 'H'};
 enum { FILE_VERSION = 1, BATCH = 8 };
 
+/* Shares that training leaves out of a view each time. */
+static const double drop_edge = 0.2, drop_row = 0.3;
+
 void ruv_graph_sample_release(ruv_graph_sample *sample)
 {
 	ruv_graph_view_release(&sample->view);
@@ -132,20 +135,43 @@ static int mean_ndcg(double *mean, const ruv_graph_sample *samples, int n, const
 
 /* ---- training ----------------------------------------------------------------------------------------------------------- */
 
+/* A view's graph without some of its edges and vectors: what is learned from few questions must not hang on one of them. */
+static int thin_out(ruv_gat_graph *graph, ruv_arena *arena, ruv_rng *rng)
+{
+	ruv_gat_edge *edges = ruv_arena_alloc(arena, sizeof *edges * ((size_t)graph->n_edges + 1));
+	const float **rows = ruv_arena_alloc(arena, sizeof *rows * ((size_t)graph->n + 1));
+	int n = 0;
+
+	if (!edges || !rows)
+		return RUV_ENOMEM;
+	for (int e = 0; e < graph->n_edges; e++)
+		if (ruv_rng_double(rng) >= drop_edge)
+			edges[n++] = graph->edges[e];
+	for (int i = 0; i < graph->n; i++)
+		rows[i] = ruv_rng_double(rng) >= drop_row ? graph->rows[i] : NULL;
+	graph->edges = edges;
+	graph->n_edges = n;
+	graph->rows = rows;
+	return RUV_OK;
+}
+
 /* Listwise cross-entropy of one view, its gradient added. gold [n]. */
 static int learn_one(double *loss, float *gradient, const ruv_gat_model *model, const ruv_graph_sample *s,
-                     const unsigned char *gold, ruv_error *err)
+                     const unsigned char *gold, ruv_rng *rng, ruv_error *err)
 {
 	const int n = s->view.n, n_params = ruv_gat_n_params(&model->shape);
 	const double sharpness = exp((double)model->params[n_params - 1]);
 	float scores[RUV_GRAPH_MOST], d_scores[RUV_GRAPH_MOST];
 	double p[RUV_GRAPH_MOST], most = -INFINITY, sum = 0, d_sharpness = 0;
+	ruv_gat_graph graph = s->view.graph;
 	int n_gold = 0, rc;
 	ruv_gat_pass *pass;
 	ruv_arena arena;
 
 	ruv_arena_init(&arena);
-	rc = ruv_gat_forward(&pass, scores, &model->shape, model->params, &s->view.graph, &arena, err);
+	rc = thin_out(&graph, &arena, rng);
+	rc = rc ? ruv_fail_memory(err, where, sizeof(ruv_gat_edge) * (size_t)graph.n_edges)
+	        : ruv_gat_forward(&pass, scores, &model->shape, model->params, &graph, &arena, err);
 	for (int i = 0; !rc && i < n; i++) {
 		p[i] = sharpness * (double)scores[i];
 		most = p[i] > most ? p[i] : most;
@@ -220,7 +246,7 @@ static int run_epochs(float *params, const ruv_gat_shape *shape, lesson *lessons
 			double norm = 0;
 			memset(gradient, 0, sizeof *gradient * (size_t)n_params);
 			for (int j = i; !rc && j < i + size; j++)
-				rc = learn_one(&loss, gradient, &model, lessons[j].sample, lessons[j].gold, err);
+				rc = learn_one(&loss, gradient, &model, lessons[j].sample, lessons[j].gold, rng, err);
 			for (int j = 0; j < n_params; j++)
 				norm += (double)gradient[j] * (double)gradient[j];
 			norm = sqrt(norm) / size;

@@ -21,9 +21,9 @@
 #include "base/clock.h"
 #include "base/status.h"
 #include "memory/cache.h"
+#include "memory/dot.h"
 #include "memory/lexical.h"
 #include "memory/memory_impl.h"
-#include "memory/refine.h"
 
 static const double half_life_ms = 30.0 * 24 * 3600 * 1000;
 /* A reached node's base score below that of the last hit, in standard deviations of the hits. */
@@ -64,7 +64,8 @@ typedef struct gathering {
 	ruv_memory_filter filter;
 	ruv_graph_view *view;
 	ruv_vectors *vectors;
-	float *unit;  /* [stride] of the question */
+	float *unit; /* [stride] of the question, 64-byte aligned */
+	ruv_dot_f32_fn *dot;
 	float **rows; /* [MOST] copies */
 	int *hops;    /* [MOST] */
 	ruv_store_link *links[2];
@@ -75,11 +76,8 @@ typedef struct gathering {
 static float cosine_of(const gathering *g, int64_t key)
 {
 	const float *row = ruv_vectors_find(g->vectors, key);
-	float sum = 0;
 
-	for (int i = 0; row && i < ruv_vectors_dimension(g->vectors); i++)
-		sum += row[i] * g->unit[i];
-	return row ? sum : -1;
+	return row ? g->dot(g->unit, row, ruv_vectors_stride(g->vectors)) : -1;
 }
 
 /* ---- reaching ----------------------------------------------------------------------------------------------------------- */
@@ -245,6 +243,26 @@ static float overlap(const char *text, const ruv_store_term *terms, int n)
 	return n ? (float)n_seen / (float)n : 0;
 }
 
+/* Share of the title's own words, stop words aside, that are among the terms. */
+static float title_share(const char *title, const ruv_store_term *terms, int n)
+{
+	int n_words = 0, n_found = 0;
+
+	for (const char *p = title; n && *p;) {
+		int length = 0, i = 0;
+		while (isalnum((unsigned char)p[length]) || (unsigned char)p[length] >= 0x80)
+			length++;
+		if (length && !ruv_lexical_is_stop_word(p, length)) {
+			while (i < n && (terms[i].n != length || strncasecmp(terms[i].text, p, (size_t)length)))
+				i++;
+			n_words++;
+			n_found += i < n;
+		}
+		p += length ? length : 1;
+	}
+	return n_words ? (float)n_found / (float)n_words : 0;
+}
+
 static float of_rank(int rank)
 {
 	return rank > 0 ? 1 / sqrtf((float)rank) : 0;
@@ -299,7 +317,7 @@ static int describe(gathering *g, ruv_error *err)
 		f[5] = (float)(((double)hit->cosine - cosine_mean) / cosine_deviation);
 		f[6] = g->hops[i] == 1;
 		f[7] = g->hops[i] == 2;
-		f[8] = g->query->text ? (float)fmin(ruv_refine_label_match(&hit->node, g->query->text), 2) : 0;
+		f[8] = title_share(hit->node.title, terms, n_terms);
 		f[9] = overlap(hit->node.text, terms, n_terms);
 		f[10] = hit->node.type == RUV_NODE_DOCUMENT;
 		f[11] = hit->node.confidence;
@@ -326,8 +344,7 @@ static int copy_rows(gathering *g, ruv_error *err)
 			return ruv_fail_memory(err, "memory", sizeof *row * dim);
 		memcpy(g->rows[i], row, sizeof *row * dim);
 		if (i >= v->n_hits)
-			for (size_t d = 0; d < dim; d++)
-				v->items[i].cosine += row[d] * g->unit[d];
+			v->items[i].cosine = g->dot(g->unit, row, ruv_vectors_stride(g->vectors));
 	}
 	return RUV_OK;
 }
@@ -344,9 +361,11 @@ static int gather(gathering *g, ruv_error *err)
 	v->keys = ruv_arena_calloc(v->arena, RUV_GRAPH_MOST, sizeof *v->keys);
 	g->hops = ruv_arena_calloc(v->arena, RUV_GRAPH_MOST, sizeof *g->hops);
 	g->rows = ruv_arena_calloc(v->arena, RUV_GRAPH_MOST, sizeof *g->rows);
-	g->unit = ruv_arena_calloc(v->arena, dim, sizeof *g->unit);
+	g->dot = ruv_dot_f32_kernel();
+	g->unit = ruv_arena_calloc(v->arena, (size_t)ruv_vectors_stride(g->vectors) + 16, sizeof *g->unit);
 	if (!v->items || !v->keys || !g->hops || !g->rows || !g->unit)
 		return ruv_fail_memory(err, "memory", RUV_GRAPH_MOST * sizeof *v->items);
+	g->unit += (64 - (uintptr_t)g->unit % 64) % 64 / sizeof *g->unit;
 	for (size_t i = 0; i < dim; i++)
 		norm += (double)g->query->vector[i] * (double)g->query->vector[i];
 	for (size_t i = 0; i < dim; i++)
@@ -382,7 +401,7 @@ int ruv_graph_view_make(ruv_graph_view *view, ruv_memory *memory, const ruv_memo
 {
 	ruv_memory_query wider = *query;
 	gathering g = {.memory = memory, .query = query, .view = view};
-	int64_t then = ruv_clock_now_ns();
+	int64_t then = ruv_clock_now_ns(), cpu = ruv_clock_cpu_ns();
 	const int k = query->k ? query->k : 10;
 	ruv_index *index;
 	int rc;
@@ -393,11 +412,13 @@ int ruv_graph_view_make(ruv_graph_view *view, ruv_memory *memory, const ruv_memo
 	wider.k = k > RUV_GRAPH_HITS ? k : wider.n_candidates < RUV_GRAPH_HITS ? wider.n_candidates : RUV_GRAPH_HITS;
 	rc = ruv_memory_search(memory, &view->hits, &wider, err);
 	view->search_ns = ruv_clock_now_ns() - then;
+	view->search_cpu_ns = ruv_clock_cpu_ns() - cpu;
 	view->n = view->n_hits = view->hits.n;
 	if (rc || !query->vector || query->mmr_lambda > 0 || !view->hits.n || wider.k > RUV_GRAPH_HITS ||
 	    query->mode == RUV_SEARCH_LEXICAL)
 		return rc;
 	then = ruv_clock_now_ns();
+	cpu = ruv_clock_cpu_ns();
 	rc = ruv_filter_check(&g.filter, &query->filter, err);
 	index = atomic_load(&memory->index);
 	if (!rc && !index)
@@ -408,6 +429,7 @@ int ruv_graph_view_make(ruv_graph_view *view, ruv_memory *memory, const ruv_memo
 		rc = view->arena ? gather(&g, err) : RUV_ENOMEM;
 	}
 	view->gather_ns = ruv_clock_now_ns() - then;
+	view->gather_cpu_ns = ruv_clock_cpu_ns() - cpu;
 	if (rc)
 		ruv_graph_view_release(view);
 	return rc;

@@ -22,8 +22,9 @@ typedef struct ruv_graph_view {
 	int n, n_hits;
 	ruv_gat_graph graph; /* of the same n nodes */
 	ruv_memory_hits hits;
-	ruv_arena *arena; /* of everything else; NULL when the search alone is all there is */
-	int64_t search_ns, gather_ns;
+	ruv_arena *arena;                     /* of everything else; NULL when the search alone is all there is */
+	int64_t search_ns, gather_ns;         /* by the clock on the wall */
+	int64_t search_cpu_ns, gather_cpu_ns; /* by the process's CPU time: the same where nothing else runs */
 } ruv_graph_view;
 
 /* Searches and gathers. query->k hits are wanted at the end: the search is the one that would be made without a graph, only more of

@@ -269,15 +269,15 @@ int ruv_eval_graph(ruv_eval_graph_result *result, const ruv_eval_graph_samples *
 		result->n_with_edges += s->view.graph.n_edges > 0;
 		result->mean_nodes += (double)s->view.n / n;
 		result->mean_edges += (double)s->view.graph.n_edges / n;
-		times[0][i] = (double)s->view.search_ns * 1e-6;
-		times[1][i] = (double)s->view.gather_ns * 1e-6;
+		times[0][i] = (double)s->view.search_cpu_ns * 1e-6;
+		times[1][i] = (double)s->view.gather_cpu_ns * 1e-6;
 		for (int ranking = 0; !rc && ranking < RUV_EVAL_GRAPH_N; ranking++) {
 			ruv_graph_quality q;
-			const int64_t then = ruv_clock_now_ns();
+			const int64_t then = ruv_clock_cpu_ns();
 			rc = ruv_graph_measure(&q, s, ranking == RUV_EVAL_GRAPH_OFF ? NULL : model,
 			                       ranking == RUV_EVAL_GRAPH_REWIRED ? seed + 1 + (uint64_t)i : 0, err);
 			if (ranking == RUV_EVAL_GRAPH_ON)
-				times[2][i] = (double)(ruv_clock_now_ns() - then) * 1e-6;
+				times[2][i] = (double)(ruv_clock_cpu_ns() - then) * 1e-6;
 			for (size_t v = 0; !rc && v < sizeof q / sizeof(double); v++)
 				((double *)&result->means[ranking])[v] += ((const double *)&q)[v] / n;
 			VALUES(ranking, NDCG)[i] = q.ndcg_10;

@@ -45,7 +45,7 @@ typedef struct ruv_eval_graph_result {
 	ruv_graph_quality means[RUV_EVAL_GRAPH_N];
 	ruv_eval_gain ndcg, recall_5, all_5, rewired_ndcg; /* on over off; rewired over off */
 	double mean_nodes, mean_edges;
-	double search_ms[2], gather_ms[2], score_ms[2]; /* median and 99th percentile of a question */
+	double search_ms[2], gather_ms[2], score_ms[2]; /* of CPU: median and 99th percentile of a question */
 } ruv_eval_graph_result;
 
 int ruv_eval_graph(ruv_eval_graph_result *result, const ruv_eval_graph_samples *samples, const ruv_gat_model *model, uint64_t seed,
