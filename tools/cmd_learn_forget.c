@@ -14,7 +14,7 @@
 #include "model/object.h"
 #include "runtime/eval_data.h"
 
-enum { MAX_TASKS = 16, TEST_BATCH = 16, WINDOW = 256 };
+enum { MAX_TASKS = 16, TEST_BATCH = 16, WINDOW = 256, ANCHOR_TOKENS = 64, MAX_ANCHORS = 256 };
 
 struct item {
 	ruv_lesson lesson;
@@ -31,7 +31,7 @@ struct bench {
 	int n_tasks;
 	ruv_example *text; /* [n_text] windows of plain text */
 	int n_text;
-	ruv_example anchors[256];
+	ruv_example anchors[MAX_ANCHORS];
 	int n_anchors;
 };
 
@@ -163,10 +163,35 @@ static int base_nll(const struct bench *b, const ruv_microlora *lora, double *ou
 
 struct setting {
 	int n_updates, rank, n_replayed, hooks[RUV_VARIANT_MAX_HOOKS], n_hooks;
-	double rate, lambda;
+	double rate, lambda, anchor_weight;
+	unsigned slots;
 	uint64_t seed;
 	const char *arm_name;
 };
+
+/* Texts that the model itself draws, beside the prose: what the learner's own anchors are. */
+static int draw_anchors(struct bench *b, ruv_error *err)
+{
+	enum { AT_ONCE = 40, N = 160 };
+	const ruv_token bos = ruv_model_token_bos(b->model);
+	ruv_token first[AT_ONCE], *ids = malloc((size_t)AT_ONCE * ANCHOR_TOKENS * sizeof *ids);
+	float weight[ANCHOR_TOKENS] = {0};
+	int rc = ids ? RUV_OK : ruv_fail_memory(err, "learn", (size_t)AT_ONCE * ANCHOR_TOKENS * sizeof *ids);
+	for (int i = 1; i < ANCHOR_TOKENS; i++)
+		weight[i] = 1.0f / (ANCHOR_TOKENS - 1);
+	for (int at = 0; at < N && rc == RUV_OK; at += AT_ONCE) {
+		for (int i = 0; i < AT_ONCE; i++)
+			first[i] = bos >= 0 ? bos : b->anchors[i % b->n_anchors].tokens[0];
+		rc = ruv_backward_sample(b->model, first, AT_ONCE, ANCHOR_TOKENS, (uint64_t)at + 1, ids, err);
+		for (int i = 0; i < AT_ONCE && rc == RUV_OK && b->n_anchors < MAX_ANCHORS; i++) {
+			const ruv_example e = {.tokens = ids + (ptrdiff_t)i * ANCHOR_TOKENS, .weight = weight, .n = ANCHOR_TOKENS};
+			rc = ruv_example_copy(&b->anchors[b->n_anchors], &e, err);
+			b->n_anchors += rc == RUV_OK;
+		}
+	}
+	free(ids);
+	return rc;
+}
 
 static const struct item *draw(const struct bench *b, int task, ruv_rng *rng)
 {
@@ -183,7 +208,7 @@ static int one_update(const struct bench *b, const struct arm *arm, const struct
 	enum { MOST = 8 };
 	const ruv_example *batch[MOST] = {&item->lesson.example};
 	ruv_train_seq seqs[MOST + 1];
-	float weights[MOST][RUV_LEARN_MAX_TOKENS], anchored[RUV_LEARN_ANCHOR_TOKENS];
+	float weights[MOST][RUV_LEARN_MAX_TOKENS], anchored[ANCHOR_TOKENS];
 	int n = 1;
 	for (int k = 0; arm->replay && k < s->n_replayed && n < MOST; k++) {
 		const ruv_example *old = ruv_replay_draw(replay);
@@ -198,7 +223,7 @@ static int one_update(const struct bench *b, const struct arm *arm, const struct
 	if (arm->anchors) {
 		const ruv_example *anchor = &b->anchors[u % b->n_anchors];
 		for (int i = 0; i < anchor->n; i++)
-			anchored[i] = anchor->weight[i] * RUV_LEARN_ANCHOR_WEIGHT;
+			anchored[i] = anchor->weight[i] * (float)s->anchor_weight;
 		seqs[n] = (ruv_train_seq){.tokens = anchor->tokens, .n = anchor->n, .weight = anchored, .distill = true};
 		n++;
 	}
@@ -219,7 +244,7 @@ static int run_arm(const struct bench *b, const struct arm *arm, const struct se
 	const int64_t started = ruv_clock_now_ns();
 	ruv_rng_init(&rng, s->seed);
 	memset(out, 0, sizeof *out);
-	int rc = ruv_microlora_create(&lora, b->model, s->hooks, s->n_hooks, s->rank, RUV_MICROLORA_SLOTS, s->seed, err);
+	int rc = ruv_microlora_create(&lora, b->model, s->hooks, s->n_hooks, s->rank, s->slots, s->seed, err);
 	if (rc == RUV_OK)
 		rc = ruv_ewc_create(&ewc, lora->first, lora->n_groups, s->lambda, err);
 	if (rc == RUV_OK)
@@ -319,7 +344,8 @@ static bool parse_hooks(const char *text, struct setting *s)
 int cmd_learn_forget(int argc, char **argv)
 {
 	static int updates = 10000, rank = 4, replayed = 2, windows = 16, seed = 1;
-	static double rate = 1e-3, lambda = 1;
+	static double rate = 1e-3, lambda = 1, anchor_weight = RUV_LEARN_ANCHOR_WEIGHT;
+	static const char *matrices = "all";
 	static const char *arm_name = "all", *hooks, *text = "bench/data/heldout_wiki.txt.zst";
 	static const cli_option options[] = {
 	    {"updates", 'n', CLI_INT, &updates, "N", "online updates, divided evenly among the tasks (default 10000)"},
@@ -327,6 +353,8 @@ int cmd_learn_forget(int argc, char **argv)
 	     "kind of protection (default all); default is both and anchors"},
 	    {"rank", 'r', CLI_INT, &rank, "N", "of the adapter, 1 to 4 (default 4)"},
 	    {"hooks", 0, CLI_STRING, &hooks, "LIST", "layers that are adapted, \"3,5\" (default: the base variant's)"},
+	    {"matrices", 0, CLI_CHOICE, &matrices, "all|ffn", "of a hook layer that are adapted (default all)"},
+	    {"anchor-weight", 0, CLI_DOUBLE, &anchor_weight, "X", "of the anchors' divergence in the default arm (default 32)"},
 	    {"rate", 0, CLI_DOUBLE, &rate, "X", "of Adam (default 0.001)"},
 	    {"lambda", 0, CLI_DOUBLE, &lambda, "X", "of EWC (default 1)"},
 	    {"replayed", 0, CLI_INT, &replayed, "N", "examples replayed beside each new one (default 2)"},
@@ -353,8 +381,16 @@ int cmd_learn_forget(int argc, char **argv)
 	int code = CLI_EXIT_OK;
 	if (!cli_parse(&spec, argc, argv, &args, &code))
 		return code;
-	struct setting s = {
-	    .n_updates = updates, .rank = rank, .n_replayed = replayed, .rate = rate, .lambda = lambda, .seed = (uint64_t)seed};
+	struct setting s = {.n_updates = updates,
+	                    .rank = rank,
+	                    .n_replayed = replayed,
+	                    .rate = rate,
+	                    .lambda = lambda,
+	                    .anchor_weight = anchor_weight,
+	                    .slots = RUV_MICROLORA_SLOTS,
+	                    .seed = (uint64_t)seed};
+	if (!strcmp(matrices, "ffn"))
+		s.slots = 1u << RUV_SLOT_FFN_GATE | 1u << RUV_SLOT_FFN_UP | 1u << RUV_SLOT_FFN_DOWN;
 	if (updates < 1 || replayed < 0 || replayed > 7 || windows < 1 || !(rate > 0) || lambda < 0)
 		return cli_usage("--updates and --windows are at least 1, --replayed is 0 to 7, --rate is above 0");
 	if (hooks && !parse_hooks(hooks, &s))
@@ -382,8 +418,10 @@ int cmd_learn_forget(int argc, char **argv)
 		rc = read_items(&b, args.n ? args.items[0] : "bench/data/drift.jsonl.zst", &err);
 	if (rc == RUV_OK)
 		rc = read_text(&b, text, windows, &err);
-	for (int i = 0; rc == RUV_OK && ruv_learn_anchors[i] && i < 256; i++, b.n_anchors++)
-		rc = ruv_lesson_text(&b.anchors[i], model, ruv_learn_anchors[i], RUV_LEARN_ANCHOR_TOKENS, &err);
+	for (int i = 0; rc == RUV_OK && ruv_learn_anchors[i] && i < MAX_ANCHORS; i++, b.n_anchors++)
+		rc = ruv_lesson_text(&b.anchors[i], model, ruv_learn_anchors[i], ANCHOR_TOKENS, &err);
+	if (rc == RUV_OK && b.n_anchors && (!strcmp(arm_name, "all") || !strcmp(arm_name, "default")))
+		rc = draw_anchors(&b, &err);
 	if (rc == RUV_OK && b.n_tasks < 2)
 		rc = ruv_fail(&err, RUV_EFORMAT, "learn", "a stream needs at least two tasks");
 	json_t *list = json_array();

@@ -249,6 +249,15 @@ static void shuffle_answers(int *of, const cmd_learn_set *set)
 		of[i] = of[j];
 		of[j] = swap;
 	}
+	for (int i = 0; i < set->n_teach; i++) /* other wordings have the same answer: nobody keeps it that way either */
+		for (int k = 1; k < set->n_teach && !strcmp(set->teach[of[i]].answer, set->teach[i].answer); k++) {
+			const int j = (i + k) % set->n_teach, mine = of[i], other = of[j];
+			if (strcmp(set->teach[other].answer, set->teach[i].answer) != 0 &&
+			    strcmp(set->teach[mine].answer, set->teach[j].answer) != 0) {
+				of[i] = other;
+				of[j] = mine;
+			}
+		}
 }
 
 static int open_learner(ruv_learner **out, const char *dir, const char *model, const struct teaching *how, ruv_error *err)
