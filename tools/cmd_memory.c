@@ -16,12 +16,27 @@
 
 /* ---- shared ------------------------------------------------------------------------------------------------------------ */
 
+bool memory_parse(memory_action *a, const cli_spec *spec, int argc, char **argv)
+{
+	memset(a, 0, sizeof *a);
+	a->code = CLI_EXIT_OK;
+	return cli_parse(spec, argc, argv, &a->args, &a->code);
+}
+
+int memory_end(memory_action *a, int rc)
+{
+	if (rc)
+		a->code = cli_runtime_fail(&a->err);
+	memory_close(a);
+	return a->code;
+}
+
 bool memory_open(memory_action *a, bool with_encoder)
 {
 	ruv_error err = {0};
 	int rc;
 
-	memset(a, 0, sizeof *a);
+	a->memory = NULL;
 	a->runtime = cli_runtime(&a->code);
 	if (!a->runtime)
 		return false;
@@ -345,40 +360,35 @@ static int action_add(int argc, char **argv)
 	};
 	ruv_memory_node node = {.type = RUV_NODE_FACT};
 	memory_action a;
-	cli_args args;
-	ruv_error err = {0};
 	float *vector = NULL;
 	char *text = NULL;
-	int code, rc = RUV_OK;
+	int rc = RUV_OK;
 
-	if (!cli_parse(&spec, argc, argv, &args, &code))
-		return code;
+	if (!memory_parse(&a, &spec, argc, argv))
+		return a.code;
 	if (!memory_open(&a, true))
 		return a.code;
-	text = text_of(args.items[0], &err);
+	text = text_of(a.args.items[0], &a.err);
 	if (!text)
-		rc = err.code ? err.code : RUV_ENOMEM;
+		rc = a.err.code ? a.err.code : RUV_ENOMEM;
 	node.text = text;
 	node.scope = ruv_runtime_scope(a.runtime);
 	if (!rc)
-		rc = apply_given(&node, &err);
+		rc = apply_given(&node, &a.err);
 	if (!rc && !*text)
-		rc = ruv_fail(&err, RUV_EINVAL, "memory", "the text is empty");
+		rc = ruv_fail(&a.err, RUV_EINVAL, "memory", "the text is empty");
 	if (!rc)
-		rc = memory_embed(&a, &vector, node.title, text, &err);
+		rc = memory_embed(&a, &vector, node.title, text, &a.err);
 	node.vector = vector;
 	if (!rc)
-		rc = ruv_memory_add(a.memory, &node, 1, &err);
-	if (rc)
-		code = cli_runtime_fail(&err);
-	else if (cli.json)
-		code = cli_json_print(json_pack("{s:s}", "id", node.id));
-	else
-		code = printf("%s\n", node.id) < 0;
+		rc = ruv_memory_add(a.memory, &node, 1, &a.err);
+	if (!rc && cli.json)
+		a.code = cli_json_print(json_pack("{s:s}", "id", node.id));
+	else if (!rc)
+		a.code = printf("%s\n", node.id) < 0;
 	free(vector);
 	free(text);
-	memory_close(&a);
-	return code;
+	return memory_end(&a, rc);
 }
 
 static int action_edit(int argc, char **argv)
@@ -403,47 +413,42 @@ static int action_edit(int argc, char **argv)
 	ruv_memory_nodes nodes = {0};
 	ruv_memory_node node;
 	memory_action a;
-	cli_args args;
-	ruv_error err = {0};
 	char id[RUV_ID_SIZE], *text = NULL;
 	float *vector = NULL;
-	int code, rc;
+	int rc;
 
-	if (!cli_parse(&spec, argc, argv, &args, &code))
-		return code;
+	if (!memory_parse(&a, &spec, argc, argv))
+		return a.code;
 	if (!memory_open(&a, given.text || given.title))
 		return a.code;
-	rc = memory_resolve(&a, id, args.items[0], &err);
+	rc = memory_resolve(&a, id, a.args.items[0], &a.err);
 	if (!rc)
-		rc = ruv_memory_get(a.memory, &nodes, id, &err);
+		rc = ruv_memory_get(a.memory, &nodes, id, &a.err);
 	if (rc)
 		goto done;
 	node = nodes.items[0];
 	node.vector = NULL;
-	rc = apply_given(&node, &err);
+	rc = apply_given(&node, &a.err);
 	if (!rc && given.text) {
-		text = text_of(given.text, &err);
-		rc = text ? RUV_OK : err.code ? err.code : RUV_ENOMEM;
+		text = text_of(given.text, &a.err);
+		rc = text ? RUV_OK : a.err.code ? a.err.code : RUV_ENOMEM;
 		node.text = text;
 	}
 	if (!rc && (given.text || given.title)) {
-		rc = memory_embed(&a, &vector, node.title, node.text, &err);
+		rc = memory_embed(&a, &vector, node.title, node.text, &a.err);
 		node.vector = vector;
 	}
 	if (!rc)
-		rc = ruv_memory_update(a.memory, &node, &err);
+		rc = ruv_memory_update(a.memory, &node, &a.err);
 done:
-	if (rc)
-		code = cli_runtime_fail(&err);
-	else if (cli.json)
-		code = cli_json_print(json_pack("{s:s, s:i}", "id", id, "version", node.version + 1));
-	else
-		code = printf("%s version %d\n", id, node.version + 1) < 0;
+	if (!rc && cli.json)
+		a.code = cli_json_print(json_pack("{s:s, s:i}", "id", id, "version", node.version + 1));
+	else if (!rc)
+		a.code = printf("%s version %d\n", id, node.version + 1) < 0;
 	free(vector);
 	free(text);
 	ruv_memory_nodes_release(&nodes);
-	memory_close(&a);
-	return code;
+	return memory_end(&a, rc);
 }
 
 /* ---- search, list, show ------------------------------------------------------------------------------------------------ */
@@ -476,50 +481,47 @@ static int action_search(int argc, char **argv)
 	ruv_memory_hits hits = {0};
 	ruv_embedder *embedder;
 	memory_action a;
-	cli_args args;
-	ruv_error err = {0};
 	ruv_buf text;
 	float *vector = NULL;
 	bool lexical;
-	int code, rc;
+	int rc;
 
-	if (!cli_parse(&spec, argc, argv, &args, &code))
-		return code;
+	if (!memory_parse(&a, &spec, argc, argv))
+		return a.code;
 	if (k < 1)
 		return cli_usage("--top %d: at least 1", k);
 	lexical = !strcmp(mode, "lexical");
 	if (!memory_open(&a, false)) /* a search makes no memory */
 		return a.code;
 	ruv_buf_init(&text, (size_t)1 << 24);
-	ruv_context_squash(&text, args.items[0]);
-	rc = make_filter(&a, &query.filter, &err);
+	ruv_context_squash(&text, a.args.items[0]);
+	rc = make_filter(&a, &query.filter, &a.err);
 	if (!rc && !lexical)
-		rc = ruv_runtime_bound_memory(a.runtime, false, &a.memory, &err);
+		rc = ruv_runtime_bound_memory(a.runtime, false, &a.memory, &a.err);
 	if (!rc && !lexical) {
-		rc = ruv_runtime_embedder(a.runtime, &embedder, &err);
+		rc = ruv_runtime_embedder(a.runtime, &embedder, &a.err);
 		vector = rc ? NULL : malloc(sizeof *vector * (size_t)ruv_embedder_dim(embedder));
 		if (!rc && !vector)
-			rc = ruv_fail_memory(&err, "memory", sizeof *vector);
+			rc = ruv_fail_memory(&a.err, "memory", sizeof *vector);
 		if (!rc)
-			rc = ruv_runtime_embed_question(a.runtime, ruv_buf_cstr(&text), vector, &cli_cancel, &err);
+			rc = ruv_runtime_embed_question(a.runtime, ruv_buf_cstr(&text), vector, &cli_cancel, &a.err);
 	}
-	query.text = args.items[0];
+	query.text = a.args.items[0];
 	query.vector = vector;
 	query.k = k;
 	query.mode = lexical ? RUV_SEARCH_LEXICAL : !strcmp(mode, "vector") ? RUV_SEARCH_VECTOR : RUV_SEARCH_HYBRID;
 	if (!fusion) { /* the configuration's */
 		const char *value = NULL;
 		int i = ruv_config_key_find("fusion");
-		ruv_config *config = i >= 0 ? cli_config(&code) : NULL;
+		int ignored;
+		ruv_config *config = i >= 0 ? cli_config(&ignored) : NULL;
 		value = config ? ruv_config_value(config, i, NULL, NULL) : NULL;
 		fusion = value ? value : "rrf";
 	}
 	query.fusion = !strcmp(fusion, "zscore") ? RUV_FUSE_ZSCORE : RUV_FUSE_RRF;
 	if (!rc)
-		rc = ruv_memory_search(a.memory, &hits, &query, &err);
-	if (rc) {
-		code = cli_runtime_fail(&err);
-	} else if (cli.json) {
+		rc = ruv_memory_search(a.memory, &hits, &query, &a.err);
+	if (!rc && cli.json) {
 		json_t *list = json_array();
 		for (int i = 0; i < hits.n; i++) {
 			const ruv_memory_hit *h = &hits.items[i];
@@ -531,10 +533,10 @@ static int action_search(int argc, char **argv)
 			json_object_set_new(node, "lexical_rank", json_integer(h->lexical_rank));
 			json_array_append_new(list, node);
 		}
-		code =
+		a.code =
 		    cli_json_print(json_pack("{s:o, s:f, s:f, s:f}", "hits", list, "vector_ms", (double)hits.vector_ns / 1e6,
 		                             "lexical_ms", (double)hits.lexical_ns / 1e6, "total_ms", (double)hits.total_ns / 1e6));
-	} else {
+	} else if (!rc) {
 		cli_table *table = cli_table_create("id|>score|>cosine|>bm25|where|text");
 		for (int i = 0; table && i < hits.n; i++) {
 			const ruv_memory_hit *h = &hits.items[i];
@@ -554,13 +556,11 @@ static int action_search(int argc, char **argv)
 		if (table)
 			cli_table_print(table, stdout);
 		cli_note("%d found in %.1f ms", hits.n, (double)hits.total_ns / 1e6);
-		code = CLI_EXIT_OK;
 	}
 	ruv_buf_release(&text);
 	free(vector);
 	ruv_memory_hits_release(&hits);
-	memory_close(&a);
-	return code;
+	return memory_end(&a, rc);
 }
 
 static int action_list(int argc, char **argv)
@@ -585,30 +585,26 @@ static int action_list(int argc, char **argv)
 	ruv_memory_filter filter;
 	ruv_memory_nodes nodes = {0};
 	memory_action a;
-	cli_args args;
-	ruv_error err = {0};
 	bool more;
-	int code, rc;
+	int rc;
 
-	if (!cli_parse(&spec, argc, argv, &args, &code))
-		return code;
+	if (!memory_parse(&a, &spec, argc, argv))
+		return a.code;
 	if (!memory_open(&a, false))
 		return a.code;
-	rc = make_filter(&a, &filter, &err);
+	rc = make_filter(&a, &filter, &a.err);
 	if (!rc)
 		rc = ruv_memory_list(a.memory, &nodes, &filter, missing, offset, limit < INT_MAX ? limit + (limit >= 0) : limit,
-		                     &err);
+		                     &a.err);
 	more = !rc && nodes.n > limit; /* one more was asked for, to know */
 	if (more)
 		nodes.n = limit;
-	if (rc) {
-		code = cli_runtime_fail(&err);
-	} else if (cli.json) {
+	if (!rc && cli.json) {
 		json_t *list = json_array();
 		for (int i = 0; i < nodes.n; i++)
 			json_array_append_new(list, node_json(&nodes.items[i]));
-		code = cli_json_print(list);
-	} else {
+		a.code = cli_json_print(list);
+	} else if (!rc) {
 		cli_table *table = cli_table_create("id|type|when|where|text");
 		for (int i = 0; table && i < nodes.n; i++) {
 			const ruv_memory_node *node = &nodes.items[i];
@@ -629,11 +625,9 @@ static int action_list(int argc, char **argv)
 			cli_note("no entries");
 		else if (more)
 			cli_note("there are more than these %d; --limit N shows more", nodes.n);
-		code = CLI_EXIT_OK;
 	}
 	ruv_memory_nodes_release(&nodes);
-	memory_close(&a);
-	return code;
+	return memory_end(&a, rc);
 }
 
 static int action_show(int argc, char **argv)
@@ -647,25 +641,23 @@ static int action_show(int argc, char **argv)
 	    CLI_CONFIG_OPTIONS,
 	};
 	memory_action a;
-	cli_args args;
-	ruv_error err = {0};
 	json_t *list;
-	int code, rc = RUV_OK;
+	int rc = RUV_OK;
 
-	if (!cli_parse(&spec, argc, argv, &args, &code))
-		return code;
+	if (!memory_parse(&a, &spec, argc, argv))
+		return a.code;
 	if (!memory_open(&a, false))
 		return a.code;
 	list = json_array();
-	for (int i = 0; !rc && i < args.n; i++) {
+	for (int i = 0; !rc && i < a.args.n; i++) {
 		ruv_memory_filter every = {.scope = ruv_runtime_scope(a.runtime)};
 		ruv_memory_graph graph = {0};
 		char id[RUV_ID_SIZE];
 		json_t *node, *edges;
 		every.every_scope = !has_scope(&every.scope);
-		rc = memory_resolve(&a, id, args.items[i], &err);
+		rc = memory_resolve(&a, id, a.args.items[i], &a.err);
 		if (!rc)
-			rc = ruv_memory_neighbours(a.memory, &graph, id, 1, 200, &every, &err);
+			rc = ruv_memory_neighbours(a.memory, &graph, id, 1, 200, &every, &a.err);
 		if (rc)
 			break;
 		if (!cli.json) {
@@ -677,7 +669,7 @@ static int action_show(int argc, char **argv)
 					       ruv_edge_type_name(graph.edges[e].type),
 					       !strcmp(graph.edges[e].src, id) ? graph.edges[e].dst : graph.edges[e].src,
 					       cli_sgr(stdout, CLI_PLAIN), (double)graph.edges[e].weight, graph.edges[e].id);
-			if (i + 1 < args.n)
+			if (i + 1 < a.args.n)
 				printf("\n");
 		} else {
 			node = node_json(&graph.nodes.items[0]);
@@ -694,17 +686,11 @@ static int action_show(int argc, char **argv)
 		}
 		ruv_memory_graph_release(&graph);
 	}
-	if (rc) {
-		code = cli_runtime_fail(&err);
+	if (!rc && cli.json)
+		a.code = cli_json_print(list);
+	else
 		json_decref(list);
-	} else if (cli.json) {
-		code = cli_json_print(list);
-	} else {
-		json_decref(list);
-		code = CLI_EXIT_OK;
-	}
-	memory_close(&a);
-	return code;
+	return memory_end(&a, rc);
 }
 
 /* ---- forget, link ------------------------------------------------------------------------------------------------------ */
@@ -732,13 +718,11 @@ static int action_forget(int argc, char **argv)
 	char(*ids)[RUV_ID_SIZE] = NULL;
 	const char **list = NULL;
 	memory_action a;
-	cli_args args;
-	ruv_error err = {0};
-	int code, rc = RUV_OK, n = 0;
+	int rc = RUV_OK, n = 0;
 
-	if (!cli_parse(&spec, argc, argv, &args, &code))
-		return code;
-	if (!source == !args.n)
+	if (!memory_parse(&a, &spec, argc, argv))
+		return a.code;
+	if (!source == !a.args.n)
 		return cli_usage("give ids, or --source NAME");
 	if (undo && !source)
 		return cli_usage("--undo needs --source NAME");
@@ -746,35 +730,32 @@ static int action_forget(int argc, char **argv)
 		return a.code;
 	if (source) {
 		ruv_memory_source which = {.name = source, .scope = ruv_runtime_scope(a.runtime)};
-		rc = undo ? ruv_memory_source_restore(a.memory, &which, &n, &err)
-		          : ruv_memory_source_forget(a.memory, &which, &n, &err);
+		rc = undo ? ruv_memory_source_restore(a.memory, &which, &n, &a.err)
+		          : ruv_memory_source_forget(a.memory, &which, &n, &a.err);
 	} else {
-		n = args.n;
+		n = a.args.n;
 		ids = calloc((size_t)n, sizeof *ids);
 		list = calloc((size_t)n, sizeof *list);
 		if (!ids || !list)
-			rc = ruv_fail_memory(&err, "memory", (size_t)n * sizeof *ids);
+			rc = ruv_fail_memory(&a.err, "memory", (size_t)n * sizeof *ids);
 		for (int i = 0; !rc && i < n; i++) {
-			rc = memory_resolve(&a, ids[i], args.items[i], &err);
+			rc = memory_resolve(&a, ids[i], a.args.items[i], &a.err);
 			list[i] = ids[i];
 		}
 		if (!rc)
-			rc = ruv_memory_forget(a.memory, list, n, &err);
+			rc = ruv_memory_forget(a.memory, list, n, &a.err);
 	}
-	if (rc)
-		code = cli_runtime_fail(&err);
-	else if (cli.json)
-		code = cli_json_print(json_pack("{s:i}", undo ? "restored" : "forgotten", n));
-	else if (undo)
-		code = printf(n == 1 ? "%d entry comes back when the source is remembered next\n"
-		                     : "%d entries come back when the source is remembered next\n",
-		              n) < 0;
-	else
-		code = printf("%d forgotten\n", n) < 0;
+	if (!rc && cli.json)
+		a.code = cli_json_print(json_pack("{s:i}", undo ? "restored" : "forgotten", n));
+	else if (!rc && undo)
+		a.code = printf(n == 1 ? "%d entry comes back when the source is remembered next\n"
+		                       : "%d entries come back when the source is remembered next\n",
+		                n) < 0;
+	else if (!rc)
+		a.code = printf("%d forgotten\n", n) < 0;
 	free(ids);
 	free(list);
-	memory_close(&a);
-	return code;
+	return memory_end(&a, rc);
 }
 
 static int action_link(int argc, char **argv)
@@ -800,39 +781,34 @@ static int action_link(int argc, char **argv)
 	};
 	ruv_memory_edge edge = {.created_by = "user"};
 	memory_action a;
-	cli_args args;
-	ruv_error err = {0};
-	int code, rc;
+	int rc;
 
-	if (!cli_parse(&spec, argc, argv, &args, &code))
-		return code;
-	if (remove ? args.n != 0 : args.n != 2)
+	if (!memory_parse(&a, &spec, argc, argv))
+		return a.code;
+	if (remove ? a.args.n != 0 : a.args.n != 2)
 		return cli_usage("give two ids, or --remove EDGE");
 	if (!memory_open(&a, false))
 		return a.code;
 	if (remove) {
 		ruv_memory_filter filter = {.scope = ruv_runtime_scope(a.runtime)};
 		filter.every_scope = !has_scope(&filter.scope);
-		rc = ruv_memory_unlink_seen(a.memory, remove, &filter, &err);
+		rc = ruv_memory_unlink_seen(a.memory, remove, &filter, &a.err);
 	} else {
-		rc = memory_resolve(&a, edge.src, args.items[0], &err);
+		rc = memory_resolve(&a, edge.src, a.args.items[0], &a.err);
 		if (!rc)
-			rc = memory_resolve(&a, edge.dst, args.items[1], &err);
+			rc = memory_resolve(&a, edge.dst, a.args.items[1], &a.err);
 		if (!rc)
-			rc = ruv_edge_type_parse(&edge.type, type, &err);
+			rc = ruv_edge_type_parse(&edge.type, type, &a.err);
 		edge.weight = (float)weight;
 		edge.confidence = (float)confidence;
 		if (!rc)
-			rc = ruv_memory_link(a.memory, &edge, 1, &err);
+			rc = ruv_memory_link(a.memory, &edge, 1, &a.err);
 	}
-	if (rc)
-		code = cli_runtime_fail(&err);
-	else if (cli.json)
-		code = cli_json_print(json_pack("{s:s}", "edge", remove ? remove : edge.id));
-	else
-		code = printf("%s\n", remove ? "removed" : edge.id) < 0;
-	memory_close(&a);
-	return code;
+	if (!rc && cli.json)
+		a.code = cli_json_print(json_pack("{s:s}", "edge", remove ? remove : edge.id));
+	else if (!rc)
+		a.code = printf("%s\n", remove ? "removed" : edge.id) < 0;
+	return memory_end(&a, rc);
 }
 
 /* ---- the actions ------------------------------------------------------------------------------------------------------- */

@@ -34,32 +34,28 @@ int memory_export(int argc, char **argv)
 	ruv_memory_transfer done = {0};
 	ruv_outfile out = {0};
 	memory_action a;
-	cli_args args;
-	ruv_error err = {0};
-	int code, rc;
+	int rc;
 
-	if (!cli_parse(&spec, argc, argv, &args, &code))
-		return code;
+	if (!memory_parse(&a, &spec, argc, argv))
+		return a.code;
 	if (!memory_open(&a, false))
 		return a.code;
-	if (args.n && strcmp(args.items[0], "-")) {
-		rc = ruv_outfile_open(&out, args.items[0], &err);
+	if (a.args.n && strcmp(a.args.items[0], "-")) {
+		rc = ruv_outfile_open(&out, a.args.items[0], &a.err);
 		if (!rc)
-			rc = ruv_memory_export(a.memory, out.stream, without, &done, &err);
+			rc = ruv_memory_export(a.memory, out.stream, without, &done, &a.err);
 		if (!rc)
-			rc = ruv_outfile_commit(&out, &err);
+			rc = ruv_outfile_commit(&out, &a.err);
 	} else {
-		rc = ruv_memory_export(a.memory, stdout, without, &done, &err);
+		rc = ruv_memory_export(a.memory, stdout, without, &done, &a.err);
 		if (!rc && fflush(stdout))
-			rc = ruv_fail_errno(&err, RUV_EIO, errno, "memory", "cannot write the export");
+			rc = ruv_fail_errno(&a.err, RUV_EIO, errno, "memory", "cannot write the export");
 	}
 	ruv_outfile_release(&out);
-	code = rc ? cli_runtime_fail(&err) : CLI_EXIT_OK;
 	if (!rc)
 		cli_note("%lld entries, %lld edges, %lld sources written", (long long)done.n_nodes, (long long)done.n_edges,
 		         (long long)done.n_sources);
-	memory_close(&a);
-	return code;
+	return memory_end(&a, rc);
 }
 
 int memory_import(int argc, char **argv)
@@ -132,20 +128,16 @@ int memory_backup(int argc, char **argv)
 	    CLI_CONFIG_OPTIONS,
 	};
 	memory_action a;
-	cli_args args;
-	ruv_error err = {0};
-	int code, rc;
+	int rc;
 
-	if (!cli_parse(&spec, argc, argv, &args, &code))
-		return code;
+	if (!memory_parse(&a, &spec, argc, argv))
+		return a.code;
 	if (!memory_open(&a, false))
 		return a.code;
-	rc = ruv_memory_backup(a.memory, args.items[0], &err);
-	code = rc ? cli_runtime_fail(&err) : CLI_EXIT_OK;
+	rc = ruv_memory_backup(a.memory, a.args.items[0], &a.err);
 	if (!rc)
-		cli_note("backed up to %s", args.items[0]);
-	memory_close(&a);
-	return code;
+		cli_note("backed up to %s", a.args.items[0]);
+	return memory_end(&a, rc);
 }
 
 /* ---- verify, compact --------------------------------------------------------------------------------------------------- */
@@ -187,19 +179,15 @@ int memory_verify(int argc, char **argv)
 	ruv_memory_report report;
 	problems found = {0};
 	memory_action a;
-	cli_args args;
-	ruv_error err = {0};
-	int code, rc;
+	int rc;
 
-	if (!cli_parse(&spec, argc, argv, &args, &code))
-		return code;
+	if (!memory_parse(&a, &spec, argc, argv))
+		return a.code;
 	if (!memory_open(&a, false))
 		return a.code;
 	found.list = json_array();
-	rc = ruv_memory_check(a.memory, &report, repair, on_problem, &found, &err);
-	if (rc) {
-		code = cli_runtime_fail(&err);
-	} else {
+	rc = ruv_memory_check(a.memory, &report, repair, on_problem, &found, &a.err);
+	if (!rc) {
 		bool left = report.n_problems > report.n_repaired;
 		if (cli.json)
 			cli_json_print(json_pack("{s:I, s:I, s:I, s:i, s:i, s:O}", "nodes", (json_int_t)report.n_nodes, "vectors",
@@ -213,11 +201,10 @@ int memory_verify(int argc, char **argv)
 			printf(", %d repaired\n", report.n_repaired);
 		if (left && !repair)
 			cli_note("ruvllm memory verify --repair mends what it can");
-		code = left ? CLI_EXIT_FAILED : CLI_EXIT_OK;
+		a.code = left ? CLI_EXIT_FAILED : CLI_EXIT_OK;
 	}
 	json_decref(found.list);
-	memory_close(&a);
-	return code;
+	return memory_end(&a, rc);
 }
 
 int memory_compact(int argc, char **argv)
@@ -232,30 +219,25 @@ int memory_compact(int argc, char **argv)
 	};
 	ruv_memory_stats before, after;
 	memory_action a;
-	cli_args args;
-	ruv_error err = {0};
 	char from[32], to[32];
-	int code, rc;
+	int rc;
 
-	if (!cli_parse(&spec, argc, argv, &args, &code))
-		return code;
+	if (!memory_parse(&a, &spec, argc, argv))
+		return a.code;
 	if (!memory_open(&a, false))
 		return a.code;
-	rc = ruv_memory_get_stats(a.memory, &before, &err);
+	rc = ruv_memory_get_stats(a.memory, &before, &a.err);
 	if (!rc)
-		rc = ruv_memory_compact(a.memory, &err);
+		rc = ruv_memory_compact(a.memory, &a.err);
 	if (!rc)
-		rc = ruv_memory_get_stats(a.memory, &after, &err);
-	if (rc)
-		code = cli_runtime_fail(&err);
-	else if (cli.json)
-		code = cli_json_print(json_pack("{s:I, s:I}", "bytes_before", (json_int_t)before.database_bytes, "bytes_after",
-		                                (json_int_t)after.database_bytes));
-	else
-		code = printf("%s -> %s\n", cli_human_bytes(from, sizeof from, (uint64_t)before.database_bytes),
-		              cli_human_bytes(to, sizeof to, (uint64_t)after.database_bytes)) < 0;
-	memory_close(&a);
-	return code;
+		rc = ruv_memory_get_stats(a.memory, &after, &a.err);
+	if (!rc && cli.json)
+		a.code = cli_json_print(json_pack("{s:I, s:I}", "bytes_before", (json_int_t)before.database_bytes, "bytes_after",
+		                                  (json_int_t)after.database_bytes));
+	else if (!rc)
+		a.code = printf("%s -> %s\n", cli_human_bytes(from, sizeof from, (uint64_t)before.database_bytes),
+		                cli_human_bytes(to, sizeof to, (uint64_t)after.database_bytes)) < 0;
+	return memory_end(&a, rc);
 }
 
 /* ---- reembed ----------------------------------------------------------------------------------------------------------- */
@@ -280,13 +262,11 @@ int memory_reembed(int argc, char **argv)
 	cli_progress progress = {0};
 	ruv_memory_stats stats;
 	memory_action a;
-	cli_args args;
-	ruv_error err = {0};
 	uint64_t n_done = 0;
-	int code, rc = RUV_OK;
+	int rc = RUV_OK;
 
-	if (!cli_parse(&spec, argc, argv, &args, &code))
-		return code;
+	if (!memory_parse(&a, &spec, argc, argv))
+		return a.code;
 	if (!memory_open(&a, !all))
 		return a.code;
 	cli_interrupt_catch();
@@ -294,19 +274,19 @@ int memory_reembed(int argc, char **argv)
 		/* Opened without the encoder, because the memory is another one's; named as the runtime will name it. */
 		ruv_embedder *embedder = NULL;
 		ruv_model_info info;
-		rc = ruv_runtime_embedder(a.runtime, &embedder, &err);
+		rc = ruv_runtime_embedder(a.runtime, &embedder, &a.err);
 		if (!rc) {
 			ruv_model_get_info(a.runtime->encoder, &info);
 			rc = ruv_memory_change_embedder(a.memory, info.name, a.runtime->encoder_version, ruv_embedder_dim(embedder),
-			                                &err);
+			                                &a.err);
 		}
 	}
 	if (!rc)
-		rc = ruv_memory_get_stats(a.memory, &stats, &err);
+		rc = ruv_memory_get_stats(a.memory, &stats, &a.err);
 	cli_progress_begin(&progress, "embedding", "texts", rc ? 0 : (uint64_t)stats.n_without_vector);
 	while (!rc) {
 		ruv_memory_nodes nodes;
-		rc = ruv_memory_list(a.memory, &nodes, &every, true, 0, 64, &err);
+		rc = ruv_memory_list(a.memory, &nodes, &every, true, 0, 64, &a.err);
 		if (rc || !nodes.n) {
 			if (!rc)
 				ruv_memory_nodes_release(&nodes);
@@ -314,26 +294,23 @@ int memory_reembed(int argc, char **argv)
 		}
 		for (int i = 0; !rc && i < nodes.n; i++) {
 			float *vector = NULL;
-			rc = memory_embed(&a, &vector, nodes.items[i].title, nodes.items[i].text, &err);
+			rc = memory_embed(&a, &vector, nodes.items[i].title, nodes.items[i].text, &a.err);
 			nodes.items[i].vector = vector;
 			if (!rc)
-				rc = ruv_memory_update(a.memory, &nodes.items[i], &err);
+				rc = ruv_memory_update(a.memory, &nodes.items[i], &a.err);
 			free(vector);
 			cli_progress_update(&progress, ++n_done, NULL);
 			if (!rc && cli_interrupted)
-				rc = ruv_fail(&err, RUV_ECANCELLED, "memory", "stopped; what is done is kept");
+				rc = ruv_fail(&a.err, RUV_ECANCELLED, "memory", "stopped; what is done is kept");
 		}
 		ruv_memory_nodes_release(&nodes);
 	}
 	cli_progress_end(&progress, false);
-	if (rc)
-		code = cli_runtime_fail(&err);
-	else if (cli.json)
-		code = cli_json_print(json_pack("{s:I}", "embedded", (json_int_t)n_done));
-	else
-		code = printf("%llu texts embedded\n", (unsigned long long)n_done) < 0;
-	memory_close(&a);
-	return code;
+	if (!rc && cli.json)
+		a.code = cli_json_print(json_pack("{s:I}", "embedded", (json_int_t)n_done));
+	else if (!rc)
+		a.code = printf("%llu texts embedded\n", (unsigned long long)n_done) < 0;
+	return memory_end(&a, rc);
 }
 
 /* ---- looking ----------------------------------------------------------------------------------------------------------- */
@@ -356,20 +333,16 @@ int memory_sources(int argc, char **argv)
 	ruv_memory_filter filter = {0};
 	ruv_memory_sources sources = {0};
 	memory_action a;
-	cli_args args;
-	ruv_error err = {0};
-	int code, rc;
+	int rc;
 
-	if (!cli_parse(&spec, argc, argv, &args, &code))
-		return code;
+	if (!memory_parse(&a, &spec, argc, argv))
+		return a.code;
 	if (!memory_open(&a, false))
 		return a.code;
 	filter.scope = ruv_runtime_scope(a.runtime);
 	filter.every_scope = all_scopes;
-	rc = ruv_memory_source_list(a.memory, &sources, &filter, &err);
-	if (rc) {
-		code = cli_runtime_fail(&err);
-	} else if (cli.json) {
+	rc = ruv_memory_source_list(a.memory, &sources, &filter, &a.err);
+	if (!rc && cli.json) {
 		json_t *list = json_array();
 		for (int i = 0; i < sources.n; i++)
 			json_array_append_new(list, json_pack("{s:o, s:s, s:i, s:I, s:I, s:o}", "name",
@@ -378,8 +351,8 @@ int memory_sources(int argc, char **argv)
 			                                      (json_int_t)sources.items[i].size_bytes, "remembered_ms",
 			                                      (json_int_t)sources.items[i].remembered_ms, "user",
 			                                      cli_json_text(sources.items[i].scope.user)));
-		code = cli_json_print(list);
-	} else {
+		a.code = cli_json_print(list);
+	} else if (!rc) {
 		cli_table *table = cli_table_create("source|>passages|>size|remembered");
 		for (int i = 0; table && i < sources.n; i++) {
 			char path[4400], size[32], when[32];
@@ -390,11 +363,9 @@ int memory_sources(int argc, char **argv)
 		}
 		if (table)
 			cli_table_print(table, stdout);
-		code = CLI_EXIT_OK;
 	}
 	ruv_memory_sources_release(&sources);
-	memory_close(&a);
-	return code;
+	return memory_end(&a, rc);
 }
 
 /* Leaves of the log what is about entries that the configured scope sees, and what is about none. */
@@ -434,31 +405,27 @@ int memory_history(int argc, char **argv)
 	};
 	ruv_memory_events events = {0};
 	memory_action a;
-	cli_args args;
-	ruv_error err = {0};
 	char id[RUV_ID_SIZE];
-	int code, rc = RUV_OK;
+	int rc = RUV_OK;
 
-	if (!cli_parse(&spec, argc, argv, &args, &code))
-		return code;
+	if (!memory_parse(&a, &spec, argc, argv))
+		return a.code;
 	if (!memory_open(&a, false))
 		return a.code;
-	if (args.n) {
-		rc = memory_resolve(&a, id, args.items[0], &err);
+	if (a.args.n) {
+		rc = memory_resolve(&a, id, a.args.items[0], &a.err);
 		/* A whole id may be of something that was forgotten; whose it was, nobody knows any more, so that only the owner
 		 * sees it. */
-		if (rc == RUV_ENOTFOUND && strlen(args.items[0]) == 36 && memory_sees(&a, &nobody)) {
-			memcpy(id, args.items[0], sizeof id);
+		if (rc == RUV_ENOTFOUND && strlen(a.args.items[0]) == 36 && memory_sees(&a, &nobody)) {
+			memcpy(id, a.args.items[0], sizeof id);
 			rc = RUV_OK;
 		}
 	}
 	if (!rc)
-		rc = ruv_memory_history(a.memory, &events, args.n ? id : NULL, limit, &err);
-	if (!rc && !args.n)
+		rc = ruv_memory_history(a.memory, &events, a.args.n ? id : NULL, limit, &a.err);
+	if (!rc && !a.args.n)
 		keep_seen(&a, &events);
-	if (rc) {
-		code = cli_runtime_fail(&err);
-	} else if (cli.json) {
+	if (!rc && cli.json) {
 		json_t *list = json_array();
 		for (int i = 0; i < events.n; i++) {
 			json_t *detail = *events.items[i].detail ? json_loads(events.items[i].detail, 0, NULL) : NULL;
@@ -467,8 +434,8 @@ int memory_history(int argc, char **argv)
 			                                      events.items[i].what, "id", events.items[i].id, "detail",
 			                                      detail ? detail : json_null()));
 		}
-		code = cli_json_print(list);
-	} else {
+		a.code = cli_json_print(list);
+	} else if (!rc) {
 		cli_table *table = cli_table_create(">seq|when|what|id");
 		for (int i = 0; table && i < events.n; i++) {
 			char when[32];
@@ -479,11 +446,9 @@ int memory_history(int argc, char **argv)
 		}
 		if (table)
 			cli_table_print(table, stdout);
-		code = CLI_EXIT_OK;
 	}
 	ruv_memory_events_release(&events);
-	memory_close(&a);
-	return code;
+	return memory_end(&a, rc);
 }
 
 int memory_stats(int argc, char **argv)
@@ -497,31 +462,27 @@ int memory_stats(int argc, char **argv)
 	};
 	ruv_memory_stats s = {0};
 	memory_action a;
-	cli_args args;
-	ruv_error err = {0};
 	const char *id, *version;
 	char bytes[32], text[32];
-	int code, rc, dimension;
+	int rc, dimension;
 
-	if (!cli_parse(&spec, argc, argv, &args, &code))
-		return code;
+	if (!memory_parse(&a, &spec, argc, argv))
+		return a.code;
 	if (!memory_open(&a, false))
 		return a.code;
-	rc = ruv_memory_warm(a.memory, &err); /* so that there is something to say of the index */
+	rc = ruv_memory_warm(a.memory, &a.err); /* so that there is something to say of the index */
 	if (rc == RUV_EMISMATCH)
 		rc = RUV_OK;
 	if (!rc)
-		rc = ruv_memory_get_stats(a.memory, &s, &err);
+		rc = ruv_memory_get_stats(a.memory, &s, &a.err);
 	ruv_memory_embedder(a.memory, &id, &version, &dimension);
-	if (rc) {
-		code = cli_runtime_fail(&err);
-	} else if (cli.json) {
+	if (!rc && cli.json) {
 		json_t *types = json_object(), *edges = json_object();
 		for (int i = 0; i < RUV_N_NODE_TYPES; i++)
 			json_object_set_new(types, ruv_node_type_name(i), json_integer((json_int_t)s.n_by_type[i]));
 		for (int i = 0; i < RUV_N_EDGE_TYPES; i++)
 			json_object_set_new(edges, ruv_edge_type_name(i), json_integer((json_int_t)s.n_by_edge_type[i]));
-		code = cli_json_print(json_pack(
+		a.code = cli_json_print(json_pack(
 		    "{s:I, s:o, s:I, s:o, s:I, s:I, s:I, s:I, s:I, s:s, s:s, s:i, s:s, s:i, s:s, s:I, s:I, s:I, s:I, s:i, s:i, "
 		    "s:i, s:i}",
 		    "nodes", (json_int_t)s.n_nodes, "by_type", types, "edges", (json_int_t)s.n_edges, "by_edge_type", edges,
@@ -535,7 +496,7 @@ int memory_stats(int argc, char **argv)
 		    (json_int_t)s.index_bytes, "index_mapped_bytes", (json_int_t)s.index_mapped_bytes, "index_m", s.index_m,
 		    "index_ef_construction", s.index_ef_construction, "index_ef_search", s.index_ef_search, "index_bits",
 		    s.index_bits));
-	} else {
+	} else if (!rc) {
 		printf("%lld entries (%s of text), %lld vectors, %lld edges, %lld sources, %lld events\n", (long long)s.n_nodes,
 		       cli_human_bytes(text, sizeof text, (uint64_t)s.text_bytes), (long long)s.n_vectors, (long long)s.n_edges,
 		       (long long)s.n_sources, (long long)s.n_events);
@@ -558,8 +519,6 @@ int memory_stats(int argc, char **argv)
 			       cli_human_bytes(bytes, sizeof bytes, (uint64_t)s.index_bytes));
 		if (*id)
 			printf("filled by encoder %s (%s), %d numbers a vector\n", id, version, dimension);
-		code = CLI_EXIT_OK;
 	}
-	memory_close(&a);
-	return code;
+	return memory_end(&a, rc);
 }

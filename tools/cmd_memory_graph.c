@@ -283,8 +283,11 @@ int memory_graph(int argc, char **argv)
 	};
 	static const cli_spec spec = {
 	    .name = "memory graph",
-	    .usage = "[OPTIONS] ID",
+	    .usage = "[OPTIONS] ID | weave | status | learn | rollback | train ...",
 	    .summary = "Shows what lies around an entry: the entries within some edges, either way, and the edges between them.",
+	    .notes = "`memory graph weave` draws the edges that entries imply; `memory graph status`, `learn`, `rollback` and "
+		     "`train` are\n"
+		     "about graph attention, which orders what is found by them (docs/graph-attention.md); each has its --help.",
 	    .options = options,
 	    .min_args = 1,
 	    .max_args = 1,
@@ -293,14 +296,15 @@ int memory_graph(int argc, char **argv)
 	ruv_memory_filter filter = {0};
 	ruv_memory_graph graph = {0};
 	memory_action a;
-	cli_args args;
-	ruv_error err = {0};
 	ruv_buf out;
 	char id[RUV_ID_SIZE];
-	int code, rc;
+	int rc;
 
-	if (!cli_parse(&spec, argc, argv, &args, &code))
-		return code;
+	for (const cli_part *part = memory_graph_parts; argc > 1 && part->name; part++)
+		if (!strcmp(argv[1], part->name)) /* no id is such a word */
+			return part->run(argc - 1, argv + 1);
+	if (!memory_parse(&a, &spec, argc, argv))
+		return a.code;
 	if (svg && dot)
 		return cli_usage("--svg or --dot, not both");
 	if (hops < 1 || hops > MAX_HOPS || limit < 1)
@@ -311,11 +315,11 @@ int memory_graph(int argc, char **argv)
 	filter.scope = ruv_runtime_scope(a.runtime);
 	filter.every_scope = !(filter.scope.user && *filter.scope.user) && !(filter.scope.agent && *filter.scope.agent) &&
 	                     !(filter.scope.session && *filter.scope.session);
-	rc = memory_resolve(&a, id, args.items[0], &err);
+	rc = memory_resolve(&a, id, a.args.items[0], &a.err);
 	if (!rc)
-		rc = ruv_memory_neighbours(a.memory, &graph, id, hops, limit, &filter, &err);
+		rc = ruv_memory_neighbours(a.memory, &graph, id, hops, limit, &filter, &a.err);
 	if (!rc && svg)
-		rc = write_svg(&out, &graph, &err);
+		rc = write_svg(&out, &graph, &a.err);
 	else if (!rc && dot)
 		write_dot(&out, &graph);
 	else if (!rc && !cli.json)
@@ -340,16 +344,14 @@ int memory_graph(int argc, char **argv)
 		json_decref(nodes);
 	}
 	if (!rc && out.failed)
-		rc = ruv_fail(&err, out.failed, "memory", "the picture is too large");
+		rc = ruv_fail(&a.err, out.failed, "memory", "the picture is too large");
 	if (!rc && to)
-		rc = ruv_file_write(to, out.data, out.len, &err);
+		rc = ruv_file_write(to, out.data, out.len, &a.err);
 	else if (!rc && (fwrite(out.data, 1, out.len, stdout) != out.len || fflush(stdout)))
-		rc = ruv_fail(&err, RUV_EIO, "memory", "cannot write to standard output");
-	code = rc ? cli_runtime_fail(&err) : CLI_EXIT_OK;
+		rc = ruv_fail(&a.err, RUV_EIO, "memory", "cannot write to standard output");
 	ruv_buf_release(&out);
 	ruv_memory_graph_release(&graph);
-	memory_close(&a);
-	return code;
+	return memory_end(&a, rc);
 }
 
 static bool on_progress(void *user, int64_t done, int64_t all)
@@ -383,31 +385,26 @@ int memory_index(int argc, char **argv)
 	ruv_memory_stats stats;
 	cli_progress progress;
 	memory_action a;
-	cli_args args;
-	ruv_error err = {0};
-	int code, rc;
+	int rc;
 
-	if (!cli_parse(&spec, argc, argv, &args, &code))
-		return code;
+	if (!memory_parse(&a, &spec, argc, argv))
+		return a.code;
 	if (!memory_open(&a, false))
 		return a.code;
-	rc = ruv_memory_get_stats(a.memory, &stats, &err);
+	rc = ruv_memory_get_stats(a.memory, &stats, &a.err);
 	cli_progress_begin(&progress, "indexing", "vectors", rc ? 0 : (uint64_t)stats.n_vectors);
 	if (!rc)
-		rc = ruv_memory_index(a.memory, threads, rebuild, on_progress, &progress, &err);
+		rc = ruv_memory_index(a.memory, threads, rebuild, on_progress, &progress, &a.err);
 	cli_progress_end(&progress, false);
 	if (!rc)
-		rc = ruv_memory_get_stats(a.memory, &stats, &err);
-	if (rc)
-		code = cli_runtime_fail(&err);
-	else if (cli.json)
-		code = cli_json_print(json_pack("{s:I, s:I, s:b}", "vectors", (json_int_t)stats.n_vectors, "in_graph",
-		                                (json_int_t)stats.index_n_graph, "by_graph", stats.index_by_graph));
-	else if (stats.index_n_graph)
-		code =
+		rc = ruv_memory_get_stats(a.memory, &stats, &a.err);
+	if (!rc && cli.json)
+		a.code = cli_json_print(json_pack("{s:I, s:I, s:b}", "vectors", (json_int_t)stats.n_vectors, "in_graph",
+		                                  (json_int_t)stats.index_n_graph, "by_graph", stats.index_by_graph));
+	else if (!rc && stats.index_n_graph)
+		a.code =
 		    printf("%lld of %lld vectors in the graph\n", (long long)stats.index_n_graph, (long long)stats.n_vectors) < 0;
-	else
-		code = printf("%lld vectors: too few for a graph, every one is compared\n", (long long)stats.n_vectors) < 0;
-	memory_close(&a);
-	return code;
+	else if (!rc)
+		a.code = printf("%lld vectors: too few for a graph, every one is compared\n", (long long)stats.n_vectors) < 0;
+	return memory_end(&a, rc);
 }
