@@ -53,6 +53,7 @@ int cmd_ask(int argc, char **argv)
 	cli_args args;
 	answer_stream stream = {0};
 	ruv_ask_params params = {0};
+	ruv_trace_context caller;
 	ruv_answer answer = {0};
 	ruv_error err = {0};
 	ruv_runtime *runtime;
@@ -69,6 +70,8 @@ int cmd_ask(int argc, char **argv)
 	params.question = question;
 	params.no_memory = no_memory;
 	params.cancel = &cli_cancel;
+	if (ruv_trace_parse(&caller, getenv("TRACEPARENT"))) /* whoever started us is being traced */
+		params.trace = &caller;
 	if (!cli.json) {
 		params.on_piece = answer_stream_piece;
 		params.user = &stream;

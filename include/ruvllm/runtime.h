@@ -27,6 +27,7 @@
 #include "ruvllm/router.h"
 #include "ruvllm/scheduler.h"
 #include "ruvllm/session.h"
+#include "ruvllm/trace.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -116,6 +117,8 @@ RUV_API int ruv_runtime_memory_if_any(ruv_runtime *runtime, ruv_memory **out, ru
 /* Whose memory the configuration says. The strings live as long as the runtime. */
 RUV_API ruv_memory_scope ruv_runtime_scope(const ruv_runtime *runtime);
 RUV_API const char *ruv_runtime_data_dir(const ruv_runtime *runtime);
+/* Where spans of work on this runtime go; NULL unless otlp-endpoint is set. */
+RUV_API ruv_tracer *ruv_runtime_tracer(const ruv_runtime *runtime);
 
 /* Where a model would be loaded from: which is "s", "m", "l", "encoder" or a file; path gets a file that exists. RUV_ENOTFOUND
  * lists the places that were looked at. */
@@ -276,6 +279,7 @@ typedef struct ruv_ask_params {
 	const ruv_sampling *sampling;
 	int max_tokens;
 	int n_sources; /* passages retrieved */
+	const ruv_trace_context *trace; /* what the answer's spans are part of; NULL: a trace of its own */
 
 	/* What the answer must follow (grammar.h), grammar_bytes of text; NULL: free. A model that quotes its sources does not
 	 * then: the form is the caller's. */

@@ -39,6 +39,8 @@
 /* Messages of a conversation that a model which cites is given: it was trained on follow-ups of two exchanges. */
 enum { MAX_HISTORY = 4 };
 
+enum { MAX_PASSES = 40 };
+
 /* What one question needs on its way through the stages. */
 typedef struct asking {
 	ruv_runtime *runtime;
@@ -60,6 +62,12 @@ typedef struct asking {
 	ruv_route_decision *decision; /* NULL without the router */
 	ruv_generation generation;
 	int64_t stage_ns;
+	struct {
+		const char *name;
+		int64_t start_ns;
+		double ms;
+	} passes[MAX_PASSES]; /* each pass through a stage, for the trace */
+	int n_passes;
 } asking;
 
 static void begin_stage(asking *a)
@@ -67,11 +75,16 @@ static void begin_stage(asking *a)
 	a->stage_ns = ruv_clock_now_ns();
 }
 
-/* Adds to a stage's time: an answer that is given again passes through some of them twice. */
-static void add_stage(asking *a, const char *name, double ms)
+/* Adds to a stage's time, which ended at end_ns: an answer that is given again passes through some of them twice. */
+static void add_stage(asking *a, const char *name, int64_t end_ns, double ms)
 {
 	ruv_answer *answer = a->answer;
 
+	if (a->n_passes < MAX_PASSES) {
+		a->passes[a->n_passes].name = name;
+		a->passes[a->n_passes].start_ns = end_ns - (int64_t)(ms * 1e6);
+		a->passes[a->n_passes++].ms = ms;
+	}
 	for (int i = 0; i < answer->n_stages; i++)
 		if (!strcmp(answer->stages[i].name, name)) {
 			answer->stages[i].ms += ms;
@@ -83,7 +96,9 @@ static void add_stage(asking *a, const char *name, double ms)
 
 static void end_stage(asking *a, const char *name)
 {
-	add_stage(a, name, (double)(ruv_clock_now_ns() - a->stage_ns) * 1e-6);
+	const int64_t now = ruv_clock_now_ns();
+
+	add_stage(a, name, now, (double)(now - a->stage_ns) * 1e-6);
 }
 
 static char *keep(asking *a, const char *text)
@@ -245,9 +260,11 @@ static int retrieve(asking *a, ruv_error *err)
 	ruv_memory_hits_release(&hits);
 	if (!rc) {
 		const double graph_ms = (double)(times.gather_ns + times.score_ns) * 1e-6;
-		add_stage(a, "retrieve", (double)(ruv_clock_now_ns() - a->stage_ns) * 1e-6 - graph_ms);
+		const int64_t now = ruv_clock_now_ns(), graph_ns = times.gather_ns + times.score_ns;
+
+		add_stage(a, "retrieve", now - graph_ns, (double)(now - graph_ns - a->stage_ns) * 1e-6);
 		if (times.score_ns)
-			add_stage(a, "graph", graph_ms);
+			add_stage(a, "graph", now, graph_ms);
 	}
 	return rc;
 }
@@ -576,8 +593,10 @@ static int generate(asking *a, ruv_error *err)
 	answer->prefill_ms = a->generation.prefill_ms;
 	answer->decode_ms = a->generation.decode_ms;
 	answer->seed = a->generation.seed;
-	add_stage(a, "prefill", answer->prefill_ms);
-	add_stage(a, "generate", answer->decode_ms);
+	const int64_t now = ruv_clock_now_ns();
+
+	add_stage(a, "prefill", now - (int64_t)(answer->decode_ms * 1e6), answer->prefill_ms);
+	add_stage(a, "generate", now, answer->decode_ms);
 	return RUV_OK;
 }
 
@@ -844,6 +863,43 @@ static int begin(asking *a, ruv_runtime *runtime, const ruv_ask_params *params, 
 	return RUV_OK;
 }
 
+/* The span of the answer and one for each pass through a stage: what took how long, never what was said. */
+static void trace(const asking *a, int64_t started, int rc, const ruv_error *err)
+{
+	ruv_tracer *tracer = ruv_runtime_tracer(a->runtime);
+	const ruv_answer *answer = a->answer;
+	ruv_trace_span span, stage;
+
+	if (!tracer)
+		return;
+	ruv_trace_span_begin(&span, a->params->trace, "ask", RUV_SPAN_INTERNAL);
+	span.start_ns = started;
+	ruv_trace_span_end(&span);
+	if (rc)
+		span.failure = err ? ruv_status_name(err->code) : ruv_status_name(rc);
+	if (!rc && *answer->id)
+		ruv_trace_span_text(&span, "ruvllm.answer.id", answer->id);
+	ruv_trace_span_whole(&span, "ruvllm.sources", answer->n_sources);
+	if (!rc) {
+		ruv_trace_span_text(&span, "gen_ai.request.model", answer->model);
+		ruv_trace_span_whole(&span, "gen_ai.usage.input_tokens", answer->n_prompt);
+		ruv_trace_span_whole(&span, "gen_ai.usage.output_tokens", answer->n_tokens);
+		ruv_trace_span_whole(&span, "ruvllm.cached_tokens", answer->n_kept);
+		ruv_trace_span_text(&span, "ruvllm.finish", answer->text ? ruv_finish_name(answer->finish) : NULL);
+		ruv_trace_span_whole(&span, "ruvllm.unknown", answer->unknown);
+		ruv_trace_span_text(&span, "ruvllm.route.tier", answer->route.used ? answer->route.tier : NULL);
+		ruv_trace_span_text(&span, "ruvllm.route.why", answer->route.used ? answer->route.why : NULL);
+		ruv_trace_span_whole(&span, "ruvllm.route.escalations", answer->route.n_escalations);
+		if (answer->verdict.quality >= 0)
+			ruv_trace_span_real(&span, "ruvllm.quality", (double)answer->verdict.quality);
+	}
+	ruv_tracer_add(tracer, &span);
+	for (int i = 0; i < a->n_passes; i++) {
+		ruv_trace_span_make(&stage, &span.self, a->passes[i].name, a->passes[i].start_ns, a->passes[i].ms);
+		ruv_tracer_add(tracer, &stage);
+	}
+}
+
 static void end(asking *a, int rc)
 {
 	free(a->search_text);
@@ -882,6 +938,7 @@ int ruv_ask(ruv_runtime *runtime, const ruv_ask_params *params, ruv_answer *answ
 	if (!rc)
 		rc = write_back(&a, err);
 	answer->total_ms = (double)(ruv_clock_now_ns() - started) * 1e-6;
+	trace(&a, started, rc, err);
 	end(&a, rc);
 	atomic_fetch_sub(&runtime->n_asking, 1);
 	return rc;
@@ -898,6 +955,7 @@ int ruv_retrieve(ruv_runtime *runtime, const ruv_ask_params *params, ruv_answer 
 	if (!rc)
 		rc = retrieve(&a, err);
 	answer->total_ms = (double)(ruv_clock_now_ns() - started) * 1e-6;
+	trace(&a, started, rc, err);
 	end(&a, rc);
 	return rc;
 }

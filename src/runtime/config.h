@@ -53,6 +53,7 @@
 	X(write_threshold, REAL,  "write-threshold", "NUMBER",                0,   1,       "0.75",    NULL,      NULL,        "the judged quality from which an answer is kept") \
 	X(learn,          SWITCH, "learn",          "",                       0,   0,       "no",      NULL,      NULL,        "train an adapter of the generator on accepted and corrected answers (docs/learning.md)") \
 	X(hub,            TEXT,   "hub",            "URL",                    0,   0,       "https://huggingface.co", NULL, NULL,   "pull: the model hub that names without an address mean") \
+	X(otlp_endpoint,  TEXT,   "otlp-endpoint",  "URL",                    0,   0,       "",        NULL,      NULL,        "an OpenTelemetry collector that gets a trace of every answer, http://localhost:4318; empty: none") \
 	X(user,           TEXT,   "user",           "NAME",                   0,   0,       "",        NULL,      NULL,        "whose memory: passages belong to this user, and only this user's and common ones are found") \
 	X(agent,          TEXT,   "agent",          "NAME",                   0,   0,       "",        NULL,      NULL,        "the same for an agent") \
 	X(session,        TEXT,   "session",        "NAME",                   0,   0,       "",        NULL,      NULL,        "the same for a session") \

@@ -4,8 +4,10 @@
 #include <ctype.h>
 #include <curl/curl.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "base/status.h"
 
@@ -182,7 +184,7 @@ static int announce(exchange *x)
 	x->reply->status = (int)status;
 	x->reply->n_bytes = n_bytes < 0 ? UINT64_MAX : (uint64_t)n_bytes;
 	x->announced = true;
-	if (is_redirect((int)status) && ruv_http_reply_header(x->reply, "location"))
+	if (!x->request->stays && is_redirect((int)status) && ruv_http_reply_header(x->reply, "location"))
 		return RUV_OK;
 	return x->request->on_reply ? x->request->on_reply(x->request->user, x->reply, &x->err) : RUV_OK;
 }
@@ -281,6 +283,23 @@ memory:
 	return ruv_fail_memory(&x->err, WHERE, 100);
 }
 
+/* A connection that breaks off while we write must not end the program: TLS writes without MSG_NOSIGNAL. */
+static CURLcode perform(CURL *curl)
+{
+	sigset_t pipe, before, pending;
+	CURLcode code;
+
+	sigemptyset(&pipe);
+	sigaddset(&pipe, SIGPIPE);
+	pthread_sigmask(SIG_BLOCK, &pipe, &before);
+	code = curl_easy_perform(curl);
+	sigpending(&pending);
+	if (sigismember(&pending, SIGPIPE) && !sigismember(&before, SIGPIPE))
+		sigtimedwait(&pipe, NULL, &(struct timespec){0});
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	return code;
+}
+
 /* One request and its reply, a redirect being a reply like another. */
 static int send_once(exchange *x, const char *url, bool with_token, ruv_error *err)
 {
@@ -292,7 +311,7 @@ static int send_once(exchange *x, const char *url, bool with_token, ruv_error *e
 	x->announced = false;
 	if (rc)
 		goto done;
-	code = curl_easy_perform(x->curl);
+	code = perform(x->curl);
 	if (!code)
 		x->rc = announce(x); /* a reply without a body */
 	if (x->rc)
@@ -373,7 +392,7 @@ int ruv_http_send(ruv_http_client *client, const ruv_http_request *request, ruv_
 
 		if (etag && !reply->first_headers_etag)
 			reply->first_headers_etag = strdup(etag); /* without it the sum is not known, no more */
-		if (!is_redirect(reply->status) || !ruv_http_reply_header(reply, "location"))
+		if (request->stays || !is_redirect(reply->status) || !ruv_http_reply_header(reply, "location"))
 			break;
 		if (i == MAX_REDIRECTS)
 			rc = ruv_fail(err, RUV_EIO, WHERE, "%.200s redirects more than %d times", request->url, MAX_REDIRECTS);

@@ -43,6 +43,7 @@ typedef struct ruv_http_request {
 	int n_headers;
 	const void *body; /* POST when not NULL */
 	size_t n_body;
+	bool stays;    /* a redirect is a reply like another, for requests whose headers hold secrets */
 	int timeout_s; /* of the whole; 0: none, but 60 s without a byte end it */
 	const ruv_cancel *cancel;
 	/* Called once, before the first byte of the last reply's body; a status other than RUV_OK ends the request with it. */

@@ -51,6 +51,8 @@ int ruv_runtime_open(ruv_runtime **out, const ruv_config *config, ruv_error *err
 	if (rc)
 		goto done;
 	rc = ruv_config_settings(runtime->config, &runtime->settings, err);
+	if (!rc && *runtime->settings.otlp_endpoint)
+		rc = ruv_tracer_create(&runtime->tracer, runtime->settings.otlp_endpoint, err);
 	if (rc)
 		goto done;
 	*out = runtime;
@@ -79,6 +81,7 @@ void ruv_runtime_free(ruv_runtime *runtime)
 		free(runtime->models[i].path);
 	}
 	ruv_engine_free(runtime->engine);
+	ruv_tracer_free(runtime->tracer);
 	ruv_config_free(runtime->config);
 	pthread_mutex_destroy(&runtime->embedding);
 	pthread_mutex_destroy(&runtime->opening);
@@ -103,6 +106,11 @@ ruv_memory_scope ruv_runtime_scope(const ruv_runtime *runtime)
 {
 	return (ruv_memory_scope){
 	    .user = runtime->settings.user, .agent = runtime->settings.agent, .session = runtime->settings.session};
+}
+
+ruv_tracer *ruv_runtime_tracer(const ruv_runtime *runtime)
+{
+	return runtime->tracer;
 }
 
 int ruv_runtime_find_model(const ruv_runtime *runtime, const char *which, char *path, size_t cap, ruv_error *err)

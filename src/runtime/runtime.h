@@ -37,6 +37,7 @@ struct ruv_runtime {
 	struct ruv_runtime_graph *graph; /* graph attention (graph.c); NULL until it is asked for, and when there is none */
 	bool graph_absent;
 	atomic_int n_asking;       /* questions that are being answered by ruv_ask */
+	ruv_tracer *tracer;        /* NULL: no traces */
 	struct ruv_recent *recent; /* the last answers, for feedback (aftermath.c) */
 };
 

@@ -269,6 +269,7 @@ static int read_ask(asked *a, ruv_exchange *exchange, const json_t *body, const 
 	a->params.history = a->history;
 	a->params.n_history = a->n_history;
 	a->params.model = ruv_server_ask_model(ruv_exchange_server(exchange), a->model, *served);
+	a->params.trace = ruv_exchange_trace(exchange);
 	a->params.scope = &a->scope;
 	a->params.max_tokens = (int)max_tokens;
 	a->params.n_sources = (int)n_sources;

@@ -570,8 +570,11 @@ static int add_sources(ruv_chat_run *run, const ruv_chat_request *request, const
                        ruv_error *err)
 {
 	ruv_runtime *runtime = ruv_server_runtime(ruv_exchange_server(run->exchange));
-	ruv_ask_params params = {
-	    .scope = scope, .n_sources = request->n_sources, .chat = true, .cancel = ruv_exchange_cancel(run->exchange)};
+	ruv_ask_params params = {.scope = scope,
+	                         .n_sources = request->n_sources,
+	                         .chat = true,
+	                         .cancel = ruv_exchange_cancel(run->exchange),
+	                         .trace = ruv_exchange_trace(run->exchange)};
 	ruv_answer found = {0};
 	ruv_buf text;
 	size_t at;
@@ -892,6 +895,7 @@ static void ask(ruv_chat_run *run, const ruv_chat_request *request, const char *
 	                         .scope = scope,
 	                         .max_tokens = request->max_tokens,
 	                         .n_sources = request->n_sources,
+	                         .trace = ruv_exchange_trace(run->exchange),
 	                         .cancel = ruv_exchange_cancel(run->exchange),
 	                         .on_sources = on_ask_sources,
 	                         .on_piece = on_ask_piece,

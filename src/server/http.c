@@ -311,6 +311,7 @@ static void flush(void *arg)
 	if (exchange->conn)
 		exchange->conn->exchange = NULL;
 	ruv_metrics_request(server->metrics, exchange->route_index, exchange->method, status, seconds);
+	ruv_exchange_trace_end(exchange, method_name(exchange->method), status);
 	if (server->options.log_requests)
 		log_exchange(exchange, status, seconds);
 	if (exchange->stream)
@@ -667,6 +668,7 @@ void ruv_http_on_request(struct evhttp_request *req, void *arg)
 	bufferevent_enable(conn->bev, EV_READ);
 
 	choose_id(exchange);
+	ruv_exchange_trace_begin(exchange);
 	if (!exchange->body) {
 		exchange->n_body = 0;
 		ruv_exchange_failf(exchange, 503, "server_error", NULL, NULL, "memory is out");

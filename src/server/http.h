@@ -19,6 +19,7 @@
 #include <jansson.h>
 
 #include "ruvllm/session.h"
+#include "ruvllm/trace.h"
 #include "ruvllm/types.h"
 
 enum {
@@ -101,6 +102,9 @@ ruv_cancel *ruv_exchange_cancel(ruv_exchange *exchange);
 void ruv_exchange_on_gone(ruv_exchange *exchange, void (*gone)(void *user), void *user);
 /* Nanoseconds (ruv_clock_now_ns) when the request was complete. */
 int64_t ruv_exchange_started_ns(const ruv_exchange *exchange);
+
+/* What spans of work for this exchange are part of; NULL without a tracer. */
+const ruv_trace_context *ruv_exchange_trace(const ruv_exchange *exchange);
 
 /* Whom the request's key speaks for. Strings are "" when there are no keys or the key says nothing. */
 typedef struct ruv_identity {

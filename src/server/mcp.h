@@ -25,6 +25,7 @@ typedef struct ruv_mcp_caller {
 	bool may_read, may_write, may_learn;
 	const char *owner_user, *owner_agent; /* "": anybody's; otherwise only their nodes may be forgotten */
 	const ruv_cancel *cancel;             /* of this message; NULL is fine */
+	const ruv_trace_context *trace;       /* what its spans are part of; NULL is fine */
 	/* A notification that belongs to the message's request, before its answer; takes over `message`. NULL: none are sent. */
 	void (*notify)(void *user, json_t *message);
 	/* A question was answered, or a task routed; for counting. NULL is fine. */

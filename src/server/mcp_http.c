@@ -120,6 +120,7 @@ static void post(ruv_exchange *exchange)
 	                         .owner_user = identity->user,
 	                         .owner_agent = identity->agent,
 	                         .cancel = ruv_exchange_cancel(exchange),
+	                         .trace = ruv_exchange_trace(exchange),
 	                         .notify = notify,
 	                         .answered = answered,
 	                         .routed = routed,

@@ -204,8 +204,12 @@ static bool on_piece(void *user, const ruv_piece *piece)
 
 static int ask(call *c)
 {
-	ruv_ask_params params = {
-	    .scope = &c->scope, .cancel = c->caller->cancel, .on_sources = on_sources, .on_piece = on_piece, .user = c};
+	ruv_ask_params params = {.scope = &c->scope,
+	                         .cancel = c->caller->cancel,
+	                         .trace = c->caller->trace,
+	                         .on_sources = on_sources,
+	                         .on_piece = on_piece,
+	                         .user = c};
 	ruv_answer answer = {0};
 	json_t *sources = json_array();
 	int64_t max_tokens = 0;

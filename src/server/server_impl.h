@@ -60,6 +60,7 @@ struct ruv_exchange {
 	int n_params;
 	const char *body; /* [n_body] in req */
 	size_t n_body;
+	ruv_trace_span span; /* of the request; its trace is not valid when there is no tracer */
 	int64_t started_ns;
 	ruv_cancel cancel;
 	ruv_task work; /* in the workers' queue */
@@ -156,6 +157,9 @@ void ruv_http_sweep(ruv_server *server);
 void ruv_http_conn_release(server_conn *conn);
 /* Takes the worker's side: runs the endpoint. */
 void ruv_http_run(void *exchange);
+/* Its span, where there is a tracer (trace.c). */
+void ruv_exchange_trace_begin(ruv_exchange *exchange);
+void ruv_exchange_trace_end(ruv_exchange *exchange, const char *method, int status);
 void ruv_http_accepting(ruv_server *server, bool on);
 /* The route and its path's parameters for a request; NULL with *other_methods set when only others are known. */
 const ruv_route *ruv_http_find_route(const ruv_server *server, unsigned method, const char *path, int *index,
