@@ -20,7 +20,11 @@ def run(*words, **more):
 
 
 def options(*words):
-    return set(re.findall(r"^  (?:-\w, |    )(--[a-z][a-z0-9-]*)", run(ruvllm, *words, "--help"), re.M))
+    """All that a page takes: its own options, and every key of the configuration where it takes them (its help lists those that it uses)."""
+    text = run(ruvllm, *words, "--help")
+    if "\nConfiguration" in text:
+        text += run(ruvllm, "config", "--help").partition("\nConfiguration")[2]
+    return set(re.findall(r"^  (?:-\w, |    )(--[a-z][a-z0-9-]*)", text, re.M))
 
 
 commands = re.findall(r"^  (\w+)  +\S", run(ruvllm, "--help"), re.M)
