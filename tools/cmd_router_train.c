@@ -239,7 +239,7 @@ int cmd_router_train(int argc, char **argv)
 {
 	static const char *out, *classes, *from;
 	static int hidden = 48, rank = 16, epochs = 80;
-	static double density = 0.3, mu = 0.3, lambda = 0.05, ewc = 1, regret = 0.08;
+	static double density = 0.3, mu = 0.3, lambda = 0.05, ewc = 1, regret = 0.05;
 	static int64_t seed = 1;
 	static bool shared;
 	static const cli_option options[] = {
@@ -253,7 +253,7 @@ int cmd_router_train(int argc, char **argv)
 	    {"mu", 0, CLI_DOUBLE, &mu, "X", "points of quality that a large answer's computation is worth (default 0.3)"},
 	    {"lambda", 0, CLI_DOUBLE, &lambda, "X", "points of quality that a second is worth (default 0.05)"},
 	    {"regret", 0, CLI_DOUBLE, &regret, "X",
-	     "points of quality that the cascade may lose to always asking the largest tier (default 0.08)"},
+	     "points of quality that the cascade may lose to always asking the largest tier (default 0.05)"},
 	    {"ewc", 0, CLI_DOUBLE, &ewc, "X", "strength of EWC with --from (default 1)"},
 	    {"epochs", 0, CLI_INT, &epochs, "N", "at most (default 80)"},
 	    {"seed", 0, CLI_INT64, &seed, "N", "seed of the split and of training (default 1)"},

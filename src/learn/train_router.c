@@ -861,7 +861,7 @@ int ruv_router_train(ruv_router_weights **out, ruv_route_data *data, const ruv_r
 		rc = make_gate(w, data, err);
 	if (!rc) {
 		fit_trust(w, data);
-		rc = choose_blend(w, data, t->regret > 0 ? t->regret : 0.08, err);
+		rc = choose_blend(w, data, t->regret > 0 ? t->regret : 0.05, err);
 	}
 	if (!rc)
 		rc = ruv_router_weights_ready(w, true, err);

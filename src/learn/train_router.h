@@ -60,7 +60,7 @@ typedef struct ruv_router_training {
 	double density;    /* of W [0.3] */
 	bool shared;       /* one W and U for both gates */
 	double mu, lambda; /* [0.3], [0.05] a second */
-	double regret;     /* points that the cascade may lose to always asking the largest tier [0.08] */
+	double regret;     /* points that the cascade may lose to always asking the largest tier [0.05] */
 	double ewc;        /* lambda of EWC with `from` [1] */
 	int n_epochs;      /* at most [80] */
 	int n_components;  /* of the neighbours' space [64] */
