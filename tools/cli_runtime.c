@@ -91,7 +91,7 @@ static const struct {
 	const char *command, *groups;
 } uses[] = {
     {"agent", "place compute whose"},
-    {"ask", "place model compute generate search route learn whose"},
+    {"ask", "place model compute generate search route learn whose traces"},
     {"bench", "place model compute generate"},
     {"chat", "place model compute generate search route learn whose"},
     {"eval", "place model compute generate search remember route"},
@@ -101,7 +101,7 @@ static const struct {
     {"pull", "place pull"},
     {"remember", "place compute remember whose"},
     {"router", "place model compute generate search route whose"},
-    {"serve", "place model compute generate search remember route learn whose serve"},
+    {"serve", "place model compute generate search remember route learn whose traces serve"},
 };
 
 static const char *groups_of(const char *command)

@@ -60,8 +60,8 @@ typedef struct ruv_config_key {
 
 /* The i-th key, NULL past the end. */
 RUV_API const ruv_config_key *ruv_config_key_at(int i);
-/* What it is about, one of "place", "model", "compute", "generate", "search", "remember", "route", "learn", "pull", "whose",
- * "serve"; NULL past the end. */
+/* What it is about, one of "place", "model", "compute", "generate", "search", "remember", "route", "learn", "pull", "traces",
+ * "whose", "serve"; NULL past the end. */
 RUV_API const char *ruv_config_key_group(int i);
 /* Its index, or -1. */
 RUV_API int ruv_config_key_find(const char *name);
@@ -278,7 +278,7 @@ typedef struct ruv_ask_params {
 	const ruv_memory_scope *scope; /* whose memory */
 	const ruv_sampling *sampling;
 	int max_tokens;
-	int n_sources; /* passages retrieved */
+	int n_sources;                  /* passages retrieved */
 	const ruv_trace_context *trace; /* what the answer's spans are part of; NULL: a trace of its own */
 
 	/* What the answer must follow (grammar.h), grammar_bytes of text; NULL: free. A model that quotes its sources does not

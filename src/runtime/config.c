@@ -72,6 +72,7 @@ static const struct {
     {KEY_router, "route"},
     {KEY_write_back, "learn"},
     {KEY_hub, "pull"},
+    {KEY_otlp_endpoint, "traces"},
     {KEY_user, "whose"},
     {KEY_host, "serve"},
 };

@@ -465,6 +465,16 @@ static void write_memory(ruv_buf *out, ruv_server *server)
 	one(out, "ruvllm_memory_index_bytes", "gauge", "Size of the vector index in memory.", (double)stats.index_bytes);
 }
 
+static void write_traces(ruv_buf *out, const ruv_server *server)
+{
+	ruv_tracer_stats stats;
+
+	ruv_tracer_get_stats(ruv_runtime_tracer(server->runtime), &stats);
+	head(out, "ruvllm_trace_spans_total", "counter", "Spans for the collector, by what became of them.");
+	ruv_buf_printf(out, "ruvllm_trace_spans_total{result=\"sent\"} %lld\nruvllm_trace_spans_total{result=\"dropped\"} %lld\n",
+	               (long long)stats.n_sent, (long long)stats.n_dropped);
+}
+
 static void write_process(ruv_buf *out, const ruv_server *server)
 {
 	FILE *statm = fopen("/proc/self/statm", "re");
@@ -506,6 +516,7 @@ char *ruv_metrics_text(ruv_metrics *metrics, ruv_server *server)
 	write_scheduler(&out, stats);
 	write_memory(&out, server);
 	write_learning(&out, server);
+	write_traces(&out, server);
 	write_process(&out, server);
 	free(stats);
 	return ruv_buf_take(&out);

@@ -64,7 +64,7 @@ class Help(unittest.TestCase):
         every = set(re.findall(r"^      --([\w-]+)", run("config", "--help").stdout, re.M))
         self.assertLessEqual({"port", "hub", "max-tokens", "chunk-tokens", "sources", "user"}, every)
         for name, has, lacks in (("ask", {"max-tokens", "sources", "user", "model"}, {"port", "hub", "chunk-tokens", "max-running"}),
-                                 ("serve", {"port", "max-running", "drain-timeout", "chat-memory", "chunk-tokens"}, {"hub"}),
+                                 ("serve", {"port", "otlp-endpoint", "max-running", "drain-timeout", "chat-memory", "chunk-tokens"}, {"hub"}),
                                  ("remember", {"chunk-tokens", "encoder", "threads"}, {"port", "max-tokens", "model-l"})):
             r = run(name, "--help")
             keys = set(re.findall(r"^      --([\w-]+)", r.stdout, re.M))
