@@ -296,7 +296,8 @@ static void print_fish(const cli_tables *t)
 	printf("# Are these the words behind ruvllm, before the one that is being written?\n"
 	       "function __ruvllm_in\n\tset -l words (commandline -opc)\n"
 	       "\ttest (count $words) -gt (count $argv); or return 1\n"
-	       "\tfor i in (seq (count $argv))\n\t\tset -l n (math $i + 1)\n\t\ttest \"$words[$n]\" = \"$argv[$i]\"; or return 1\n\tend\nend\n"
+	       "\tfor i in (seq (count $argv))\n\t\tset -l n (math $i + 1)\n\t\ttest \"$words[$n]\" = \"$argv[$i]\"; or return "
+	       "1\n\tend\nend\n"
 	       "function __ruvllm_at\n\ttest (count (commandline -opc)) -eq (math 1 + (count $argv)); and __ruvllm_in $argv\nend\n"
 	       "function __ruvllm_takes_config\n\tset -l words (commandline -opc)\n\tcontains -- \"$words[2]\"");
 	for (int e = 0; e < t->n_entries; e++)
@@ -348,7 +349,7 @@ int cmd_completion(int argc, char **argv)
 	    .name = "completion",
 	    .usage = "bash|zsh|fish",
 	    .summary = "Print a script that makes the shell complete ruvllm's commands, options and their choices. `make install` "
-	               "puts all "
+		       "puts all "
 		       "three where the shells look for them.",
 	    .examples = "source <(ruvllm completion bash)\nruvllm completion zsh > ~/.zfunc/_ruvllm\n"
 			"ruvllm completion fish > ~/.config/fish/completions/ruvllm.fish",

@@ -327,7 +327,7 @@ int cmd_man(int argc, char **argv)
 	    .name = "man",
 	    .usage = "[OPTIONS] [COMMAND]",
 	    .summary = "Print a manual page, of one command or of the program, for man(1) to show; or write all of them. They are "
-	               "made of the "
+		       "made of the "
 		       "tables that --help is made of.",
 	    .options = options,
 	    .examples = "ruvllm man ask | man -l -\nruvllm man -o ~/.local/share/man/man1",
