@@ -303,6 +303,14 @@ static int part_gate(int argc, char **argv)
 	return run.result.pass ? CLI_EXIT_OK : CLI_EXIT_FAILED;
 }
 
+static bool parse_version(const char *text, int *version)
+{
+	char *end;
+	const long given = strtol(text, &end, 10);
+	*version = (int)given;
+	return end != text && !*end && given >= 0 && given <= INT32_MAX;
+}
+
 static int rollback(ruv_learner *l, void *user, ruv_error *err)
 {
 	return ruv_learner_rollback(l, *(const int *)user, err);
@@ -311,12 +319,40 @@ static int rollback(ruv_learner *l, void *user, ruv_error *err)
 static int part_rollback(int argc, char **argv)
 {
 	PART("rollback", " VERSION", "Makes an earlier version live again, exactly as it was. 0: none, the bare model.", 1, 1);
-	char *end;
-	const long given = strtol(args.items[0], &end, 10);
-	if (end == args.items[0] || *end || given < 0 || given > INT32_MAX)
+	int version;
+	if (!parse_version(args.items[0], &version))
 		return cli_usage("'%s' is no version; `ruvllm learn history` lists them", args.items[0]);
-	int version = (int)given;
 	return with_learner(false, rollback, &version);
+}
+
+struct merge {
+	int versions[16], n;
+	double kept;
+};
+
+static int merge(ruv_learner *l, void *user, ruv_error *err)
+{
+	struct merge *what = user;
+	int rc = ruv_learner_merge(l, what->versions, NULL, what->n, &what->kept, err);
+	if (rc == RUV_OK && cli.json)
+		cli_json_print(json_pack("{s:i, s:f}", "versions", what->n, "kept", what->kept));
+	else if (rc == RUV_OK)
+		printf("the candidate is the sum of %d versions; the rank keeps %.1f %% of it\n", what->n, 100 * what->kept);
+	return rc;
+}
+
+static int part_merge(int argc, char **argv)
+{
+	PART("merge", " VERSION VERSION ...",
+	     "Merges the adapters of several domains: the candidate becomes the sum of their changes. `learn gate --publish` "
+	     "brings it "
+	     "to life.",
+	     2, 16);
+	struct merge what = {.n = args.n};
+	for (int i = 0; i < args.n; i++)
+		if (!parse_version(args.items[i], &what.versions[i]))
+			return cli_usage("'%s' is no version; `ruvllm learn history` lists them", args.items[i]);
+	return with_learner(false, merge, &what);
 }
 
 struct exported {
@@ -400,6 +436,7 @@ static const cli_part parts[] = {
     {"train", part_train, "replay all lessons"},
     {"gate", part_gate, "measure the candidate; with --publish make it live when it passes"},
     {"rollback", part_rollback, "make an earlier version live again"},
+    {"merge", part_merge, "merge the adapters of several domains into the candidate"},
     {"export", part_export, "copy a version's GGUF adapter"},
     {"pause", part_pause, "stop learning"},
     {"resume", part_resume, "go on learning"},

@@ -177,7 +177,7 @@ typedef struct ruv_learner ruv_learner;
 /* One line of the history: a version, a gate that refused, a rollback, a boundary between tasks, what else was tended. */
 typedef struct ruv_learner_event {
 	int64_t time_ms;
-	char what[16]; /* "published", "refused", "rollback", "paused", "resumed", "boundary", "router", "router kept" */
+	char what[16]; /* "published", "refused", "rollback", "paused", "resumed", "boundary", "merged", "router", "router kept" */
 	int version;
 	ruv_gate_result gate; /* of published, refused, router and router kept */
 	int64_t n_steps;
@@ -281,6 +281,10 @@ RUV_API int ruv_learner_consolidate(ruv_learner *learner, ruv_bank_report *repor
 /* Makes an earlier version live again, exactly as it was (0: none, the bare model), and the candidate start from it.
  * RUV_ENOTFOUND. */
 RUV_API int ruv_learner_rollback(ruv_learner *learner, int version, ruv_error *err);
+/* Merges adapters of several domains into the candidate: the weighted sum of the changes of versions [n], brought back to the rank
+ * by a truncated singular value decomposition. weights [n]; NULL: each 1. *kept (NULL is fine): the share of the sum's squared norm
+ * that the rank could keep. What is live stays; the gate decides. RUV_ENOTFOUND names a version that is not there. */
+RUV_API int ruv_learner_merge(ruv_learner *learner, const int *versions, const float *weights, int n, double *kept, ruv_error *err);
 /* Copies a version's GGUF file (0: the live one). */
 RUV_API int ruv_learner_export(ruv_learner *learner, int version, const char *path, ruv_error *err);
 

@@ -1080,6 +1080,47 @@ int ruv_learner_rollback(ruv_learner *l, int version, ruv_error *err)
 	return rc;
 }
 
+int ruv_learner_merge(ruv_learner *l, const int *versions, const float *weights, int n, double *kept, ruv_error *err)
+{
+	enum { MOST = 16 };
+	ruv_microlora *parts[MOST] = {NULL};
+	float each[MOST];
+	char path[4300];
+	if (n < 1 || n > MOST)
+		return ruv_fail(err, RUV_EINVAL, where, "%d versions to merge, 1..%d are possible", n, MOST);
+	pthread_mutex_lock(&l->work);
+	int rc = may_write(l, err);
+	for (int i = 0; i < n && rc == RUV_OK; i++) {
+		each[i] = weights ? weights[i] : 1;
+		ruv_journal_version_path(l, versions[i], path, sizeof path);
+		if (!isfinite(each[i]))
+			rc = ruv_fail(err, RUV_EINVAL, where, "a weight of %g", (double)each[i]);
+		else if (versions[i] < 1 || access(path, R_OK))
+			rc = ruv_fail(err, RUV_ENOTFOUND, where, "there is no version %d; the last is %d", versions[i],
+			              l->status.last_version);
+		if (rc == RUV_OK)
+			rc = ruv_microlora_create(&parts[i], l->model, l->options.hooks, l->options.n_hooks, l->options.rank,
+			                          RUV_MICROLORA_SLOTS, 1, err);
+		if (rc == RUV_OK)
+			rc = ruv_microlora_load(parts[i], path, err);
+	}
+	if (rc == RUV_OK)
+		rc = ruv_microlora_merge(l->candidate, (const ruv_microlora *const *)parts, each, n, kept, err);
+	if (rc == RUV_OK) {
+		ruv_microlora_clear_moments(l->candidate);
+		l->dirty = true;
+		rc = fit_budget(l, err);
+	}
+	if (rc == RUV_OK)
+		rc = save_state(l, err);
+	if (rc == RUV_OK)
+		rc = ruv_journal_event(l, "merged", 0, NULL, err);
+	for (int i = 0; i < n; i++)
+		ruv_microlora_free(parts[i]);
+	pthread_mutex_unlock(&l->work);
+	return rc;
+}
+
 int ruv_learner_export(ruv_learner *l, int version, const char *path, ruv_error *err)
 {
 	char from[4300];

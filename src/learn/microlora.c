@@ -93,7 +93,7 @@ void ruv_microlora_free(ruv_microlora *l)
 	free(l);
 }
 
-static void clear_moments(ruv_microlora *l)
+void ruv_microlora_clear_moments(ruv_microlora *l)
 {
 	memset(l->m, 0, (size_t)l->n * sizeof *l->m);
 	memset(l->v, 0, (size_t)l->n * sizeof *l->v);
@@ -111,13 +111,13 @@ void ruv_microlora_reset(ruv_microlora *l, uint64_t seed)
 			p->a[k] = (float)(size * ruv_rng_normal(&rng));
 		memset(p->b, 0, (size_t)(p->rank * p->n_out) * sizeof *p->b);
 	}
-	clear_moments(l);
+	ruv_microlora_clear_moments(l);
 }
 
 void ruv_microlora_copy(ruv_microlora *to, const ruv_microlora *from)
 {
 	memcpy(to->theta, from->theta, (size_t)to->n * sizeof *to->theta);
-	clear_moments(to);
+	ruv_microlora_clear_moments(to);
 }
 
 bool ruv_microlora_is_zero(const ruv_microlora *l)
@@ -251,7 +251,7 @@ int ruv_microlora_load(ruv_microlora *l, const char *path, ruv_error *err)
 		memcpy(p->b, find_half(gguf, p, 'b', p->rank, p->n_out)->data, (size_t)(p->rank * p->n_out) * sizeof *p->b);
 	}
 	if (rc == RUV_OK)
-		clear_moments(l);
+		ruv_microlora_clear_moments(l);
 	ruv_gguf_free(gguf);
 	return rc;
 }
@@ -403,6 +403,6 @@ int ruv_microlora_merge(ruv_microlora *to, const ruv_microlora *const *parts, co
 		rc = merge_one(to, k, parts, weights, n, &some, &all, err);
 	if (kept)
 		*kept = all > 0 ? some / all : 1;
-	clear_moments(to);
+	ruv_microlora_clear_moments(to);
 	return rc;
 }

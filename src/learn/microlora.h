@@ -34,6 +34,8 @@ int ruv_microlora_create(ruv_microlora **out, ruv_model *model, const int *hooks
 void ruv_microlora_free(ruv_microlora *lora);
 /* As it was made from this seed; moments cleared. */
 void ruv_microlora_reset(ruv_microlora *lora, uint64_t seed);
+/* Adam begins anew: after theta was changed by other means. */
+void ruv_microlora_clear_moments(ruv_microlora *lora);
 /* Takes over theta of another of the same shape; moments cleared. */
 void ruv_microlora_copy(ruv_microlora *to, const ruv_microlora *from);
 /* Does it change nothing? (every B is zero) */

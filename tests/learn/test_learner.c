@@ -169,6 +169,21 @@ static void test_teach_gate_rollback_restart(void **state)
 	ruv_adapter *again = live_adapter(l, model);
 	assert_true(nll(model, again, facts[1][0], facts[1][1]) == learned[1]);
 	ruv_adapter_free(again);
+	/* two halves of a version are the version; the candidate's files have it, what is live stays */
+	const float halves[] = {0.5f, 0.5f};
+	double kept = 0;
+	assert_int_equal(ruv_learner_merge(l, (const int[]){1, 9}, NULL, 2, NULL, &err), RUV_ENOTFOUND);
+	assert_non_null(strstr(err.message, "version 9"));
+	assert_ok(ruv_learner_merge(l, (const int[]){1, 1}, halves, 2, &kept, &err), err);
+	assert_true(kept > 0.999);
+	ruv_adapter *merged = NULL;
+	char candidate[500];
+	snprintf(candidate, sizeof candidate, "%s/candidate.gguf", l->dir);
+	assert_ok(ruv_adapter_open(&merged, model, candidate, 1, &err), err);
+	for (int f = 0; f < 5; f++) /* the budget may have taken some of it back, but not in this test */
+		assert_true(fabs(nll(model, merged, facts[f][0], facts[f][1]) - learned[f]) < 0.02 * (1 + learned[f]));
+	ruv_adapter_free(merged);
+	assert_int_equal(ruv_learner_live_version(l), 1);
 	assert_ok(ruv_learner_pause(l, true, &err), err);
 	assert_int_equal(ruv_learner_teach(l, "facts", "x?", "y", &err), RUV_ECANCELLED);
 	/* another process may look, not learn */

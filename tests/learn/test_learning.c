@@ -326,6 +326,31 @@ static void test_bank(void **state)
 }
 
 /* Failures teach what to avoid. */
+/* Full at the capacity of a variant: each new one puts out the one of least use. */
+static void test_bank_capacity(void **state)
+{
+	ruv_error err = {0};
+	ruv_bank *b = NULL;
+	const int capacity = ruv_variant_find("base")->pattern_capacity, more = 5;
+	int64_t n = 0, n_strategies = 0, id = 0;
+	(void)state;
+	assert_int_equal(capacity, 50000);
+	assert_int_equal(ruv_variant_find("coder")->pattern_capacity, 100000); /* takes twice as long and says nothing more */
+	assert_ok(ruv_bank_open(&b, NULL, &(ruv_bank_options){.capacity = capacity}, &err), err);
+	for (int i = 0; i < capacity + more; i++) {
+		ruv_trajectory *t = NULL;
+		assert_ok(ruv_trajectory_create(&t, "fill", &err), err);
+		assert_ok(ruv_trajectory_add_state(t, "s", (const float[]){1, (float)i}, 2, &err), err);
+		assert_ok(ruv_trajectory_add_action(t, "a", i % 1000 == 7 ? 0.1f : 0.8f, &err), err);
+		assert_ok(ruv_bank_record(b, t, &id, &err), err);
+		ruv_trajectory_free(t);
+	}
+	assert_ok(ruv_bank_counts(b, &n, &n_strategies, &err), err);
+	assert_int_equal(n, capacity);
+	assert_int_equal(id, capacity + more); /* the newest was taken, the worst went */
+	ruv_bank_free(b);
+}
+
 static void test_bank_failures(void **state)
 {
 	ruv_error err = {0};
@@ -437,9 +462,10 @@ static void test_calibration(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = {
-	    cmocka_unit_test(test_ewc),           cmocka_unit_test(test_reservoir), cmocka_unit_test(test_curriculum),
-	    cmocka_unit_test(test_gate),          cmocka_unit_test(test_patterns),  cmocka_unit_test(test_bank),
-	    cmocka_unit_test(test_bank_failures), cmocka_unit_test(test_judge),     cmocka_unit_test(test_calibration)};
+	const struct CMUnitTest tests[] = {cmocka_unit_test(test_ewc),           cmocka_unit_test(test_reservoir),
+	                                   cmocka_unit_test(test_curriculum),    cmocka_unit_test(test_gate),
+	                                   cmocka_unit_test(test_patterns),      cmocka_unit_test(test_bank),
+	                                   cmocka_unit_test(test_bank_capacity), cmocka_unit_test(test_bank_failures),
+	                                   cmocka_unit_test(test_judge),         cmocka_unit_test(test_calibration)};
 	return cmocka_run_group_tests(tests, setup, teardown);
 }
