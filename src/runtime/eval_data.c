@@ -206,8 +206,8 @@ static int add_row(ruv_eval_set *set, struct passage_table *table, json_t *objec
 	row.answers = texts;
 	row.id = keep(set, id ? id : "");
 	row.question = keep(set, question);
-	row.context = set->passages[passage].text;
-	row.title = set->passages[passage].title;
+	row.context = set->passages[row.passage].text;
+	row.title = set->passages[row.passage].title;
 	if (!texts || !row.id || !row.question)
 		return ruv_fail_memory(err, "eval", strlen(question));
 	set->rows[set->n_rows++] = row;
