@@ -7,6 +7,7 @@
 
 #include "base/clock.h"
 #include "base/hash.h"
+#include "base/log.h"
 #include "base/status.h"
 #include "learn/vec.h"
 
@@ -732,6 +733,8 @@ static int choose_blend(ruv_router_weights *w, const ruv_route_data *data, doubl
 	for (int method = RUV_ROUTE_KNN; !rc && method <= RUV_ROUTE_BLEND; method++) {
 		rc = choose_bounds(w, data, method, regret, err);
 		now = method_utility(w, data, method, true, tried);
+		ruv_log(RUV_LOG_INFO, "router", "validation: %s %.4f, %s %.4f", ruv_route_method_name(method), now,
+		        ruv_route_method_name(w->head.method), best);
 		if (now > best && is_above(tried, best_of_all, n, 1)) {
 			best = now;
 			w->head.method = method;

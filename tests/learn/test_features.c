@@ -68,6 +68,8 @@ static void compute(const struct scene *s, float *f)
 	assert_ok(ruv_features_compute(f, classes, &basis, &s->input, &err), err);
 }
 
+static int n_moved[RUV_ROUTE_FEATURES]; /* how often each was seen to move with its cause */
+
 /* The features first..first+n all differ between the two scenes. */
 static void moved(const struct scene *a, const struct scene *b, int first, int n)
 {
@@ -75,9 +77,11 @@ static void moved(const struct scene *a, const struct scene *b, int first, int n
 
 	compute(a, x);
 	compute(b, y);
-	for (int i = first; i < first + n; i++)
+	for (int i = first; i < first + n; i++) {
 		if (x[i] == y[i])
 			fail_msg("%s stays %g", ruv_feature_name(i, NULL), (double)x[i]);
+		n_moved[i]++;
+	}
 }
 
 static void text_moves_its_features(void **state)
@@ -109,6 +113,8 @@ static void text_moves_its_features(void **state)
 		compute(&b, x);
 		for (int l = 0; l < RUV_ROUTE_LANGUAGES; l++)
 			assert_true(x[RUV_FEATURE_LANGUAGE + l] == (l == tongues[i].language));
+		moved(&a, &b, RUV_FEATURE_LANGUAGE, 1);
+		moved(&a, &b, RUV_FEATURE_LANGUAGE + tongues[i].language, 1);
 	}
 	b.input.text = "write a poem";
 	moved(&a, &b, RUV_FEATURE_TYPE, RUV_ROUTE_QUERY_TYPES);
@@ -257,10 +263,21 @@ static void history_moves_its_features(void **state)
 		ruv_features_history(x, &before, NULL);
 		ruv_features_history(y, &after, &conversation);
 		for (int group = 0; group < 4; group++)
-			for (int i = 0; i < 4; i++)
+			for (int i = 0; i < 4; i++) {
+				n_moved[RUV_FEATURE_HISTORY + 4 * group + i] += i == t;
 				assert_int_equal(x[RUV_FEATURE_HISTORY + 4 * group + i] != y[RUV_FEATURE_HISTORY + 4 * group + i],
 				                 i == t);
+			}
 	}
+}
+
+/* Runs last. */
+static void none_was_left_out(void **state)
+{
+	(void)state;
+	for (int i = 0; i < RUV_ROUTE_FEATURES; i++)
+		if (!n_moved[i])
+			fail_msg("%s was never seen to move", ruv_feature_name(i, NULL));
 }
 
 static void every_feature_has_a_name(void **state)
@@ -330,7 +347,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(text_moves_its_features),    cmocka_unit_test(embedding_moves_its_features),
 	    cmocka_unit_test(search_moves_its_features),  cmocka_unit_test(system_moves_its_features),
-	    cmocka_unit_test(history_moves_its_features), cmocka_unit_test(every_feature_has_a_name)};
+	    cmocka_unit_test(history_moves_its_features), cmocka_unit_test(every_feature_has_a_name),
+	    cmocka_unit_test(none_was_left_out)};
 
 	return cmocka_run_group_tests(tests, set_up, tear_down);
 }

@@ -7,6 +7,7 @@
 
 #include "base/file.h"
 #include "base/rng.h"
+#include "learn/router_drift.h"
 #include "learn/train_router.h"
 
 enum { DIM = 24, N_GROUPS = 24, PER_GROUP = 20 };
@@ -96,7 +97,7 @@ static void training_finds_the_rule(void **state)
 	ruv_error err = {0};
 
 	(void)state;
-	train(&data, 0.3, 0);
+	train(&data, 0.3, 0.15);         /* the small tier is a fifth of a point behind where it is right */
 	for (int i = 0; i < data.n; i++) /* no group is in two of the three */
 		for (int j = 0; j < i; j++)
 			if (!strcmp(data.samples[i].group, data.samples[j].group)) {
@@ -140,7 +141,36 @@ static void signs_decide_where_features_do_not(void **state)
 	ruv_route_data_release(&data);
 	write_outcomes(false);
 	memset(&data, 0, sizeof data);
-	train(&data, 0.3, 0); /* as the other tests expect it */
+	train(&data, 0.3, 0.15); /* as the other tests expect it */
+	ruv_route_data_release(&data);
+}
+
+/* The tiers change places and nothing tells the tasks apart: what is not held fast is unlearned, and what
+ * is held fast learns nothing new. */
+static void protection_holds_what_was_learned(void **state)
+{
+	ruv_drift_options options = {.n_tasks = 2, .n_updates = 300, .ewc = 1e9, .seed = 1};
+	ruv_drift_result results[RUV_N_DRIFT_PROTECTIONS];
+	ruv_router_weights *weights;
+	ruv_route_data data = {0};
+	ruv_error err = {0};
+
+	(void)state;
+	assert_ok(ruv_route_data_read(&data, outcomes, &err), err);
+	assert_ok(ruv_router_weights_read(&weights, file, true, &err), err);
+	assert_ok(ruv_router_drift(weights, &data, &options, results, &err), err);
+	assert_true(results[0].n_held > 10 && results[0].n_updates == 300);
+	assert_string_equal(results[2].protection, "ewc");
+	for (int p = 0; p < RUV_N_DRIFT_PROTECTIONS; p++) {
+		assert_true(results[p].old_before > 0.5 && results[p].old_before <= 1);
+		if (p & 2) /* EWC */
+			assert_true(fabs(results[p].old_after - results[p].old_before) < 0.06);
+		else
+			assert_true(results[p].old_after < results[p].old_before && results[p].last_after > results[2].last_after);
+	}
+	options.n_tasks = RUV_DRIFT_MAX_TASKS + 1;
+	assert_int_equal(ruv_router_drift(weights, &data, &options, results, &err), RUV_EINVAL);
+	ruv_router_weights_free(weights);
 	ruv_route_data_release(&data);
 }
 
@@ -380,6 +410,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {cmocka_unit_test(training_finds_the_rule),
 	                                   cmocka_unit_test(signs_decide_where_features_do_not),
+	                                   cmocka_unit_test(protection_holds_what_was_learned),
 	                                   cmocka_unit_test(damaged_files_are_refused),
 	                                   cmocka_unit_test(constraints_are_kept),
 	                                   cmocka_unit_test(outcomes_count_at_once_and_survive),
