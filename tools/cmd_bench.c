@@ -3,8 +3,10 @@
  * Prefill (pp): so many tokens appended at once behind a context of some depth. Decode (tg): so many tokens one by one there. The
  * bound of decode is the measured memory bandwidth over the bytes that a token needs (weights, and keys and values of the context);
  * that of prefill the measured peak of the multiply instructions over the operations of the matrices. --sequences decodes several
- * sequences at once through the scheduler; the sum of their tokens counts. --draft generates text greedily with and without
- * speculation. Medians of a few repetitions, with the slowest and fastest, because other programs share the machine. */
+ * sequences at once through the scheduler; the sum of their tokens counts. --draft generates text greedily: plainly, with the draft
+ * model's guesses, and with guesses from the text as well. Beside the speed-up stands what Leviathan's formula allows at the
+ * measured acceptance, tokens / (passes + drafted c), were a checking pass no dearer than a plain one; c: a draft's time over a
+ * plain pass's. Medians of a few repetitions, with the slowest and fastest, because other programs share the machine. */
 #include "cli_runtime.h"
 #include "commands.h"
 #include "machine.h"
@@ -17,10 +19,10 @@
 #include "base/status.h"
 #include "ruvllm/scheduler.h"
 
-enum { MAX_DEPTHS = 16, MAX_COUNTS = 16, MAX_SEQUENCES = 256, MAX_REPEAT = 101, MAX_RESULTS = MAX_DEPTHS * (2 + MAX_COUNTS) + 2 };
+enum { MAX_DEPTHS = 16, MAX_COUNTS = 16, MAX_SEQUENCES = 256, MAX_REPEAT = 101, MAX_RESULTS = MAX_DEPTHS * (2 + MAX_COUNTS) + 3 };
 
-typedef enum kind { PREFILL, DECODE, SEQUENCES, PLAIN, SPECULATED } kind;
-static const char *const kind_names[] = {"prefill", "decode", "decode", "greedy text", "speculated"};
+typedef enum kind { PREFILL, DECODE, SEQUENCES, PLAIN, DRAFTED, GUESSED, N_TEXTS = 3 } kind;
+static const char *const kind_names[] = {"prefill", "decode", "decode", "greedy text", "+ draft", "+ draft, text"};
 
 typedef struct rate {
 	double median, min, max; /* tokens a second */
@@ -30,8 +32,10 @@ typedef struct result {
 	kind kind;
 	int n, depth, n_seqs;
 	rate rate;
-	double bound;    /* tokens a second; 0: none is known */
-	double accepted; /* of the tokens drafted; speculation */
+	double bound; /* tokens a second; 0: none is known */
+	/* speculation */
+	ruv_speculation_stats drafts;
+	double speedup, allowed; /* of plain text; by the formula */
 } result;
 
 static int n_prompt = 512, n_generate = 64, n_threads = 0, n_repeat = 5, n_batch = 0;
@@ -170,43 +174,62 @@ static int measure_sequences(ruv_engine *engine, ruv_model *model, ruv_kv_type t
 	return rc;
 }
 
-/* Greedy text after a plain question, with and without the draft's guesses, taking turns. */
-static int measure_speculation(ruv_engine *engine, ruv_model *model, ruv_session *session, result *out, ruv_error *err)
+/* Greedy answers to a few questions: plainly, with the draft, with the draft and guesses from the text, taking turns. */
+static int measure_speculation(ruv_engine *engine, ruv_model *model, const ruv_session_options *how, result *out, ruv_error *err)
 {
-	static const char question[] = "What is a computer? Explain it in plain words, step by step, and give three examples.";
+	static const char *const questions[] = {
+	    "What is a computer? Explain it in plain words, step by step.", "What is a router and why does a network need one?",
+	    "Write a short story about a fox and a lighthouse.", "Name three kinds of tea.", "Explain how to boil an egg."};
+	enum { N_QUESTIONS = sizeof questions / sizeof *questions };
 	const ruv_model_options shared = {.engine = engine};
 	ruv_generate_params params = {
 	    .sampling = {.temperature = 0}, .max_tokens = n_generate, .n_logprobs = -1, .ignore_end = true};
-	double rates[2][MAX_REPEAT];
-	int64_t drafted = 0, accepted = 0;
+	double rates[N_TEXTS][MAX_REPEAT];
+	ruv_session *sessions[N_TEXTS] = {NULL};
 	ruv_speculation speculation = {0};
-	ruv_token_list prompt = {0};
+	ruv_token_list prompts[N_QUESTIONS] = {{0}};
 	int rc = ruv_model_open(&speculation.draft, draft_path, &shared, err);
-	if (!rc)
-		rc = ruv_model_tokenize(model, question, strlen(question), RUV_TOKENIZE_BOS, &prompt, err);
+	for (int i = 0; i < N_QUESTIONS && !rc; i++) {
+		const ruv_message message = {.role = "user", .content = questions[i]};
+		rc = ruv_model_chat_tokens(model, &message, 1, NULL, true, &prompts[i], err);
+	}
+	for (int on = 0; on < N_TEXTS && !rc; on++) {
+		speculation.prompt_lookup = on == 2;
+		rc = ruv_session_open(&sessions[on], model, how, err);
+		if (!rc && on)
+			rc = ruv_session_set_speculation(sessions[on], &speculation, err);
+	}
 	for (int i = -1; i < n_repeat && !rc; i++)
-		for (int on = 0; on < 2 && !rc; on++) {
-			ruv_generation made = {0};
-			rc = ruv_session_set_speculation(session, on ? &speculation : NULL, err);
-			if (!rc)
-				rc = ruv_generate(session, prompt.ids, prompt.n, &params, &made, err);
-			if (!rc && cli_interrupted)
-				rc = ruv_fail(err, RUV_ECANCELLED, "bench", "stopped");
-			if (!rc && i >= 0) {
-				rates[on][i] = made.decode_ms > 0 ? (made.n_tokens - 1) * 1000 / made.decode_ms : 0;
-				drafted += made.n_drafted;
-				accepted += made.n_accepted;
+		for (int on = 0; on < N_TEXTS && !rc; on++) {
+			double ms = 0;
+			int n_tokens = 0;
+			for (int q = 0; q < N_QUESTIONS && !rc; q++) {
+				ruv_generation made = {0};
+				rc = ruv_generate(sessions[on], prompts[q].ids, prompts[q].n, &params, &made, err);
+				if (!rc && cli_interrupted)
+					rc = ruv_fail(err, RUV_ECANCELLED, "bench", "stopped");
+				ms += made.decode_ms;
+				n_tokens += made.n_tokens - 1;
+				ruv_generation_release(&made);
 			}
-			ruv_generation_release(&made);
+			if (!rc && i >= 0)
+				rates[on][i] = ms > 0 ? n_tokens * 1000 / ms : 0;
 		}
-	for (int on = 0; on < 2 && !rc; on++)
-		out[on] = (result){.kind = on ? SPECULATED : PLAIN,
-		                   .n = n_generate,
-		                   .n_seqs = 1,
-		                   .rate = summarize(rates[on], n_repeat),
-		                   .accepted = on && drafted ? (double)accepted / (double)drafted : 0};
-	ruv_session_set_speculation(session, NULL, NULL);
-	ruv_token_list_release(&prompt);
+	for (int on = 0; on < N_TEXTS && !rc; on++) {
+		result *r = &out[on];
+		*r = (result){.kind = PLAIN + (unsigned)on, .n = n_generate, .n_seqs = 1, .rate = summarize(rates[on], n_repeat)};
+		ruv_session_speculation_stats(sessions[on], &r->drafts);
+		r->speedup = out[0].rate.median > 0 ? r->rate.median / out[0].rate.median : 0;
+		if (on && r->drafts.n_emitted) {
+			const ruv_speculation_stats *d = &r->drafts;
+			const double c = d->draft_ms * out[0].rate.median / 1000, passes = (double)(d->n_passes + d->n_plain);
+			r->allowed = (double)d->n_emitted / (passes + c);
+		}
+	}
+	for (int on = 0; on < N_TEXTS; on++)
+		ruv_session_free(sessions[on]);
+	for (int i = 0; i < N_QUESTIONS; i++)
+		ruv_token_list_release(&prompts[i]);
 	ruv_model_free(speculation.draft);
 	return rc;
 }
@@ -242,17 +265,27 @@ static void print_results(const result *results, int n, const ruv_model_info *in
 		for (int i = 0; i < n; i++) {
 			const result *r = &results[i];
 			json_t *row = json_pack("{s:s, s:i, s:i, s:i, s:f, s:f, s:f}", "test",
-			                        r->kind == PLAIN || r->kind == SPECULATED ? "generate" : kind_names[r->kind],
-			                        "tokens", r->n, "depth", r->depth, "sequences", r->n_seqs, "tokens_per_s",
-			                        r->rate.median, "min", r->rate.min, "max", r->rate.max);
+			                        r->kind >= PLAIN ? "generate" : kind_names[r->kind], "tokens", r->n, "depth",
+			                        r->depth, "sequences", r->n_seqs, "tokens_per_s", r->rate.median, "min",
+			                        r->rate.min, "max", r->rate.max);
 			if (r->bound > 0) {
 				json_object_set_new(row, "bound", json_real(r->bound));
 				json_object_set_new(row, "of_bound", json_real(r->rate.median / r->bound));
 			}
-			if (r->kind == PLAIN || r->kind == SPECULATED)
-				json_object_set_new(row, "speculation", json_boolean(r->kind == SPECULATED));
-			if (r->kind == SPECULATED)
-				json_object_set_new(row, "accepted", json_real(r->accepted));
+			if (r->kind >= PLAIN)
+				json_object_set_new(row, "speculation",
+				                    json_string(r->kind == PLAIN     ? "none"
+				                                : r->kind == DRAFTED ? "draft"
+				                                                     : "draft and text"));
+			if (r->kind > PLAIN) {
+				json_t *places = json_array();
+				for (int p = 0; p < RUV_MAX_LOOKAHEAD && r->drafts.drafted_at[p]; p++)
+					json_array_append_new(
+					    places, json_real((double)r->drafts.accepted_at[p] / (double)r->drafts.drafted_at[p]));
+				json_object_set_new(row, "speedup", json_real(r->speedup));
+				json_object_set_new(row, "formula", json_real(r->allowed));
+				json_object_set_new(row, "accepted_at", places);
+			}
 			json_array_append_new(list, row);
 		}
 		cli_json_print(json_pack(
@@ -282,12 +315,21 @@ static void print_results(const result *results, int n, const ruv_model_info *in
 		cli_table_cell(table, "%.1f", r->rate.median);
 		cli_table_cell(table, "%.1f..%.1f", r->rate.min, r->rate.max);
 		cli_table_cell(table, r->bound > 0 ? "%.1f" : "", r->bound);
-		if (r->kind == SPECULATED)
-			cli_table_cell(table, "%.0f %% of drafts taken", 100 * r->accepted);
-		else
-			cli_table_cell(table, r->bound > 0 ? "%.0f %%" : "", 100 * r->rate.median / r->bound);
+		cli_table_cell(table, r->bound > 0 ? "%.0f %%" : "", 100 * r->rate.median / r->bound);
 	}
 	cli_table_print(table, stdout);
+	for (int i = 0; i < n; i++) {
+		const result *r = &results[i];
+		if (r->kind <= PLAIN)
+			continue;
+		printf(
+		    "%s%s: %.2f times the plain text's speed, %.0f %% of the %.2f that the formula allows; drafts taken by place",
+		    r->kind == DRAFTED ? "\n" : "", kind_names[r->kind], r->speedup,
+		    r->allowed > 0 ? 100 * r->speedup / r->allowed : 0, r->allowed);
+		for (int p = 0; p < RUV_MAX_LOOKAHEAD && r->drafts.drafted_at[p]; p++)
+			printf(" %.2f", (double)r->drafts.accepted_at[p] / (double)r->drafts.drafted_at[p]);
+		printf("\n");
+	}
 }
 
 int cmd_bench(int argc, char **argv)
@@ -387,10 +429,10 @@ int cmd_bench(int argc, char **argv)
 		}
 	if (draft_path && n_generate > 1) {
 		cli_note("text with and without speculation");
-		rc = measure_speculation(engine, model, session, &results[n], &err);
+		rc = measure_speculation(engine, model, &session_options, &results[n], &err);
 		if (rc)
 			goto done;
-		n += 2;
+		n += N_TEXTS;
 	}
 	size_t packed_bytes;
 	double packed_ms;
