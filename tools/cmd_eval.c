@@ -8,6 +8,7 @@ static const cli_part suites[] = {
     {"qa", cmd_eval_qa, "answers from given passages: F1, exact match, right sentence, refusals"},
     {"retrieval", cmd_eval_retrieval, "finding the passage that holds the answer: R@k, MRR, nDCG"},
     {"judge", cmd_eval_judge, "telling right answers from wrong ones: AUC"},
+    {"generate", cmd_eval_generate, "free generation: perplexity, distinct words, repetition"},
     {"draft", cmd_eval_draft, "how often a small model proposes the generator's next token"},
     {"perplexity", cmd_eval_perplexity, "how well a model predicts a text, comparable with llama.cpp's figure"},
     {"mmlu", cmd_eval_mmlu, "multiple-choice knowledge questions"},

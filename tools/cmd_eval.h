@@ -11,6 +11,7 @@ int cmd_eval_perplexity(int argc, char **argv);
 int cmd_eval_qa(int argc, char **argv);
 int cmd_eval_judge(int argc, char **argv);
 int cmd_eval_draft(int argc, char **argv);
+int cmd_eval_generate(int argc, char **argv);
 int cmd_eval_retrieval(int argc, char **argv);
 int cmd_eval_mmlu(int argc, char **argv);
 int cmd_eval_truthfulqa(int argc, char **argv);

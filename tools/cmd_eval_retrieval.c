@@ -47,16 +47,16 @@ static int print_json(const ruv_eval_retrieval_result *r, const ruv_model_info *
 {
 	json_t *methods = json_object();
 
-	for (int i = 0; i < RUV_EVAL_N_METHODS; i++) {
+	for (int i = 0; i < r->n_methods; i++) {
 		const ruv_eval_ranking *m = &r->methods[i];
 		json_object_set_new(methods, ruv_eval_method_name(i),
 		                    json_pack("{s:f, s:f, s:f, s:f, s:f}", "r1", m->recall_1, "r5", m->recall_5, "r10",
 		                              m->recall_10, "mrr", m->mrr, "ndcg10", m->ndcg_10));
 	}
-	return cli_json_print(json_pack("{s:o, s:i, s:i, s:o, s:f, s:f, s:f, s:f}", "encoder", cli_json_text(info->name),
-	                                "questions", r->n_questions, "passages", r->n_passages, "methods", methods,
-	                                "related_cosine", r->related_mean, "unrelated_cosine", r->unrelated_mean, "embed_seconds",
-	                                r->embed_seconds, "search_seconds", r->search_seconds));
+	return cli_json_print(json_pack(
+	    "{s:o, s:i, s:i, s:o, s:f, s:f, s:f, s:f, s:f}", "encoder", cli_json_text(info->name), "questions", r->n_questions,
+	    "passages", r->n_passages, "methods", methods, "related_cosine", r->related_mean, "unrelated_cosine", r->unrelated_mean,
+	    "embed_seconds", r->embed_seconds, "search_seconds", r->search_seconds, "rerank_seconds", r->rerank_seconds));
 }
 
 static void print_table(const ruv_eval_retrieval_result *r, const ruv_model_info *info)
@@ -64,7 +64,7 @@ static void print_table(const ruv_eval_retrieval_result *r, const ruv_model_info
 	cli_table *table = cli_table_create("METHOD|>R@1|>R@5|>R@10|>MRR|>nDCG@10");
 
 	printf("%d questions, %d passages, encoder %s (%s)\n", r->n_questions, r->n_passages, info->name, info->file_type);
-	for (int i = 0; table && i < RUV_EVAL_N_METHODS; i++) {
+	for (int i = 0; table && i < r->n_methods; i++) {
 		const ruv_eval_ranking *m = &r->methods[i];
 		cli_table_cell(table, "%s", ruv_eval_method_name(i));
 		cli_table_cell(table, "%.3f", m->recall_1);
@@ -77,19 +77,23 @@ static void print_table(const ruv_eval_retrieval_result *r, const ruv_model_info
 		cli_table_print(table, stdout);
 	printf("cosine of a question to its passage %.3f, to another %.3f; %.1f texts/s embedded\n", r->related_mean,
 	       r->unrelated_mean, (r->n_questions + r->n_passages) / (r->embed_seconds > 0 ? r->embed_seconds : 1));
+	if (r->n_methods > RUV_EVAL_RERANKED)
+		printf("reranking takes %.1f ms a question\n", 1000 * r->rerank_seconds / r->n_questions);
 }
 
 int cmd_eval_retrieval(int argc, char **argv)
 {
 	static int limit;
 	static int64_t seed = 1;
-	static const char *histogram;
+	static const char *histogram, *rerank;
 	static bool graph;
 	static const cli_option options[] = {
 	    {"graph", 0, CLI_FLAG, &graph, NULL,
 	     "compare hybrid search with and without graph attention instead (docs/graph-attention.md)"},
 	    {"limit", 'n', CLI_INT, &limit, "N", "only a seeded sample of N questions (default: all)"},
 	    {"sample-seed", 0, CLI_INT64, &seed, "N", "seed of the sample (default 1)"},
+	    {"rerank", 0, CLI_STRING, &rerank, "s|m|l|FILE",
+	     "this generator reads the ten best of the fused list: how likely does each make the question?"},
 	    {"histogram", 0, CLI_STRING, &histogram, "FILE", "draw the cosines of related and unrelated pairs as SVG"},
 	    {0}};
 	static const cli_spec spec = {
@@ -109,6 +113,7 @@ int cmd_eval_retrieval(int argc, char **argv)
 	ruv_eval_set set = {0};
 	ruv_runtime *runtime = NULL;
 	ruv_embedder *embedder;
+	ruv_session *reranker = NULL;
 	ruv_model *encoder;
 	ruv_model_info info;
 	ruv_eval_retrieval_params params;
@@ -137,9 +142,17 @@ int cmd_eval_retrieval(int argc, char **argv)
 		code = cmd_eval_graph(runtime, embedder, &set, limit, (uint64_t)seed);
 		goto done;
 	}
+	if (rerank && ruv_runtime_session(runtime, rerank, &reranker, &err)) {
+		code = cli_runtime_fail(&err);
+		goto done;
+	}
 	ruv_model_get_info(encoder, &info);
-	params = (ruv_eval_retrieval_params){
-	    .limit = limit, .seed = (uint64_t)seed, .cancel = &cli_cancel, .progress = cmd_eval_progress, .user = &progress};
+	params = (ruv_eval_retrieval_params){.limit = limit,
+	                                     .seed = (uint64_t)seed,
+	                                     .reranker = reranker,
+	                                     .cancel = &cli_cancel,
+	                                     .progress = cmd_eval_progress,
+	                                     .user = &progress};
 	code = ruv_eval_retrieval(&r, embedder, &set, &params, &err) ? cli_fail(&err, NULL) : 0;
 	cli_progress_end(&progress, false);
 	if (code)
@@ -161,6 +174,7 @@ int cmd_eval_retrieval(int argc, char **argv)
 		print_table(&r, &info);
 done:
 	ruv_outfile_release(&out);
+	ruv_session_free(reranker);
 	ruv_runtime_free(runtime);
 	ruv_eval_set_release(&set);
 	return code;

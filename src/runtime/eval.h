@@ -62,7 +62,7 @@ int ruv_eval_qa(ruv_eval_qa_result *result, ruv_model *model, const ruv_eval_set
 
 /* ---- retrieval ---- */
 
-enum { RUV_EVAL_BM25, RUV_EVAL_VECTOR, RUV_EVAL_RRF, RUV_EVAL_ZSCORE, RUV_EVAL_N_METHODS };
+enum { RUV_EVAL_BM25, RUV_EVAL_VECTOR, RUV_EVAL_RRF, RUV_EVAL_ZSCORE, RUV_EVAL_RERANKED, RUV_EVAL_N_METHODS };
 
 typedef struct ruv_eval_ranking {
 	double recall_1, recall_5, recall_10, mrr, ndcg_10;
@@ -72,6 +72,7 @@ typedef struct ruv_eval_retrieval_params {
 	int limit; /* questions; 0: all */
 	uint64_t seed;
 	const ruv_cancel *cancel;
+	ruv_session *reranker;       /* of the model that reads the ten best of hybrid-zscore (rerank.h); NULL: none does */
 	ruv_eval_progress *progress; /* counts passages embedded and questions asked */
 	void *user;
 } ruv_eval_retrieval_params;
@@ -84,10 +85,11 @@ typedef struct ruv_eval_retrieval_result {
 	int related[RUV_EVAL_COSINE_BINS];   /* cosines of questions and their passages */
 	int unrelated[RUV_EVAL_COSINE_BINS]; /* of questions and other passages, one each */
 	double related_mean, unrelated_mean;
-	double embed_seconds, search_seconds;
+	int n_methods; /* without RUV_EVAL_RERANKED where nothing reranks */
+	double embed_seconds, search_seconds, rerank_seconds;
 } ruv_eval_retrieval_result;
 
-/* "bm25", "vector", "hybrid-rrf", "hybrid-zscore" */
+/* "bm25", "vector", "hybrid-rrf", "hybrid-zscore", "reranked" */
 const char *ruv_eval_method_name(int method);
 
 /* Stores the set's passages in a memory of their own (in a temporary directory) and asks it every question by each method. */
@@ -131,5 +133,40 @@ typedef struct ruv_eval_draft_result {
  * questions. */
 int ruv_eval_draft(ruv_eval_draft_result *result, ruv_model *target, ruv_model *draft, const ruv_eval_set *set,
                    const ruv_eval_qa_params *params, ruv_error *err);
+
+/* ---- free generation ---- */
+
+/* One prompt as it went. Valid during the callback. */
+typedef struct ruv_eval_generate_row {
+	const char *prompt, *text;
+	int n_tokens;
+	double log_prob; /* of the tokens, by the model's own distribution */
+	double repeated; /* share of its four-word runs that stood in it before */
+	bool ended;      /* by itself, not at max_tokens */
+} ruv_eval_generate_row;
+
+typedef struct ruv_eval_generate_params {
+	int max_tokens; /* of a text; 0: 96 */
+	bool plain;     /* continue the prompt as it is, without the chat template */
+	ruv_sampling sampling;
+	const ruv_cancel *cancel;
+	ruv_eval_progress *progress;
+	void (*on_row)(void *user, const ruv_eval_generate_row *row);
+	void *user;
+} ruv_eval_generate_params;
+
+typedef struct ruv_eval_generate_result {
+	int n_texts, n_ended, n_empty;
+	int n_too_long; /* prompts left out: they do not fit the context */
+	int64_t n_tokens, n_words;
+	double perplexity;             /* of the texts, to the model that wrote them: near 1 is parroting, high is rambling */
+	double distinct_1, distinct_2; /* different words and pairs of words over all texts, as shares */
+	double repeated;               /* mean of the rows' */
+	double seconds;
+} ruv_eval_generate_result;
+
+/* Lets the model go on from each prompt [n_prompts]. */
+int ruv_eval_generate(ruv_eval_generate_result *result, ruv_model *model, const char *const *prompts, int n_prompts,
+                      const ruv_eval_generate_params *params, ruv_error *err);
 
 #endif

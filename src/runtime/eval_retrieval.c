@@ -11,13 +11,14 @@
 #include "base/clock.h"
 #include "base/rng.h"
 #include "base/status.h"
+#include "runtime/rerank.h"
 #include "ruvllm/memory.h"
 
 enum { N_HITS = 100, EMBED_BATCH = 32 };
 
 const char *ruv_eval_method_name(int method)
 {
-	static const char *const names[RUV_EVAL_N_METHODS] = {"bm25", "vector", "hybrid-rrf", "hybrid-zscore"};
+	static const char *const names[RUV_EVAL_N_METHODS] = {"bm25", "vector", "hybrid-rrf", "hybrid-zscore", "reranked"};
 	return method >= 0 && method < RUV_EVAL_N_METHODS ? names[method] : "?";
 }
 
@@ -101,6 +102,29 @@ static int store_passages(struct retrieval *r, ruv_error *err)
 	return rc;
 }
 
+/* Puts the best hits in the order of the reranker. */
+static int rerank(struct retrieval *r, const ruv_eval_row *row, ruv_memory_hits *hits, ruv_error *err)
+{
+	ruv_context_source passages[RUV_RERANK_PASSAGES];
+	ruv_memory_hit kept[RUV_RERANK_PASSAGES];
+	float bm25[RUV_RERANK_PASSAGES];
+	int order[RUV_RERANK_PASSAGES], n = hits->n < RUV_RERANK_PASSAGES ? hits->n : RUV_RERANK_PASSAGES, rc;
+	ruv_rerank_params params = {
+	    .question = row->question, .passages = passages, .bm25 = bm25, .n = n, .cancel = r->params->cancel};
+	int64_t started = ruv_clock_now_ns();
+
+	for (int i = 0; i < n; i++) {
+		kept[i] = hits->items[i];
+		passages[i] = (ruv_context_source){kept[i].node.title, kept[i].node.text};
+		bm25[i] = kept[i].bm25;
+	}
+	rc = ruv_rerank(order, r->params->reranker, &params, err);
+	for (int i = 0; rc >= 0 && i < n; i++)
+		hits->items[i] = kept[order[i]];
+	r->result->rerank_seconds += (double)(ruv_clock_now_ns() - started) * 1e-9;
+	return rc < 0 ? rc : RUV_OK;
+}
+
 static int ask_one(struct retrieval *r, int question, int method, ruv_error *err)
 {
 	const ruv_eval_row *row = &r->set->rows[r->order[question]];
@@ -111,12 +135,16 @@ static int ask_one(struct retrieval *r, int question, int method, ruv_error *err
 	                          .mode = method == RUV_EVAL_BM25     ? RUV_SEARCH_LEXICAL
 	                                  : method == RUV_EVAL_VECTOR ? RUV_SEARCH_VECTOR
 	                                                              : RUV_SEARCH_HYBRID,
-	                          .fusion = method == RUV_EVAL_ZSCORE ? RUV_FUSE_ZSCORE : RUV_FUSE_RRF};
+	                          .fusion = method >= RUV_EVAL_ZSCORE ? RUV_FUSE_ZSCORE : RUV_FUSE_RRF};
 	ruv_memory_hits hits = {0};
 	int rc = ruv_memory_search(r->memory, &hits, &query, err), rank = 0;
 
-	if (rc)
+	if (!rc && method == RUV_EVAL_RERANKED)
+		rc = rerank(r, row, &hits, err);
+	if (rc) {
+		ruv_memory_hits_release(&hits);
 		return rc;
+	}
 	for (int i = 0; i < hits.n && !rank; i++)
 		if (!strcmp(hits.items[i].node.id, r->ids[row->passage]))
 			rank = i + 1;
@@ -174,7 +202,7 @@ static int measure(struct retrieval *r, ruv_rng *rng, ruv_error *err)
 	rc = store_passages(r, err);
 	started = ruv_clock_now_ns();
 	for (int i = 0; !rc && i < r->n_questions; i++) {
-		for (int method = 0; !rc && method < RUV_EVAL_N_METHODS; method++)
+		for (int method = 0; !rc && method < r->result->n_methods; method++)
 			rc = ask_one(r, i, method, err);
 		if (!rc)
 			rc = step(r, 1, err);
@@ -204,6 +232,7 @@ int ruv_eval_retrieval(ruv_eval_retrieval_result *result, ruv_embedder *embedder
 	int rc = RUV_OK;
 
 	memset(result, 0, sizeof *result);
+	result->n_methods = params->reranker ? RUV_EVAL_N_METHODS : RUV_EVAL_RERANKED;
 	if (!set->n_rows)
 		return ruv_fail(err, RUV_EINVAL, "eval", "the set has no questions");
 	ruv_rng_init(&rng, params->seed);
