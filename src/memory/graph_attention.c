@@ -213,6 +213,16 @@ static void exp0(float u[RUV_GAT_BALL], const float x[RUV_GAT_BALL], float *shri
 		u[i] = *g * x[i];
 }
 
+/* Of two points in the ball, with 1 - |u|^2 of each. */
+static float distance(const float *u, const float *v, float b, float c)
+{
+	float square = 0;
+
+	for (int i = 0; i < RUV_GAT_BALL; i++)
+		square += (u[i] - v[i]) * (u[i] - v[i]);
+	return acoshf(1 + acosh_shift + 2 * square / (b * c));
+}
+
 float ruv_gat_poincare(const float x[RUV_GAT_BALL], const float y[RUV_GAT_BALL], float d_x[RUV_GAT_BALL], float d_y[RUV_GAT_BALL])
 {
 	float u[RUV_GAT_BALL], v[RUV_GAT_BALL], b, c, gx, gx1, gy, gy1, square = 0, z, scale, du[RUV_GAT_BALL], dv[RUV_GAT_BALL];
@@ -220,11 +230,11 @@ float ruv_gat_poincare(const float x[RUV_GAT_BALL], const float y[RUV_GAT_BALL],
 
 	exp0(u, x, &b, &gx, &gx1);
 	exp0(v, y, &c, &gy, &gy1);
+	if (!d_x)
+		return distance(u, v, b, c);
 	for (int i = 0; i < RUV_GAT_BALL; i++)
 		square += (u[i] - v[i]) * (u[i] - v[i]);
 	z = 1 + acosh_shift + 2 * square / (b * c);
-	if (!d_x)
-		return acoshf(z);
 	scale = 1 / sqrtf((z - 1) * (z + 1));
 	for (int i = 0; i < RUV_GAT_BALL; i++) {
 		du[i] = scale * (4 * (u[i] - v[i]) / (b * c) + 4 * square * u[i] / (b * b * c));
@@ -244,6 +254,7 @@ float ruv_gat_poincare(const float x[RUV_GAT_BALL], const float y[RUV_GAT_BALL],
 typedef struct layer_trace {
 	float *in;        /* [n, h] */
 	float *q, *k, *v; /* [n, h] q and k turned */
+	float *points;    /* [n, heads * (BALL + 1)] of those in the ball, and 1 - |u|^2 of each */
 	float *ball;      /* [n, heads * BALL] tangent vectors */
 	float *attention; /* [heads, n_edges] */
 	float *message;   /* [n, h] before Wo */
@@ -316,8 +327,9 @@ static void attend(const ruv_gat_pass *p, const places *at, int l, const ruv_gat
 	const ruv_gat_shape *s = &p->shape;
 	const layer_trace *t = &p->layers[l];
 	const int h = s->hidden, size = h / s->heads;
-	const size_t balls = (size_t)s->heads * RUV_GAT_BALL;
+	const size_t width = (size_t)s->heads * (RUV_GAT_BALL + 1);
 	const float *q = t->q + (size_t)e->to * (size_t)h, *k = t->k + (size_t)e->from * (size_t)h;
+	const float *u = t->points + (size_t)e->to * width, *v = t->points + (size_t)e->from * width;
 	const float *a = p->params + at->layers[l].a, root = 1 / sqrtf((float)size);
 	float r[RUV_GAT_MAX_HIDDEN];
 
@@ -330,9 +342,9 @@ static void attend(const ruv_gat_pass *p, const places *at, int l, const ruv_gat
 			dot += q[i] * k[i];
 		}
 		logit[head] = sum + p->params[at->layers[l].alpha + head] * dot * root -
-		              p->params[at->layers[l].beta + head] *
-		                  ruv_gat_poincare(t->ball + (size_t)e->to * balls + (size_t)head * RUV_GAT_BALL,
-		                                   t->ball + (size_t)e->from * balls + (size_t)head * RUV_GAT_BALL, NULL, NULL);
+		              p->params[at->layers[l].beta + head] * distance(u, v, u[RUV_GAT_BALL], v[RUV_GAT_BALL]);
+		u += RUV_GAT_BALL + 1;
+		v += RUV_GAT_BALL + 1;
 	}
 }
 
@@ -350,6 +362,11 @@ static void run_layer(ruv_gat_pass *p, const places *at, int l)
 		multiply(t->k + (size_t)i * width, in, p->params + at->layers[l].wk, h, h);
 		multiply(t->v + (size_t)i * width, in, p->params + at->layers[l].wv, h, h);
 		multiply(t->ball + (size_t)i * (size_t)balls, in, p->params + at->layers[l].ball, h, balls);
+		for (int head = 0; head < s->heads; head++) {
+			float *point = t->points + ((size_t)i * (size_t)s->heads + (size_t)head) * (RUV_GAT_BALL + 1), g, g1;
+			exp0(point, t->ball + (size_t)i * (size_t)balls + (size_t)head * RUV_GAT_BALL, &point[RUV_GAT_BALL], &g,
+			     &g1);
+		}
 		turn(t->q + (size_t)i * width, h, s->heads, p->graph->hops[i], 1);
 		turn(t->k + (size_t)i * width, h, s->heads, p->graph->hops[i], 1);
 	}
@@ -436,6 +453,7 @@ static int make_pass(ruv_gat_pass **out, const ruv_gat_shape *s, const places *a
 		TAKE(t->k, n * h);
 		TAKE(t->v, n * h);
 		TAKE(t->ball, n * (size_t)s->heads * RUV_GAT_BALL);
+		TAKE(t->points, n * (size_t)s->heads * (RUV_GAT_BALL + 1));
 		TAKE(t->attention, (size_t)s->heads * (size_t)g->n_edges);
 		TAKE(t->message, n * h);
 	}
@@ -516,7 +534,7 @@ static void attend_back(const ruv_gat_pass *p, const places *at, int l, const ru
 		const float g = d_logit[head], alpha = p->params[at->layers[l].alpha + head] * root,
 			    beta = p->params[at->layers[l].beta + head];
 		const size_t bi = to * balls + (size_t)head * RUV_GAT_BALL, bj = from * balls + (size_t)head * RUV_GAT_BALL;
-		float dx[RUV_GAT_BALL], dy[RUV_GAT_BALL], dot = 0, distance;
+		float dx[RUV_GAT_BALL], dy[RUV_GAT_BALL], dot = 0, apart;
 		for (int i = head * size; i < (head + 1) * size; i++) {
 			const float sum = q[i] + k[i] + r[i];
 			gradient[at->layers[l].a + i] += g * relu(sum);
@@ -525,9 +543,9 @@ static void attend_back(const ruv_gat_pass *p, const places *at, int l, const ru
 			dk[i] += d_r[i] + g * alpha * q[i];
 			dot += q[i] * k[i];
 		}
-		distance = ruv_gat_poincare(t->ball + bi, t->ball + bj, dx, dy);
+		apart = ruv_gat_poincare(t->ball + bi, t->ball + bj, dx, dy);
 		gradient[at->layers[l].alpha + head] += g * dot * root;
-		gradient[at->layers[l].beta + head] -= g * distance;
+		gradient[at->layers[l].beta + head] -= g * apart;
 		for (int i = 0; i < RUV_GAT_BALL; i++) {
 			d->ball[bi + (size_t)i] -= g * beta * dx[i];
 			d->ball[bj + (size_t)i] -= g * beta * dy[i];

@@ -243,6 +243,37 @@ int ruv_sqlite_run(ruv_sqlite *store, ruv_sqlite_conn *conn, sqlite3_stmt *stmt,
 	return rc;
 }
 
+int ruv_sqlite_begin_reading(ruv_sqlite *store, ruv_sqlite_conn *conn, bool *began, ruv_error *err)
+{
+	int rc = RUV_OK;
+	sqlite3_stmt *stmt;
+
+	*began = false;
+	if (!sqlite3_get_autocommit(conn->db)) /* a writer that reads its own changes */
+		return RUV_OK;
+	stmt = ruv_sqlite_stmt(store, conn, SQL_COMMIT, &rc, err); /* is there when it is needed, whatever memory is left */
+	if (stmt)
+		ruv_sqlite_done(stmt);
+	stmt = rc ? NULL : ruv_sqlite_stmt(store, conn, SQL_BEGIN_READ, &rc, err);
+	if (stmt)
+		rc = ruv_sqlite_run(store, conn, stmt, err);
+	*began = !rc;
+	return rc;
+}
+
+int ruv_sqlite_end_reading(ruv_sqlite *store, ruv_sqlite_conn *conn, bool began, int rc, ruv_error *err)
+{
+	ruv_error late = {0};
+	int other = RUV_OK;
+	sqlite3_stmt *stmt = began ? ruv_sqlite_stmt(store, conn, SQL_COMMIT, &other, &late) : NULL;
+
+	if (stmt)
+		other = ruv_sqlite_run(store, conn, stmt, &late);
+	if (!rc && other && err)
+		*err = late;
+	return rc ? rc : other;
+}
+
 int ruv_sqlite_exec(ruv_sqlite *store, ruv_sqlite_conn *conn, const char *sql, ruv_error *err)
 {
 	int code = sqlite3_exec(conn->db, sql, NULL, NULL, NULL);

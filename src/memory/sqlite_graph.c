@@ -453,13 +453,15 @@ int ruv_sqlite_links_of(ruv_store *base, ruv_arena *arena, ruv_store_link **link
 	ruv_store_link *items = NULL;
 	sqlite3_stmt *stmt;
 	int rc = RUV_OK, code = SQLITE_DONE, cap = 0;
+	bool began;
 	ruv_sqlite_conn *conn = ruv_sqlite_reader(store, &rc, err);
 
 	*n = 0;
 	*links = NULL;
 	if (!conn)
 		return rc;
-	stmt = ruv_sqlite_stmt(store, conn, SQL_LINKS_OF, &rc, err);
+	rc = ruv_sqlite_begin_reading(store, conn, &began, err);
+	stmt = rc ? NULL : ruv_sqlite_stmt(store, conn, SQL_LINKS_OF, &rc, err);
 	for (int i = 0; !rc && i < n_keys; i++) {
 		sqlite3_bind_int64(stmt, 1, keys[i]);
 		sqlite3_bind_int(stmt, 2, limit);
@@ -481,6 +483,7 @@ int ruv_sqlite_links_of(ruv_store *base, ruv_arena *arena, ruv_store_link **link
 	}
 	if (stmt)
 		ruv_sqlite_done(stmt);
+	rc = ruv_sqlite_end_reading(store, conn, began, rc, err);
 	ruv_sqlite_reader_done(store, conn);
 	*links = items;
 	return rc;
@@ -490,16 +493,19 @@ int ruv_sqlite_node_keys(ruv_store *base, int64_t *keys, const char *const *ids,
 {
 	ruv_sqlite *store = (ruv_sqlite *)base;
 	int rc = RUV_OK;
+	bool began;
 	ruv_sqlite_conn *conn = ruv_sqlite_reader(store, &rc, err);
 
 	if (!conn)
 		return rc;
+	rc = ruv_sqlite_begin_reading(store, conn, &began, err);
 	for (int i = 0; !rc && i < n; i++) {
 		keys[i] = 0;
 		rc = key_of(store, conn, ids[i], &keys[i], err);
 		if (rc == RUV_ENOTFOUND)
 			rc = RUV_OK;
 	}
+	rc = ruv_sqlite_end_reading(store, conn, began, rc, err);
 	ruv_sqlite_reader_done(store, conn);
 	return rc;
 }

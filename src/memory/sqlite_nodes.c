@@ -538,13 +538,15 @@ int ruv_sqlite_nodes_by_key(ruv_store *base, ruv_arena *arena, ruv_memory_node *
 	ruv_sqlite *store = (ruv_sqlite *)base;
 	int64_t now = ruv_clock_wall_ms(), key;
 	sqlite3_stmt *stmt = NULL;
-	bool sound = false;
+	bool sound = false, began;
 	int rc = RUV_OK, code;
 	ruv_sqlite_conn *conn = ruv_sqlite_reader(store, &rc, err);
 
 	if (!conn)
 		return rc;
-	stmt = ruv_sqlite_stmt(store, conn, SQL_NODE_BY_KEY, &rc, err);
+	rc = ruv_sqlite_begin_reading(store, conn, &began, err);
+	if (!rc)
+		stmt = ruv_sqlite_stmt(store, conn, SQL_NODE_BY_KEY, &rc, err);
 	if (!stmt)
 		goto done;
 	rc = ruv_sqlite_bind_filter(stmt, filter, now, err);
@@ -565,6 +567,7 @@ int ruv_sqlite_nodes_by_key(ruv_store *base, ruv_arena *arena, ruv_memory_node *
 	}
 	ruv_sqlite_done(stmt);
 done:
+	rc = ruv_sqlite_end_reading(store, conn, began, rc, err);
 	ruv_sqlite_reader_done(store, conn);
 	return rc;
 }
