@@ -14,33 +14,11 @@
 static int embed_texts(void *user, const char *const *texts, int n, float *vectors, ruv_error *err)
 {
 	cmd_agent_door *door = user;
-	int dim = ruv_embedder_dim(door->embedder);
+	int dim = ruv_embedder_dim(door->embedder), rc = RUV_OK;
 
-	for (int i = 0; i < n; i++) { /* one longer than the encoder reads is seen by its beginning */
-		char *part = strdup(texts[i]);
-		size_t length = strlen(texts[i]);
-		int rc = part ? RUV_OK : ruv_fail_memory(err, "agent", length);
-
-		while (!rc && length > 8) {
-			int count = ruv_embedder_count(door->embedder, part, length, RUV_EMBED_QUERY, err);
-
-			if (count <= ruv_embedder_n_ctx(door->embedder)) {
-				rc = count < 0 ? count : RUV_OK;
-				break;
-			}
-			length = length * (size_t)ruv_embedder_n_ctx(door->embedder) / (size_t)count - 1;
-			while (length && ((unsigned char)part[length] & 0xc0) == 0x80)
-				length--;
-			part[length] = 0;
-		}
-		if (!rc)
-			rc = ruv_embedder_embed(door->embedder, (const char *const[]){part}, 1, RUV_EMBED_QUERY,
-			                        vectors + (size_t)i * (size_t)dim, &cli_cancel, err);
-		free(part);
-		if (rc)
-			return rc;
-	}
-	return RUV_OK;
+	for (int i = 0; i < n && !rc; i++)
+		rc = ruv_runtime_task_vector(door->runtime, texts[i], vectors + (size_t)i * (size_t)dim, &cli_cancel, err);
+	return rc;
 }
 
 static int open_encoder(cmd_agent_door *door, ruv_error *err)

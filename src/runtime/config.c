@@ -59,22 +59,10 @@ static const struct {
 	int first;
 	const char *group;
 } groups[] = {
-    {KEY_preset, "place"},
-    {KEY_model, "model"},
-    {KEY_encoder, "compute"},
-    {KEY_variant, "model"},
-    {KEY_threads, "compute"},
-    {KEY_batch, "model"},
-    {KEY_models_memory, "serve"},
-    {KEY_draft, "generate"},
-    {KEY_sources, "search"},
-    {KEY_chunk_tokens, "remember"},
-    {KEY_router, "route"},
-    {KEY_write_back, "learn"},
-    {KEY_hub, "pull"},
-    {KEY_otlp_endpoint, "traces"},
-    {KEY_user, "whose"},
-    {KEY_host, "serve"},
+    {KEY_preset, "place"},    {KEY_model, "model"},           {KEY_encoder, "compute"},     {KEY_variant, "model"},
+    {KEY_threads, "compute"}, {KEY_batch, "model"},           {KEY_models_memory, "serve"}, {KEY_draft, "generate"},
+    {KEY_sources, "search"},  {KEY_chunk_tokens, "remember"}, {KEY_router, "route"},        {KEY_write_back, "learn"},
+    {KEY_hub, "pull"},        {KEY_otlp_endpoint, "traces"},  {KEY_user, "whose"},          {KEY_host, "serve"},
 };
 
 struct ruv_config {

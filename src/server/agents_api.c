@@ -63,23 +63,11 @@ int ruv_agent_see(ruv_runtime *runtime, const json_t *body, const char **task, r
 	return rc;
 }
 
-/* Answers with `result`, taken over, or with the failure. */
-static void finish(ruv_exchange *exchange, int rc, const ruv_error *err, const char *param, json_t *body, json_t *result)
-{
-	if (rc) {
-		ruv_exchange_fail(exchange, err, param);
-		json_decref(result);
-	} else {
-		ruv_exchange_reply_json(exchange, 200, result);
-	}
-	json_decref(body);
-}
-
 /* {task} */
 static void route(ruv_exchange *exchange)
 {
 	ruv_server *server = ruv_exchange_server(exchange);
-	ruv_agent_routed routed;
+	ruv_agent_routed routed = {0};
 	ruv_agent_router *agents;
 	const char *task = NULL;
 	float *vector = NULL;
@@ -98,7 +86,7 @@ static void route(ruv_exchange *exchange)
 		                       json_pack("{s:s, s:f}", "object", "ruvllm.agent_route", "micros", (double)routed.ns * 1e-3));
 	}
 	free(vector);
-	finish(exchange, rc, &err, "task", body, result);
+	ruv_exchange_finish(exchange, rc, &err, "task", body, result);
 }
 
 static void list(ruv_exchange *exchange)
@@ -114,7 +102,7 @@ static void list(ruv_exchange *exchange)
 		                                      "purpose", text_of(info.purpose), "type", ruv_task_type_name(info.type),
 		                                      "bundled", info.bundled, "examples", info.n_examples, "taught", info.n_taught,
 		                                      "good", info.n_good, "bad", info.n_bad));
-	finish(exchange, rc, &err, NULL, NULL, json_pack("{s:s, s:o}", "object", "list", "data", data));
+	ruv_exchange_finish(exchange, rc, &err, NULL, NULL, json_pack("{s:s, s:o}", "object", "list", "data", data));
 }
 
 /* {agent, task, purpose, type}: an example of an agent, which may be a new one. */
@@ -146,8 +134,8 @@ static void teach(ruv_exchange *exchange)
 		rc = ruv_agent_teach(agents, agent, purpose, kind, task, vector, &err);
 done:
 	free(vector);
-	finish(exchange, rc, &err, param, body,
-	       rc ? NULL : json_pack("{s:s, s:o}", "object", "ruvllm.agent_taught", "agent", text_of(agent)));
+	ruv_exchange_finish(exchange, rc, &err, param, body,
+	                    rc ? NULL : json_pack("{s:s, s:o}", "object", "ruvllm.agent_taught", "agent", text_of(agent)));
 }
 
 int ruv_agent_note(ruv_runtime *runtime, const json_t *body, const char **agent, bool *good, const ruv_cancel *cancel,
@@ -186,8 +174,9 @@ static void outcome(ruv_exchange *exchange)
 	if (!rc)
 		rc = ruv_agent_note(ruv_server_runtime(ruv_exchange_server(exchange)), body, &agent, &good,
 		                    ruv_exchange_cancel(exchange), &err);
-	finish(exchange, rc, &err, NULL, body,
-	       rc ? NULL : json_pack("{s:s, s:o, s:b}", "object", "ruvllm.agent_outcome", "agent", text_of(agent), "good", good));
+	ruv_exchange_finish(
+	    exchange, rc, &err, NULL, body,
+	    rc ? NULL : json_pack("{s:s, s:o, s:b}", "object", "ruvllm.agent_outcome", "agent", text_of(agent), "good", good));
 }
 
 static void forget(ruv_exchange *exchange)
@@ -199,8 +188,9 @@ static void forget(ruv_exchange *exchange)
 
 	if (!rc)
 		rc = ruv_agent_forget(agents, agent, &err);
-	finish(exchange, rc, &err, "agent", NULL,
-	       rc ? NULL : json_pack("{s:s, s:o, s:b}", "object", "ruvllm.agent", "agent", text_of(agent), "deleted", 1));
+	ruv_exchange_finish(exchange, rc, &err, "agent", NULL,
+	                    rc ? NULL
+	                       : json_pack("{s:s, s:o, s:b}", "object", "ruvllm.agent", "agent", text_of(agent), "deleted", 1));
 }
 
 const ruv_route ruv_routes_agents[] = {

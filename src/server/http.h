@@ -125,6 +125,8 @@ void ruv_exchange_reply_json(ruv_exchange *exchange, int status, json_t *value);
 /* The HTTP status, type and code follow from err->code (http.c has the table). In a stream that has begun it becomes the stream's
  * last event, in the route's style. `param` names the request's field at fault, NULL is fine. */
 void ruv_exchange_fail(ruv_exchange *exchange, const ruv_error *err, const char *param);
+/* Ends an endpoint: 200 with `result`, or the failure when rc is one. Takes over body and result; NULL is fine for both. */
+void ruv_exchange_finish(ruv_exchange *exchange, int rc, const ruv_error *err, const char *param, json_t *body, json_t *result);
 /* A failure of one's own making. code: "model_not_found", ...; NULL is null. */
 void ruv_exchange_failf(ruv_exchange *exchange, int status, const char *type, const char *code, const char *param, const char *fmt,
                         ...) RUV_PRINTF(6, 7);

@@ -194,6 +194,17 @@ void ruv_exchange_fail(ruv_exchange *exchange, const ruv_error *err, const char 
 	fail(exchange, f.http, f.type, f.name, param, *err->message ? err->message : ruv_status_text(err->code));
 }
 
+void ruv_exchange_finish(ruv_exchange *exchange, int rc, const ruv_error *err, const char *param, json_t *body, json_t *result)
+{
+	if (rc) {
+		ruv_exchange_fail(exchange, err, param);
+		json_decref(result);
+	} else {
+		ruv_exchange_reply_json(exchange, 200, result);
+	}
+	json_decref(body);
+}
+
 void ruv_exchange_failf(ruv_exchange *exchange, int status, const char *type, const char *code, const char *param, const char *fmt,
                         ...)
 {

@@ -16,18 +16,6 @@ static const char where[] = "server";
 
 enum { MAX_EVENTS = 200, ROUTE_HITS = 10 };
 
-/* Answers with `result`, taken over, or with the failure. */
-static void finish(ruv_exchange *exchange, int rc, const ruv_error *err, const char *param, json_t *body, json_t *result)
-{
-	if (rc) {
-		ruv_exchange_fail(exchange, err, param);
-		json_decref(result);
-	} else {
-		ruv_exchange_reply_json(exchange, 200, result);
-	}
-	json_decref(body);
-}
-
 /* ---- feedback ---------------------------------------------------------------------------------------------------------- */
 
 /* {answer_id, feedback: "accept" | "correct" | "reject", correction} */
@@ -63,7 +51,7 @@ static void feedback(ruv_exchange *exchange)
 		                   done.wrote && *done.written.id ? json_string(done.written.id) : json_null());
 	}
 done:
-	finish(exchange, rc, &err, param, body, result);
+	ruv_exchange_finish(exchange, rc, &err, param, body, result);
 }
 
 /* ---- routing ----------------------------------------------------------------------------------------------------------- */
@@ -134,7 +122,7 @@ static void route(ruv_exchange *exchange)
 	if (!rc)
 		result = decision_json(router, decision);
 done:
-	finish(exchange, rc, &err, param, body, result);
+	ruv_exchange_finish(exchange, rc, &err, param, body, result);
 	ruv_answer_release(&found);
 	free(vector);
 	free(decision);
@@ -149,7 +137,7 @@ static void decisions(ruv_exchange *exchange)
 	json_t *data =
 	    rc ? NULL : ruv_decisions_json(ruv_exchange_server(exchange)->decisions, ruv_exchange_identity(exchange), (int)limit);
 
-	finish(exchange, rc, &err, "limit", NULL, rc ? NULL : json_pack("{s:s, s:o}", "object", "list", "data", data));
+	ruv_exchange_finish(exchange, rc, &err, "limit", NULL, rc ? NULL : json_pack("{s:s, s:o}", "object", "list", "data", data));
 }
 
 /* ---- the learner ------------------------------------------------------------------------------------------------------- */
@@ -191,7 +179,7 @@ static void learn_status(ruv_exchange *exchange)
 
 	if (!rc)
 		rc = ruv_learner_get_status(learner, &status, &err);
-	finish(exchange, rc, &err, NULL, NULL, rc ? NULL : status_json(&status));
+	ruv_exchange_finish(exchange, rc, &err, NULL, NULL, rc ? NULL : status_json(&status));
 }
 
 static void learn_history(ruv_exchange *exchange)
@@ -219,7 +207,7 @@ static void learn_history(ruv_exchange *exchange)
 		json_array_append_new(data, event);
 	}
 	free(events);
-	finish(exchange, rc, &err, NULL, NULL, json_pack("{s:s, s:o}", "object", "list", "data", data));
+	ruv_exchange_finish(exchange, rc, &err, NULL, NULL, json_pack("{s:s, s:o}", "object", "list", "data", data));
 }
 
 /* {question, answer, task} */
@@ -239,7 +227,7 @@ static void learn_teach(ruv_exchange *exchange)
 		rc = learner_of(exchange, &learner, &err);
 	if (!rc)
 		rc = ruv_learner_teach(learner, task, question, answer, &err);
-	finish(exchange, rc, &err, NULL, body, json_pack("{s:s, s:b}", "object", "ruvllm.taught", "queued", 1));
+	ruv_exchange_finish(exchange, rc, &err, NULL, body, json_pack("{s:s, s:b}", "object", "ruvllm.taught", "queued", 1));
 }
 
 /* {version}: 0 is the bare model. */
@@ -262,7 +250,7 @@ static void learn_rollback(ruv_exchange *exchange)
 		rc = ruv_learner_rollback(learner, (int)version, &err);
 	if (!rc)
 		rc = ruv_learner_get_status(learner, &status, &err);
-	finish(exchange, rc, &err, "version", body, rc ? NULL : status_json(&status));
+	ruv_exchange_finish(exchange, rc, &err, "version", body, rc ? NULL : status_json(&status));
 }
 
 /* pause, resume, train: what the last word of the path says. */
@@ -279,7 +267,7 @@ static void learn_do(ruv_exchange *exchange)
 		                            : ruv_learner_pause(learner, !strcmp(what, "pause"), &err);
 	if (!rc)
 		rc = ruv_learner_get_status(learner, &status, &err);
-	finish(exchange, rc, &err, NULL, NULL, rc ? NULL : status_json(&status));
+	ruv_exchange_finish(exchange, rc, &err, NULL, NULL, rc ? NULL : status_json(&status));
 }
 
 /* {control, publish}: measures the candidate; publish makes it live when it passes. */
@@ -295,7 +283,7 @@ static void learn_gate(ruv_exchange *exchange)
 	if (!rc && !(rc = ruv_json_bool(body, "control", &control, &err)) &&
 	    !(rc = ruv_json_bool(body, "publish", &publish, &err)) && !(rc = learner_of(exchange, &learner, &err)))
 		rc = ruv_learner_gate(learner, control, publish, &gate, &err);
-	finish(exchange, rc, &err, NULL, body, rc ? NULL : gate_json(&gate));
+	ruv_exchange_finish(exchange, rc, &err, NULL, body, rc ? NULL : gate_json(&gate));
 }
 
 const ruv_route ruv_routes_learn[] = {

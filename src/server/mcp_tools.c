@@ -258,7 +258,7 @@ done:
 static int agent_route(call *c)
 {
 	ruv_agent_router *agents;
-	ruv_agent_routed routed;
+	ruv_agent_routed routed = {0};
 	const char *task = NULL;
 	float *vector = NULL;
 	int rc = ruv_agent_see(c->caller->runtime, c->arguments, &task, &agents, &vector, c->caller->cancel, &c->err);
