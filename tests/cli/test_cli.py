@@ -452,6 +452,40 @@ class Bundled(unittest.TestCase):
         self.assertTrue(a["citations"][0]["verbatim"])
 
 
+class Form(unittest.TestCase):
+    """Answers held to a grammar or schema, and drafts."""
+
+    def text(self, *args, command="ask"):
+        args = [command, "--no-memory", "--json", *args, *data("form")]
+        result = run(*args, "Is tea hot?") if command == "ask" else run(*args, stdin="Is tea hot?\n")
+        self.assertEqual(result.returncode, 0, result.stderr)
+        return json.loads(result.stdout)["answer"]
+
+    def test_grammar_and_schema(self):
+        grammar, schema = put("answers.gbnf", 'root ::= "yes" | "no"\n'), put("answers.json", '{"enum": ["tea", 7, null]}')
+        for command in ("ask", "chat"):
+            self.assertIn(self.text("--grammar", grammar, command=command), ("yes", "no"))
+            self.assertIn(json.loads(self.text("--json-schema", schema, command=command)), ("tea", 7, None))
+
+    def test_refusals(self):
+        grammar, bad = put("answers.gbnf", 'root ::= "yes" | "no"\n'), put("bad.gbnf", "root ::= nothing\n")
+        for args, words in ((["--grammar", grammar, "--json-schema", grammar], ("--grammar", "--json-schema")),
+                            (["--grammar", bad], ("nothing",)), (["--json-schema", "none.json"], ("none.json",))):
+            for command in ("ask", "chat"):
+                result = run(command, "--no-memory", *args, *data("form"), *(["x"] if command == "ask" else []), stdin="x\n")
+                self.assertNotEqual(result.returncode, 0)
+                for word in words:
+                    self.assertIn(word, result.stderr)
+
+    def test_a_draft_changes_nothing(self):
+        plain = self.text("--kv-type", "f32")
+        for draft in (models / "llama.gguf", generator):  # another model, and the generator itself, which is no draft
+            self.assertEqual(self.text("--kv-type", "f32", "--draft", draft), plain)
+        result = run("ask", "--no-memory", "--draft", "none.gguf", *data("form"), "x")
+        self.assertNotEqual(result.returncode, 0)
+        self.assertIn("none.gguf", result.stderr)
+
+
 if __name__ == "__main__":
     try:
         unittest.main(argv=sys.argv[:1], verbosity=1)
