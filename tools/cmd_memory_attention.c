@@ -33,7 +33,7 @@ static int graph_weave(int argc, char **argv)
 	    .name = "memory graph weave",
 	    .usage = "[OPTIONS]",
 	    .summary = "Draws the edges that entries imply and that are not there yet: Follows (the passage before in its source), "
-	               "Contains "
+		       "Contains "
 		       "(a heading's passages), Cites (the text names another entry's title), SameTopic (alike in meaning).",
 	    .options = options,
 	    .max_args = 0,
@@ -297,7 +297,7 @@ static int graph_train(int argc, char **argv)
 	    .name = "memory graph train",
 	    .usage = "[OPTIONS] FILE...",
 	    .summary = "Trains graph attention on questions whose evidence is known, and measures it on others. Every file is a "
-	               "memory of its "
+		       "memory of its "
 		       "own with edges as `weave` draws them; every fifth question chooses the epoch.",
 	    .options = options,
 	    .examples = "ruvllm memory graph train train.jsonl --test bench/data/hotpot_multi.jsonl.zst -o graph.bin",
@@ -378,7 +378,7 @@ static int graph_learn(int argc, char **argv)
 	    .name = "memory graph learn",
 	    .usage = "[OPTIONS]",
 	    .summary = "Trains graph attention further on this memory's own kept answers and the passages that they cite. What "
-	               "comes out is "
+		       "comes out is "
 		       "used only when it finds more on the fifth that was held out.",
 	    .options = options,
 	    .max_args = 0,
@@ -462,7 +462,7 @@ static int graph_status(int argc, char **argv)
 	    .name = "memory graph status",
 	    .usage = "",
 	    .summary = "Says which parameters of graph attention there are, what they were measured to be worth, and whether "
-	               "searches use them.",
+		       "searches use them.",
 	    .max_args = 0,
 	    CLI_CONFIG_OPTIONS,
 	};

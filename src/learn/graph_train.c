@@ -162,7 +162,7 @@ static int learn_one(double *loss, float *gradient, const ruv_gat_model *model, 
 	const int n = s->view.n, n_params = ruv_gat_n_params(&model->shape);
 	const double sharpness = exp((double)model->params[n_params - 1]);
 	float scores[RUV_GRAPH_MOST], d_scores[RUV_GRAPH_MOST];
-	double p[RUV_GRAPH_MOST], most = -INFINITY, sum = 0, d_sharpness = 0;
+	double p[RUV_GRAPH_MOST] = {0}, most = -INFINITY, sum = 0, d_sharpness = 0;
 	ruv_gat_graph graph = s->view.graph;
 	int n_gold = 0, rc;
 	ruv_gat_pass *pass;

@@ -385,7 +385,7 @@ static int weave_mentions(weaving *w, ruv_error *err)
 			counts[found[j]]++;
 	}
 	for (int i = 0; !rc && i < w->n; i++) {
-		mention mentions[MOST];
+		mention mentions[MOST] = {0};
 		const int n = find_mentions(w, i, found, MOST);
 		for (int j = 0; j < n; j++)
 			mentions[j] = (mention){i, found[j], 1 / (1 + logf((float)counts[found[j]]))};
@@ -476,7 +476,7 @@ done:
 
 int ruv_memory_weave(ruv_memory *memory, ruv_weave_report *report, const ruv_weave_options *options, ruv_error *err)
 {
-	ruv_weave_report own;
+	ruv_weave_report own = {0};
 	weaving w = {.memory = memory, .o = options ? *options : (ruv_weave_options){0}, .report = report ? report : &own};
 	const ruv_store_visitor visitor = {&w, on_source, on_node, on_edge, NULL};
 	int rc, dimension;

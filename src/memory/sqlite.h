@@ -99,8 +99,8 @@ sqlite3_stmt *ruv_sqlite_stmt(ruv_sqlite *store, ruv_sqlite_conn *conn, ruv_sql 
 void ruv_sqlite_done(sqlite3_stmt *stmt);
 /* One step that must end the statement (SQLITE_DONE). */
 int ruv_sqlite_run(ruv_sqlite *store, ruv_sqlite_conn *conn, sqlite3_stmt *stmt, ruv_error *err);
-/* Around many small statements on a reader, so that they take the database's lock once and not each by itself. Nothing is done for a
- * writer that reads its own changes. end returns rc, or what ending the transaction failed with. */
+/* Around many small statements on a reader, so that they take the database's lock once and not each by itself. Nothing is done for
+ * a writer that reads its own changes. end returns rc, or what ending the transaction failed with. */
 int ruv_sqlite_begin_reading(ruv_sqlite *store, ruv_sqlite_conn *conn, bool *began, ruv_error *err);
 int ruv_sqlite_end_reading(ruv_sqlite *store, ruv_sqlite_conn *conn, bool began, int rc, ruv_error *err);
 /* The status of an SQLite result code, with a message that names the file. */
