@@ -212,7 +212,8 @@ int ruv_hub_group(ruv_hub_file *files, int n_files, ruv_hub_variant *variants, i
 {
 	int n = 0;
 
-	qsort(files, (size_t)n_files, sizeof *files, by_path);
+	if (n_files) /* else there may be no array */
+		qsort(files, (size_t)n_files, sizeof *files, by_path);
 	for (int i = 0; i < n_files; i++) {
 		size_t stem = 0, before = 0;
 		int no = 0, count = 1, no_before, count_before;
