@@ -155,7 +155,7 @@ static int agent_route(int argc, char **argv)
 	if (!cmd_agent_begin(&door, &spec, argc, argv, &args, CMD_AGENT_TAUGHT, &bundled, &code))
 		goto done;
 	for (int i = 0; !rc && i < args.n; i++) {
-		ruv_agent_routed r;
+		ruv_agent_routed r = {0};
 
 		rc = cmd_agent_say(&door, args.items[i], &(cmd_agent_word){.what = CMD_AGENT_ROUTE, .routed = &r}, &err);
 		if (rc)

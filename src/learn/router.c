@@ -569,11 +569,12 @@ static void interval_of(const double *gains, int n, double interval[2])
 static int compare(const ruv_router_weights *old, const float *params, const observation *all, int n, ruv_router_refined *result,
                    bool *beats_ladder, ruv_error *err)
 {
-	double beats[2] = {0}, *gains = calloc(2 * ((size_t)n + 1), sizeof *gains), *over_ladder = gains + n + 1;
+	double beats[2] = {0}, *gains = calloc(2 * ((size_t)n + 1), sizeof *gains), *over_ladder;
 	int m = 0;
 
 	if (!gains)
 		return ruv_fail_memory(err, "router", 2 * sizeof *gains * (size_t)n);
+	over_ladder = gains + n + 1;
 	for (int i = 0; i < n; i++) {
 		float x[RUV_ROUTE_FEATURES], utility[RUV_ROUTE_MAX_TIERS] = {0};
 		ruv_router_outputs before, after;

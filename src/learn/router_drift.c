@@ -127,8 +127,9 @@ static int deal(struct stream *s, const ruv_route_data *data, uint64_t seed, ruv
 	return RUV_OK;
 }
 
-/* Of a task's held-out questions the share on which the network takes a tier within 0.05 of the best, and the mean utility. */
-static double examine(const struct stream *s, const float *params, int task, double *utility, int *n)
+/* Of a task's learned, or held-out, questions the share on which the network takes a tier within 0.05 of the best, and the mean
+ * utility. */
+static double examine(const struct stream *s, const float *params, int task, bool held_out, double *utility, int *n)
 {
 	const ruv_router_weights *w = s->w;
 	int seen = 0, right = 0;
@@ -140,7 +141,7 @@ static double examine(const struct stream *s, const float *params, int task, dou
 		ruv_router_outputs out;
 		int chosen;
 
-		if (q->task != task || !q->held_out)
+		if (q->task != task || q->held_out != held_out)
 			continue;
 		ruv_fastgrnn_step(&w->shape.cell, params, q->x, state, state, NULL);
 		ruv_router_heads(&w->shape, params + ruv_fastgrnn_n_params(&w->shape.cell), state, &out);
@@ -235,7 +236,8 @@ static int run(const struct stream *s, const ruv_drift_options *o, bool replay, 
 		update(s, &l, 0, false);
 	if (l.ewc)
 		ruv_ewc_boundary(l.ewc, l.params);
-	result->old_before = examine(s, l.params, 0, &result->utility_before, &result->n_held);
+	result->old_before = examine(s, l.params, 0, false, &result->utility_before, &result->n_learned);
+	result->held_before = examine(s, l.params, 0, true, NULL, &result->n_held);
 	for (int i = 0; !rc && i < n_updates; i++) {
 		int task = 1 + (int)((int64_t)i * n_later / n_updates),
 		    before = i ? 1 + (int)((int64_t)(i - 1) * n_later / n_updates) : 1;
@@ -246,10 +248,11 @@ static int run(const struct stream *s, const ruv_drift_options *o, bool replay, 
 		if (i % 100 == 99 && o->progress && !o->progress(o->user, done + i + 1, RUV_N_DRIFT_PROTECTIONS * n_updates))
 			rc = ruv_fail(err, RUV_ECANCELLED, "router", "stopped after update %d", i + 1);
 	}
-	result->old_after = examine(s, l.params, 0, &result->utility_after, NULL);
+	result->old_after = examine(s, l.params, 0, false, &result->utility_after, NULL);
+	result->held_after = examine(s, l.params, 0, true, NULL, NULL);
 	for (int t = 0; t < n_later; t++)
-		result->earlier_after += examine(s, l.params, t, NULL, NULL) / n_later;
-	result->last_after = examine(s, l.params, n_later, NULL, NULL);
+		result->earlier_after += examine(s, l.params, t, false, NULL, NULL) / n_later;
+	result->last_after = examine(s, l.params, n_later, false, NULL, NULL);
 	result->n_updates = n_updates;
 done:
 	ruv_adam_release(&l.adam);

@@ -684,13 +684,13 @@ static int choose_blend(ruv_router_weights *w, const ruv_route_data *data, doubl
 	static const float kappas[] = {0.3f, 1, 3, 10}, bands[] = {0.05f, 0.1f, 0.2f, 0.4f}, shares[] = {0, 0.5f, 1};
 	static const float shrinks[] = {0, 0.25f, 0.5f, 0.75f, 1};
 	const double margin = 0.01;
-	double *best_of_all = malloc(2 * sizeof *best_of_all * (size_t)(data->n + 1)), *tried = best_of_all + data->n + 1, best,
-	       now;
+	double *best_of_all = malloc(2 * sizeof *best_of_all * (size_t)(data->n + 1)), *tried, best, now;
 	ruv_router_head kept;
 	int n = 0, rc;
 
 	if (!best_of_all)
 		return ruv_fail_memory(err, "router", 2 * sizeof *best_of_all * (size_t)data->n);
+	tried = best_of_all + data->n + 1;
 	for (int i = 0; i < data->n; i++)
 		n += data->samples[i].part == RUV_PART_VALIDATION;
 	w->head.kappa = 0.05f; /* what the same question came to counts twenty times as much as an estimate */
