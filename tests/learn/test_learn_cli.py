@@ -47,6 +47,9 @@ learn("rollback", "0")
 assert "no version is live" in learn("export", os.path.join(work, "out.gguf"), code=1).stderr
 assert [e["what"] for e in json.loads(learn("history", "--json").stdout)][:2] == ["rollback", "refused"]
 
+assert "no version 1" in learn("merge", "1", "2", code=1).stderr
+learn("merge", "1", code=2)
+
 learn("pause")
 assert status()["paused"]
 assert "paused" in learn("teach", "more?", "no", code=1).stderr
