@@ -167,7 +167,7 @@ static json_t *event_json(const ruv_learner_event *e)
 static void event_row(cli_table *table, const ruv_learner_event *e)
 {
 	const time_t seconds = (time_t)(e->time_ms / 1000);
-	const bool gate = e->gate.n > 0;
+	const bool gated = e->gate.n > 0;
 	char when[32];
 	struct tm tm;
 	strftime(when, sizeof when, "%Y-%m-%d %H:%M:%S", localtime_r(&seconds, &tm));
@@ -175,12 +175,12 @@ static void event_row(cli_table *table, const ruv_learner_event *e)
 	cli_table_cell(table, "%s", e->what);
 	cli_table_cell(table, "%d", e->version);
 	cli_table_cell(table, "%lld", (long long)e->n_steps);
-	if (gate) {
+	if (gated) {
 		cli_table_cell(table, "%+.3f", e->gate.gain);
 		cli_table_cell(table, "[%+.3f, %+.3f]", e->gate.gain_low, e->gate.gain_high);
 		cli_table_cell(table, "x %.4f", e->gate.perplexity_ratio);
 	}
-	for (int k = 0; !gate && k < 3; k++)
+	for (int k = 0; !gated && k < 3; k++)
 		cli_table_cell(table, "%s", "");
 	cli_table_cell(table, "%s", e->gate.why);
 }

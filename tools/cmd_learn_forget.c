@@ -166,7 +166,6 @@ struct setting {
 	double rate, lambda, anchor_weight;
 	unsigned slots;
 	uint64_t seed;
-	const char *arm_name;
 };
 
 /* Texts that the model itself draws, beside the prose: what the learner's own anchors are. */

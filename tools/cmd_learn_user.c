@@ -175,7 +175,6 @@ static int write_back(ruv_runtime *runtime, const cmd_learn_pair *pair, const ch
 struct teaching {
 	int epochs;
 	double rate;
-	bool go_live_anyway; /* the control, which the gate would refuse */
 };
 
 /* One interaction: the question as it went to the model, with what memory has for it, and the user's correction. */
