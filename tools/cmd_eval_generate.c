@@ -27,7 +27,7 @@ static const char *beginning(const char *text, char *line, size_t n)
 {
 	size_t used = 0;
 
-	for (; text[used] && used < n; used++)
+	for (; used < n && text[used]; used++)
 		line[used] = text[used] == '\n' || text[used] == '\t' ? ' ' : text[used];
 	while (text[used] && used > 0 && ((unsigned char)text[used] & 0xc0) == 0x80)
 		used--;

@@ -183,7 +183,7 @@ static int add_candidates(ruv_quote *q, const ruv_model *model, const ruv_eviden
 		int next = -1;
 
 		for (int i = 0; i < evidence->n; i++) {
-			bool behind = items[i].score < items[last].score || (items[i].score == items[last].score && i > last);
+			bool behind = items[i].score < items[last].score || (i > last && items[i].score == items[last].score);
 
 			if (behind && items[i].score >= least && (next < 0 || items[i].score > items[next].score))
 				next = i;
