@@ -622,7 +622,7 @@ static int draft_by_model(ruv_speculator *sp, ruv_lane **lanes, const int *wante
 		up_to[n_live++] = lanes[i]->n_base = lanes[i]->n_known;
 	}
 	int64_t start = ruv_clock_now_ns(), behind = 0; /* the time of a first pass that had more to read than is usual */
-	while (n_live && rc == RUV_OK) {
+	while (n_live > 0 && rc == RUV_OK) {
 		int n_rows = 0;
 		if ((rc = draft_pass(sp, live, up_to, n_live, parts, err)))
 			break;
