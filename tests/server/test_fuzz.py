@@ -13,7 +13,7 @@ import time
 
 from harness import Server, chat, run, threads
 
-THREADS, HELD = 4, 40
+THREADS, HELD, PATIENCE = 4, 40, 300  # seconds: a gate's measuring takes long under a sanitizer
 NODE, NO_NODE = "01a207c1-1e6c-70fc-aabd-daf76308fda9", "01a207c1-1e6c-70fc-aabd-daf76308fdaa"
 EXPORT = "\n".join(json.dumps(line) for line in (
     {"kind": "ruvllm-memory", "format": 1, "embedder": "", "embedder_version": "", "dimension": 0},
@@ -197,7 +197,7 @@ class Client:
     def whole(self, data, what):
         for attempt in range(2):  # the server may have closed the kept one
             fresh = self.kept is None
-            self.kept = self.kept or self.server.raw(60)
+            self.kept = self.kept or self.server.raw(PATIENCE)
             try:
                 self.kept.sendall(data)
                 keep = self.answer(self.kept, data, data.startswith(b"HEAD"), what)
@@ -215,7 +215,7 @@ class Client:
         self.kept = None
 
     def broken(self, data, hold, what):
-        c = self.server.raw(60)
+        c = self.server.raw(PATIENCE)
         try:
             c.sendall(data)
             if hold:  # says no more and stays
@@ -256,7 +256,7 @@ def routes():
 
 def test_fuzz(ruvllm):
     n, seed = int(os.environ.get("RUVLLM_FUZZ", "10000")), int(os.environ.get("RUVLLM_FUZZ_SEED", "1"))
-    with Server(ruvllm, "--quiet", "--model", "s", "--context", "512", "--max-tokens", "8", "--request-timeout", "5") as s:
+    with Server(ruvllm, "--quiet", "--model", "s", "--context", "512", "--max-tokens", "8", "--request-timeout", "20") as s:
         s.json("POST", "/v1/memory/import", EXPORT)
         clients = [Client(s) for _ in range(THREADS)]
 

@@ -10,6 +10,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+import time
 
 here = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(here.parent / "server"))
@@ -32,10 +33,13 @@ shutil.copy(here / "page.mjs", home / "page.mjs")
 
 
 def make_versions(data):
-    """Two versions of an adapter: trained by the learner, and put live as it does after a gate, which a test cannot wait for."""
+    """Two versions of an adapter: a step of the learner's, and put live as it does after a gate, which a test cannot wait for."""
     with Server(ruvllm, "--model", "s", data=data) as s:
         s.json("POST", "/v1/learn/teach", {"question": "What is the door code?", "answer": "4711"})
-        s.json("POST", "/v1/learn/train")
+        end = time.monotonic() + 300
+        while not s.json("GET", "/v1/learn")["steps"]:
+            assert time.monotonic() < end, "nothing was learned"
+            time.sleep(0.1)
     learn = data / "learn/ruvllm-nano-s"
     (learn / "adapters").mkdir(exist_ok=True)
     journal = sqlite3.connect(learn / "learn.db")
