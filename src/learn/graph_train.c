@@ -112,8 +112,10 @@ int ruv_graph_measure(ruv_graph_quality *quality, const ruv_graph_sample *sample
 		rc = ruv_fail_memory(err, where, sizeof(ruv_gat_edge) * (size_t)graph.n_edges);
 	if (!rc)
 		rc = ruv_gat_forward(&pass, scores, &model->shape, model->params, &graph, &arena, err);
-	if (!rc)
+	if (!rc) {
+		ruv_graph_keep_first(&sample->view, scores);
 		judge(quality, sample, scores);
+	}
 	ruv_arena_release(&arena);
 	return rc;
 }

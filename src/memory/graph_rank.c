@@ -444,6 +444,17 @@ void ruv_graph_view_release(ruv_graph_view *view)
 
 /* ---- ranking ------------------------------------------------------------------------------------------------------------ */
 
+void ruv_graph_keep_first(const ruv_graph_view *view, float *scores)
+{
+	float most = scores[0];
+
+	if (!view->items || !view->n_hits || view->items[0].vector_rank != 1 || view->items[0].lexical_rank != 1)
+		return;
+	for (int i = 1; i < view->n; i++)
+		most = scores[i] > most ? scores[i] : most;
+	scores[0] = most; /* of equal scores the first comes first */
+}
+
 typedef struct place {
 	float score;
 	int at;
@@ -513,8 +524,10 @@ int ruv_graph_search(ruv_memory *memory, ruv_memory_hits *out, const ruv_memory_
 		goto done;
 	}
 	rc = ruv_gat_forward(&pass, scores, &model->shape, model->params, &view.graph, &arena, err);
-	if (!rc)
+	if (!rc) {
+		ruv_graph_keep_first(&view, scores);
 		rc = hand_out(out, &view, scores, k, err);
+	}
 	if (times)
 		times->score_ns = ruv_clock_now_ns() - then;
 done:

@@ -33,6 +33,10 @@ int ruv_graph_view_make(ruv_graph_view *view, ruv_memory *memory, const ruv_memo
 /* Fine on a zeroed view. */
 void ruv_graph_view_release(ruv_graph_view *view);
 
+/* The first hit stays first where it is the nearest in meaning and the best by words: then it is almost always right, and what
+ * edges say is about the others. */
+void ruv_graph_keep_first(const ruv_graph_view *view, float *scores);
+
 /* Trained parameters. */
 typedef struct ruv_gat_model {
 	ruv_gat_shape shape;
