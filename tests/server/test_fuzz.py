@@ -77,7 +77,7 @@ LENGTHS = [b"-1", b"9999", b"0x10", b"99999999999999999999", b"+5", b"1 1", b"",
 
 def choose(seeds, r):
     seed = r.choice(seeds)
-    while seed[1] in SLOW and r.random() < 0.95:
+    while seed[1] in SLOW and r.random() < 0.99:
         seed = r.choice(seeds)
     return seed
 
