@@ -36,9 +36,7 @@ static int take_entry(ruv_calibrated *out, const json_t *root, const char *path,
 		return RUV_OK;
 	if (!json_is_object(entry))
 		return ruv_fail(err, RUV_EFORMAT, where, "%s: what is said about %s is not an object", path, name);
-	rc = number(&out->evidence, entry, "evidence", path, name, err);
-	if (!rc)
-		rc = number(&out->bias, entry, "bias", path, name, err);
+	rc = number(&out->bias, entry, "bias", path, name, err);
 	return rc ? rc : number(&out->within, entry, "within", path, name, err);
 }
 

@@ -3,7 +3,7 @@
  *
  * Kept in answering.json beside the model's file, by the model's name (general.name):
  *
- *     {"ruvllm-nano-l": {"evidence": 1.0, "bias": -1.1, "within": 1.0}}
+ *     {"ruvllm-nano-m": {"bias": 0.4, "within": 0.3}}
  *
  * A model that is not in it, or a directory without the file, decides alone. `ruvllm eval qa SET --answers 0.95` finds the bias for
  * a model of the user's own (docs/answering.md). Layer: runtime. */
@@ -13,10 +13,8 @@
 #include "ruvllm/model.h"
 
 typedef struct ruv_calibrated {
-	float evidence; /* weight of ruv_evidence_for_an_answer in the log-odds of answering; 0: none */
-	float bias;     /* added to them */
-	float
-	    within; /* sentences whose score is at most so much below the best one's are the model's to choose from; 0: the best */
+	float bias;   /* added to the log-odds of answering */
+	float within; /* sentences at most so much below the best one's score are the model's to choose from; 0: the best */
 } ruv_calibrated;
 
 /* All zero without an entry. RUV_EFORMAT names the file and what is wrong in it. */

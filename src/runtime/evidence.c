@@ -231,23 +231,3 @@ int ruv_evidence_best(const ruv_evidence *evidence)
 			best = i;
 	return best;
 }
-
-/* Fitted by logistic regression on 382 development questions, 87 of them written to look answerable: a question whose words stand
- * together in one sentence has an answer there, one whose words are spread over the passage has none. Bounded, since questions of
- * web searches are worded differently from their passages and would all be refused. */
-float ruv_evidence_for_an_answer(const ruv_evidence *evidence)
-{
-	static const float overlap = 16, passage = -9.5F, around = 5, lead = -0.9F, longest_lead = 8, least = 0, most = 3;
-	int best = ruv_evidence_best(evidence);
-	float ahead = longest_lead;
-
-	if (best < 0)
-		return 0;
-	for (int i = 0; i < evidence->n; i++)
-		if (i != best)
-			ahead = fminf(ahead, evidence->items[best].score - evidence->items[i].score);
-	return fminf(fmaxf(overlap * evidence->items[best].overlap + passage * evidence->items[best].passage +
-	                       around * evidence->items[best].around + lead * ahead,
-	                   least),
-	             most);
-}

@@ -35,8 +35,5 @@ void ruv_evidence_release(ruv_evidence *evidence);
 void ruv_evidence_add_cosines(ruv_evidence *evidence, const float *cosines);
 /* The sentence with the highest score; -1 when there is none. Equal ones: the first. */
 int ruv_evidence_best(const ruv_evidence *evidence);
-/* How much the best sentence speaks for there being an answer at all: to be added to a model's own log-odds of answering, up to a
- * constant of the model (calibration.h). 0 without a sentence. */
-float ruv_evidence_for_an_answer(const ruv_evidence *evidence);
 
 #endif

@@ -210,7 +210,7 @@ int ruv_quote_open(ruv_quote **out, const ruv_model *model, const ruv_evidence *
 		return ruv_fail_memory(err, where, sizeof *q);
 	q->constraint = (ruv_constraint){
 	    .state = q, .fill = fill, .accept = accept_token, .rollback = rollback, .fork = fork_quote, .free = free_quote};
-	q->bias = calibrated->bias + (calibrated->evidence != 0 ? calibrated->evidence * ruv_evidence_for_an_answer(evidence) : 0);
+	q->bias = calibrated->bias;
 	rc = add_candidates(q, model, evidence, calibrated->within, err);
 	if (!rc)
 		rc = mark_beginnings(q, model, err);

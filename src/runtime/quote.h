@@ -1,7 +1,7 @@
 /* quote.h - holding a model to its sources: an answer that begins with a citation quotes a sentence that the evidence points at.
  *
- * The model decides whether it can answer: it begins with "[" or with anything else ("I don't know."); the evidence and what was
- * calibrated for the model shift that decision. Once it begins with "[", the number, the sentence and "Answer:" are given, and the
+ * The model decides whether it can answer: it begins with "[" or with anything else ("I don't know."); what was calibrated for
+ * the model shifts that decision. Once it begins with "[", the number, the sentence and "Answer:" are given, and the
  * model writes the short answer. Where sentences are about as likely by the evidence, the model chooses among them as it begins
  * them. Layer: runtime. */
 #ifndef RUV_RUNTIME_QUOTE_H

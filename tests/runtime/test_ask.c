@@ -672,7 +672,7 @@ static void test_quotes_are_held(void **state)
 	ruv_model *model = NULL;
 	ruv_session *session = NULL;
 	/* Alone; choosing among all sentences; never answering. */
-	static const ruv_calibrated calibrations[] = {{0}, {.evidence = 1, .bias = 20, .within = 100}, {.bias = -100}};
+	static const ruv_calibrated calibrations[] = {{0}, {.bias = 20, .within = 100}, {.bias = -100}};
 	ruv_error err = {0};
 	int n_quotes = 0;
 
