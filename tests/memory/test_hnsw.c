@@ -123,6 +123,11 @@ static double recall(fixture *f, const float *queries, int n_queries, const ruv_
 
 /* ---- codes ---- */
 
+static void *aligned_bytes(size_t n)
+{
+	return aligned_alloc(64, (n + 63) / 64 * 64);
+}
+
 static void test_codes_keep_distances(void **state)
 {
 	static const int dims[] = {1, 3, 15, 16, 63, 64, 65, 100, 128, 129, 384, 1000};
@@ -147,9 +152,9 @@ static void test_codes_keep_distances(void **state)
 			size_t stride;
 			ruv_code_format_init(&f, dim, bits, euclidean);
 			stride = (size_t)f.n_bytes + 64;
-			codes = aligned_alloc(64, stride * N);
-			query.codes = aligned_alloc(64, (size_t)f.n_components);
-			node.codes = aligned_alloc(64, (size_t)f.n_components);
+			codes = aligned_bytes(stride * N);
+			query.codes = aligned_bytes((size_t)f.n_components);
+			node.codes = aligned_bytes((size_t)f.n_components);
 			assert_non_null(codes);
 			f.centre = centre;
 			for (int i = 0; i < N; i++)
@@ -197,7 +202,7 @@ static void test_codes_keep_distances(void **state)
 				for (int i = 0; i < N; i++) {
 					float back;
 					uint32_t five = 5;
-					ruv_code_query other = {.codes = aligned_alloc(64, (size_t)f.n_components)};
+					ruv_code_query other = {.codes = aligned_bytes((size_t)f.n_components)};
 					ruv_code_query_of_code(&f, &other, codes + (size_t)ids[i] * stride);
 					fn(&back, &f, &other, codes, stride, &five, 1);
 					assert_true(fabsf(back - between[i]) < 1e-4f);
