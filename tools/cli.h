@@ -92,7 +92,8 @@ typedef struct cli_parts {
 } cli_parts;
 
 /* Where the tables go instead, when something is made of them (manual pages, completions): no command runs then. `parts` is called
- * before the specs of those parts, which come in their order; what they get is valid during the call only, but for the texts and options. */
+ * before the specs of those parts, which come in their order; what they get is valid during the call only, but for the texts and
+ * options. */
 typedef struct cli_visitor {
 	void (*spec)(void *user, const cli_spec *spec);
 	void (*parts)(void *user, const cli_parts *command);

@@ -375,7 +375,7 @@ static int next_chunk(const ruv_sequence *q, int n_taken)
 static void add_reading(ruv_scheduler *s, ruv_scheduled_model *sm, struct step *step)
 {
 	ruv_loaded *m = sm->loaded;
-	ruv_sequence *reading[RUV_SCHEDULER_MAX_RUNNING];
+	ruv_sequence *reading[RUV_SCHEDULER_MAX_RUNNING] = {NULL};
 	int rows[RUV_SCHEDULER_MAX_RUNNING], n = 0, left = m->batch.max_rows - step->n_rows;
 	uint64_t keys[RUV_SCHEDULER_MAX_RUNNING];
 	bool stuck[RUV_SCHEDULER_MAX_RUNNING] = {false};

@@ -69,7 +69,7 @@ static void softmax(const float *x, int n, float *p)
 void ruv_router_heads(const ruv_router_shape *shape, const float *heads, const float *state, ruv_router_outputs *out)
 {
 	struct rows r = rows_of(shape->n_tiers);
-	float raw[MAX_OUT];
+	float raw[MAX_OUT] = {0};
 	int hidden = shape->cell.hidden;
 
 	memset(out, 0, sizeof *out);

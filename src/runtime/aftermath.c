@@ -358,7 +358,7 @@ static bool take_recent(ruv_runtime *runtime, const char *id, recent *out)
 int ruv_runtime_feedback(ruv_runtime *runtime, const char *answer_id, ruv_feedback feedback, const char *correction,
                          ruv_feedback_result *result, ruv_error *err)
 {
-	ruv_feedback_result own;
+	ruv_feedback_result own = {0};
 	const char *cited[MAX_CITED];
 	ruv_learner *learner;
 	ruv_router *router;

@@ -404,7 +404,7 @@ static bool add_piece(ruv_chat_run *run, int choice, const char *text, size_t n_
 	p->text[n_bytes] = 0;
 	if (n_new) {
 		p->tokens = (ruv_token *)((char *)p + text_room);
-		p->logprobs = (float *)(p->tokens + n_new);
+		p->logprobs = (void *)(p->tokens + n_new);
 		p->top = (ruv_token_logprob *)(p->logprobs + n_new);
 		memcpy(p->tokens, tokens->tokens, n_new * sizeof *p->tokens);
 		memcpy(p->logprobs, tokens->logprobs, n_new * sizeof *p->logprobs);
@@ -959,7 +959,7 @@ int ruv_chat_start(ruv_exchange *exchange, const ruv_chat_request *request, cons
 	ruv_token_list tokens = {0};
 	ruv_memory_scope scope = {0};
 	json_t *messages = NULL;
-	const char *ignored;
+	const char *ignored = NULL;
 	bool own_form;
 	ruv_chat_run *run = NULL;
 	size_t at;
@@ -1054,7 +1054,7 @@ int ruv_chat_count(ruv_exchange *exchange, const ruv_chat_request *request, int 
 	ruv_token_list tokens = {0};
 	ruv_model *model = NULL;
 	json_t *messages = NULL;
-	const char *ignored;
+	const char *ignored = NULL;
 	int rc;
 
 	param = param ? param : &ignored;

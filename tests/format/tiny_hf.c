@@ -202,7 +202,7 @@ void tiny_hf_init(tiny_hf *hf, const char *family)
 
 const char *tiny_hf_path(const tiny_hf *hf, const char *file)
 {
-	static char path[256];
+	static char path[sizeof hf->dir + 256];
 	snprintf(path, sizeof path, "%s/%s", hf->dir, file);
 	return path;
 }
