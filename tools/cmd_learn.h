@@ -26,8 +26,16 @@ typedef struct cmd_learn_set {
 /* Reads JSON Lines of {split, question, answer} into a zeroed set; release it also after a failure. */
 int cmd_learn_read_set(cmd_learn_set *set, const char *path, ruv_error *err);
 void cmd_learn_set_release(cmd_learn_set *set);
-/* A directory removed with all that is in it. */
-void cmd_learn_remove_tree(const char *dir);
+
+/* A runtime with the configuration's settings whose data lives in a temporary directory, for benchmarks. */
+typedef struct cmd_learn_scratch {
+	ruv_runtime *runtime;
+	char dir[4000], model[4096]; /* the directory, and the configured model's file */
+} cmd_learn_scratch;
+
+/* `name` stands in the directory's name. End it with cmd_learn_scratch_close also after a failure (of a zeroed struct). */
+int cmd_learn_scratch_open(cmd_learn_scratch *scratch, ruv_config *config, const char *name, ruv_error *err);
+void cmd_learn_scratch_close(cmd_learn_scratch *scratch);
 
 /* DATA_DIR/learn, and the model's file. */
 bool cmd_learn_place(ruv_runtime *runtime, const char *which, char *dir, char *model, size_t cap, ruv_error *err);

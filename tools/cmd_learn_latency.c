@@ -10,7 +10,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
-#include <unistd.h>
 
 #include "base/clock.h"
 #include "base/rng.h"
@@ -21,9 +20,8 @@ enum { OFF, TRAINING, ASIDE, N_MODES, MOST_TURNS = 200, MOST_ASKED = 200, RESAMP
 static const char *const mode_names[] = {"no training", "training", "training that stands aside"};
 
 struct latency {
-	ruv_runtime *runtime;
+	cmd_learn_scratch scratch;
 	cmd_learn_set set;
-	char dir[4000], model[4096];
 	int n_turns, n_asked, pause_ms, max_tokens;
 	atomic_int asking;
 	double ms[N_MODES][MOST_TURNS][MOST_ASKED];
@@ -53,7 +51,7 @@ static int ask_all(struct latency *b, ruv_session *session, double *ms, ruv_erro
 		nanosleep(&pause, NULL);
 		const int64_t started = ruv_clock_now_ns();
 		atomic_fetch_add(&b->asking, 1);
-		rc = ruv_ask(b->runtime, &params, &answer, err);
+		rc = ruv_ask(b->scratch.runtime, &params, &answer, err);
 		atomic_fetch_sub(&b->asking, 1);
 		ms[i] = (double)(ruv_clock_now_ns() - started) * 1e-6;
 		ruv_answer_release(&answer);
@@ -64,8 +62,8 @@ static int ask_all(struct latency *b, ruv_session *session, double *ms, ruv_erro
 /* One turn of a mode; with training the learner's queue never runs dry. */
 static int turn(struct latency *b, int mode, int number, ruv_session *session, ruv_error *err)
 {
-	const ruv_learner_options options = {.dir = b->dir,
-	                                     .model_path = b->model,
+	const ruv_learner_options options = {.dir = b->scratch.dir,
+	                                     .model_path = b->scratch.model,
 	                                     .background_every = 64,
 	                                     .queue_capacity = 2 * CMD_LEARN_MOST,
 	                                     .callbacks = {.busy = mode == ASIDE ? is_asking : NULL, .user = b}};
@@ -138,7 +136,7 @@ static int measure(struct latency *b, ruv_error *err)
 	ruv_session *session = NULL;
 	cli_progress progress = {0};
 	double warm[MOST_ASKED];
-	int rc = ruv_runtime_session(b->runtime, NULL, &session, err);
+	int rc = ruv_runtime_session(b->scratch.runtime, NULL, &session, err);
 	if (rc == RUV_OK)
 		rc = ask_all(b, session, warm, err);
 	cli_progress_begin(&progress, "latency", "turns", (uint64_t)(N_MODES * b->n_turns));
@@ -215,8 +213,6 @@ int cmd_learn_latency(int argc, char **argv)
 	ruv_config *config = cli_config(&code);
 	if (!config)
 		return code;
-	const char *base = getenv("TMPDIR"), *where;
-	ruv_config_origin origin;
 	ruv_error err = {0};
 	struct latency *b = calloc(1, sizeof *b);
 	if (!b) {
@@ -227,25 +223,16 @@ int cmd_learn_latency(int argc, char **argv)
 	b->n_asked = asked;
 	b->pause_ms = pause_ms;
 	b->max_tokens = tokens;
-	snprintf(b->dir, sizeof b->dir, "%s/ruvllm-latency-XXXXXX", base && *base ? base : "/tmp");
-	int rc = mkdtemp(b->dir) ? RUV_OK : ruv_fail(&err, RUV_EIO, "learn", "cannot make %s", b->dir);
-	if (rc == RUV_OK)
-		rc = cmd_learn_read_set(&b->set, args.n ? args.items[0] : "bench/data/user_facts.jsonl", &err);
+	int rc = cmd_learn_read_set(&b->set, args.n ? args.items[0] : "bench/data/user_facts.jsonl", &err);
 	if (rc == RUV_OK && (!b->set.n_test || !b->set.n_teach))
 		rc = ruv_fail(&err, RUV_EFORMAT, "learn", "there is nothing to teach or to ask");
 	if (rc == RUV_OK)
-		rc = ruv_config_set(config, "data-dir", b->dir, &err);
-	if (rc == RUV_OK)
-		rc = ruv_runtime_open(&b->runtime, config, &err);
-	if (rc == RUV_OK)
-		rc = ruv_runtime_find_model(b->runtime, ruv_config_value(config, ruv_config_key_find("model"), &origin, &where),
-		                            b->model, sizeof b->model, &err);
+		rc = cmd_learn_scratch_open(&b->scratch, config, "latency", &err);
 	if (rc == RUV_OK)
 		rc = measure(b, &err);
 	if (rc == RUV_OK)
 		report(b);
-	ruv_runtime_free(b->runtime);
-	cmd_learn_remove_tree(b->dir);
+	cmd_learn_scratch_close(&b->scratch);
 	cmd_learn_set_release(&b->set);
 	free(b);
 	return rc ? cli_fail(&err, NULL) : CLI_EXIT_OK;

@@ -5,11 +5,10 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "base/buf.h"
 #include "base/clock.h"
+#include "base/file.h"
 #include "base/rng.h"
 #include "base/status.h"
 #include "runtime/context.h"
@@ -266,14 +265,30 @@ static int open_learner(ruv_learner **out, const char *dir, const char *model, c
 	return ruv_learner_open(out, &options, err);
 }
 
-void cmd_learn_remove_tree(const char *dir)
+int cmd_learn_scratch_open(cmd_learn_scratch *scratch, ruv_config *config, const char *name, ruv_error *err)
 {
-	char command[4200];
-	if (strchr(dir, '\'') == NULL) {
-		snprintf(command, sizeof command, "rm -rf '%s'", dir);
-		if (system(command) != 0)
-			cli_note("%s could not be removed", dir);
-	}
+	ruv_config_origin origin;
+	const char *where;
+	int rc = ruv_dir_create_temporary(scratch->dir, sizeof scratch->dir, name, err);
+
+	if (rc == RUV_OK)
+		rc = ruv_config_set(config, "data-dir", scratch->dir, err);
+	if (rc == RUV_OK)
+		rc = ruv_runtime_open(&scratch->runtime, config, err);
+	if (rc == RUV_OK)
+		rc = ruv_runtime_find_model(scratch->runtime,
+		                            ruv_config_value(config, ruv_config_key_find("model"), &origin, &where), scratch->model,
+		                            sizeof scratch->model, err);
+	return rc;
+}
+
+void cmd_learn_scratch_close(cmd_learn_scratch *scratch)
+{
+	ruv_error err = {0};
+
+	ruv_runtime_free(scratch->runtime);
+	if (*scratch->dir && ruv_dir_remove(scratch->dir, &err))
+		cli_note("%s", err.message);
 }
 
 /* The candidate's file under the serving model, whatever the gate says: only to measure it. */
@@ -453,29 +468,17 @@ int cmd_learn_user(int argc, char **argv)
 	ruv_config *config = cli_config(&code);
 	if (!config)
 		return code;
-	char dir[4000], model_path[4096];
-	const char *base = getenv("TMPDIR");
+	cmd_learn_scratch scratch = {0};
 	ruv_error err = {0};
-	ruv_runtime *runtime = NULL;
 	struct run *r = calloc(1, sizeof *r);
-	snprintf(dir, sizeof dir, "%s/ruvllm-user-XXXXXX", base && *base ? base : "/tmp");
 	int rc = !r ? ruv_fail_memory(&err, "learn", sizeof *r) : RUV_OK;
-	if (rc == RUV_OK && !mkdtemp(dir))
-		rc = ruv_fail(&err, RUV_EIO, "learn", "cannot make %s", dir);
 	if (rc == RUV_OK)
 		rc = cmd_learn_read_set(&r->set, args.n ? args.items[0] : "bench/data/user_facts.jsonl", &err);
 	if (rc == RUV_OK)
-		rc = ruv_config_set(config, "data-dir", dir, &err);
-	if (rc == RUV_OK)
-		rc = ruv_runtime_open(&runtime, config, &err);
-	ruv_config_origin origin;
-	const char *where;
-	if (rc == RUV_OK)
-		rc = ruv_runtime_find_model(runtime, ruv_config_value(config, ruv_config_key_find("model"), &origin, &where),
-		                            model_path, sizeof model_path, &err);
+		rc = cmd_learn_scratch_open(&scratch, config, "user", &err);
 	const struct teaching how = {.epochs = epochs, .rate = rate};
 	if (rc == RUV_OK)
-		rc = measure(r, runtime, dir, model_path, &how, &err);
+		rc = measure(r, scratch.runtime, scratch.dir, scratch.model, &how, &err);
 	if (rc == RUV_OK && cli.json) {
 		code = cli_json_print(report_json(r));
 	} else if (rc == RUV_OK) {
@@ -486,8 +489,7 @@ int cmd_learn_user(int argc, char **argv)
 		}
 		report(r);
 	}
-	ruv_runtime_free(runtime);
-	cmd_learn_remove_tree(dir);
+	cmd_learn_scratch_close(&scratch);
 	for (int w = 0; r && w < N_WAYS; w++)
 		way_release(&r->ways[w]);
 	if (r)

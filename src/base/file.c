@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <ftw.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -282,4 +283,36 @@ int ruv_dir_create(const char *path, ruv_error *err)
 	}
 	free(copy);
 	return rc;
+}
+
+int ruv_dir_create_temporary(char *path, size_t cap, const char *name, ruv_error *err)
+{
+	const char *base = getenv("TMPDIR");
+
+	base = base && *base ? base : "/tmp";
+	if (snprintf(path, cap, "%s/ruvllm-%s-XXXXXX", base, name) >= (int)cap) {
+		*path = '\0';
+		return ruv_fail(err, RUV_ELIMIT, "file", "the path of a temporary directory in '%s' is longer than %zu bytes", base,
+		                cap - 1);
+	}
+	if (!mkdtemp(path)) {
+		*path = '\0';
+		return ruv_fail_errno(err, RUV_EIO, errno, "file", "cannot make a temporary directory in '%s'", base);
+	}
+	return RUV_OK;
+}
+
+static int remove_entry(const char *path, const struct stat *st, int type, struct FTW *at)
+{
+	(void)st;
+	(void)type;
+	(void)at;
+	return remove(path);
+}
+
+int ruv_dir_remove(const char *path, ruv_error *err)
+{
+	if (nftw(path, remove_entry, 16, FTW_DEPTH | FTW_PHYS))
+		return ruv_fail_errno(err, RUV_EIO, errno, "file", "cannot remove '%s'", path);
+	return RUV_OK;
 }

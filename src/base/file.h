@@ -46,5 +46,9 @@ int ruv_file_replace(const char *from, const char *path, ruv_error *err);
 
 /* Creates a directory and its parents (mode 0700 for what is new); fine when it is there. */
 int ruv_dir_create(const char *path, ruv_error *err);
+/* Makes a directory of its own, "ruvllm-NAME-" and six random letters, in TMPDIR or /tmp; its path goes to path[0..cap). */
+int ruv_dir_create_temporary(char *path, size_t cap, const char *name, ruv_error *err);
+/* Removes a directory with all that is in it; links are removed, not followed. RUV_EIO names what could not be. */
+int ruv_dir_remove(const char *path, ruv_error *err);
 
 #endif

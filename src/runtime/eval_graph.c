@@ -1,14 +1,13 @@
 /* eval_graph.c - see eval_graph.h. */
 #include "runtime/eval_graph.h"
 
-#include <dirent.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/buf.h"
 #include "base/clock.h"
+#include "base/file.h"
 #include "base/status.h"
 #include "runtime/context.h"
 
@@ -18,19 +17,6 @@ const char *ruv_eval_graph_name(int ranking)
 {
 	static const char *const names[RUV_EVAL_GRAPH_N] = {"hybrid", "hybrid + graph", "edges rewired"};
 	return ranking >= 0 && ranking < RUV_EVAL_GRAPH_N ? names[ranking] : "?";
-}
-
-static void remove_store(const char *dir)
-{
-	DIR *stream = opendir(dir);
-	struct dirent *entry;
-
-	while (stream && (entry = readdir(stream)) != NULL)
-		if (entry->d_name[0] != '.')
-			unlinkat(dirfd(stream), entry->d_name, 0);
-	if (stream)
-		closedir(stream);
-	rmdir(dir);
 }
 
 typedef struct reading {
@@ -150,11 +136,9 @@ int ruv_eval_graph_read(ruv_eval_graph_samples *out, ruv_embedder *embedder, con
 {
 	reading r = {.out = out, .embedder = embedder, .set = set, .params = params, .dim = ruv_embedder_dim(embedder)};
 	const ruv_memory_options options = {.embedder_id = "eval", .dimension = r.dim, .create = true, .n_cached = -1};
-	const char *tmp = getenv("TMPDIR");
 	ruv_memory_stats stats;
-	char dir[256];
+	char dir[256] = "";
 	int *order = NULL, n = 0, rc = RUV_OK;
-	bool made = false;
 	ruv_rng rng;
 
 	memset(out, 0, sizeof *out);
@@ -171,16 +155,10 @@ int ruv_eval_graph_read(ruv_eval_graph_samples *out, ruv_embedder *embedder, con
 		rc = ruv_fail_memory(err, "eval", (size_t)n * sizeof *out->items);
 		goto done;
 	}
-	if (!params->dir) {
-		if (snprintf(dir, sizeof dir, "%s/ruvllm-eval-XXXXXX", tmp && *tmp ? tmp : "/tmp") >= (int)sizeof dir ||
-		    !mkdtemp(dir)) {
-			rc =
-			    ruv_fail(err, RUV_EIO, "eval", "cannot make a temporary directory in '%s'", tmp && *tmp ? tmp : "/tmp");
-			goto done;
-		}
-		made = true;
-	}
-	rc = ruv_memory_open(&r.memory, params->dir ? params->dir : dir, &options, err);
+	if (!params->dir)
+		rc = ruv_dir_create_temporary(dir, sizeof dir, "eval", err);
+	if (!rc)
+		rc = ruv_memory_open(&r.memory, params->dir ? params->dir : dir, &options, err);
 	if (!rc)
 		rc = ruv_memory_get_stats(r.memory, &stats, err);
 	if (!rc && stats.n_nodes > set->n_passages)
@@ -196,8 +174,8 @@ int ruv_eval_graph_read(ruv_eval_graph_samples *out, ruv_embedder *embedder, con
 		rc = ask(&r, order, n, err);
 done:
 	ruv_memory_free(r.memory);
-	if (made)
-		remove_store(dir);
+	if (*dir)
+		ruv_dir_remove(dir, NULL);
 	free(order);
 	if (rc)
 		ruv_eval_graph_release(out);

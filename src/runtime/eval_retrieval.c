@@ -1,14 +1,13 @@
 /* eval_retrieval.c - does the memory find the passage that holds the answer? Each method on the same store; see eval.h. */
 #include "runtime/eval.h"
 
-#include <dirent.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/clock.h"
+#include "base/file.h"
 #include "base/rng.h"
 #include "base/status.h"
 #include "runtime/rerank.h"
@@ -20,19 +19,6 @@ const char *ruv_eval_method_name(int method)
 {
 	static const char *const names[RUV_EVAL_N_METHODS] = {"bm25", "vector", "hybrid-rrf", "hybrid-zscore", "reranked"};
 	return method >= 0 && method < RUV_EVAL_N_METHODS ? names[method] : "?";
-}
-
-static void remove_store(const char *dir)
-{
-	DIR *stream = opendir(dir);
-	struct dirent *entry;
-
-	while (stream && (entry = readdir(stream)) != NULL)
-		if (entry->d_name[0] != '.')
-			unlinkat(dirfd(stream), entry->d_name, 0);
-	if (stream)
-		closedir(stream);
-	rmdir(dir);
 }
 
 struct retrieval {
@@ -225,9 +211,7 @@ int ruv_eval_retrieval(ruv_eval_retrieval_result *result, ruv_embedder *embedder
 	struct retrieval r = {
 	    .result = result, .embedder = embedder, .set = set, .params = params, .dim = ruv_embedder_dim(embedder)};
 	ruv_memory_options options = {.embedder_id = "eval", .dimension = r.dim, .create = true};
-	const char *tmp = getenv("TMPDIR");
-	char dir[256];
-	bool made = false;
+	char dir[256] = "";
 	ruv_rng rng;
 	int rc = RUV_OK;
 
@@ -248,18 +232,15 @@ int ruv_eval_retrieval(ruv_eval_retrieval_result *result, ruv_embedder *embedder
 		rc = ruv_fail_memory(err, "eval", ((size_t)set->n_passages + (size_t)set->n_rows) * (size_t)r.dim * sizeof(float));
 		goto done;
 	}
-	if (snprintf(dir, sizeof dir, "%s/ruvllm-eval-XXXXXX", tmp && *tmp ? tmp : "/tmp") >= (int)sizeof dir || !mkdtemp(dir)) {
-		rc = ruv_fail(err, RUV_EIO, "eval", "cannot make a temporary directory in '%s'", tmp && *tmp ? tmp : "/tmp");
-		goto done;
-	}
-	made = true;
-	rc = ruv_memory_open(&r.memory, dir, &options, err);
+	rc = ruv_dir_create_temporary(dir, sizeof dir, "eval", err);
+	if (!rc)
+		rc = ruv_memory_open(&r.memory, dir, &options, err);
 	if (!rc)
 		rc = measure(&r, &rng, err);
 done:
 	ruv_memory_free(r.memory);
-	if (made)
-		remove_store(dir);
+	if (*dir)
+		ruv_dir_remove(dir, NULL);
 	free(r.order);
 	free(r.ids);
 	free(r.questions);

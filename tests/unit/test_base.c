@@ -87,6 +87,32 @@ static void an_output_file_appears_whole_or_not_at_all(void **state)
 	assert_int_equal(ruv_file_read(&data, &size, path, 2, &err), RUV_ENOTFOUND);
 }
 
+static void a_temporary_directory_goes_with_all_that_is_in_it(void **state)
+{
+	char dir[256], deep[300], link[300], kept[256], file[300], small[8];
+	struct stat st;
+	ruv_error err = {0};
+
+	(void)state;
+	assert_ok(ruv_dir_create_temporary(dir, sizeof dir, "test", &err), err);
+	assert_ok(ruv_dir_create_temporary(kept, sizeof kept, "test", &err), err);
+	assert_string_not_equal(dir, kept);
+	assert_non_null(strstr(dir, "/ruvllm-test-"));
+	snprintf(file, sizeof file, "%s/file", kept);
+	assert_ok(ruv_file_write(file, "x", 1, &err), err);
+	snprintf(deep, sizeof deep, "%s/a/.b", dir);
+	assert_ok(ruv_dir_create(deep, &err), err);
+	snprintf(link, sizeof link, "%s/a/link", dir);
+	assert_int_equal(symlink(kept, link), 0);
+	assert_ok(ruv_dir_remove(dir, &err), err);
+	assert_int_not_equal(stat(dir, &st), 0);
+	assert_int_equal(stat(file, &st), 0); /* what a link led to stays */
+	assert_ok(ruv_dir_remove(kept, &err), err);
+	assert_int_equal(ruv_dir_remove(kept, &err), RUV_EIO);
+	assert_non_null(strstr(err.message, kept));
+	assert_int_equal(ruv_dir_create_temporary(small, sizeof small, "test", &err), RUV_ELIMIT);
+}
+
 static void hashes_match_known_values(void **state)
 {
 	char hex[65];
@@ -252,6 +278,7 @@ int main(void)
 	    cmocka_unit_test(a_buffer_stops_at_its_maximum_and_stays_failed),
 	    cmocka_unit_test(an_arena_aligns_and_refuses_overflow),
 	    cmocka_unit_test(an_output_file_appears_whole_or_not_at_all),
+	    cmocka_unit_test(a_temporary_directory_goes_with_all_that_is_in_it),
 	    cmocka_unit_test(hashes_match_known_values),
 	    cmocka_unit_test(ids_increase_and_survive_text),
 	    cmocka_unit_test(random_numbers_repeat_with_the_seed),
